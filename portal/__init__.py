@@ -1,0 +1,105 @@
+"""The runner portal. `create_app` puts settings, extensions, blueprints and error pages together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask, Response, request
+from flask_login import LoginManager
+from flask_migrate import Migrate
+from flask_wtf.csrf import CSRFError, CSRFProtect
+from werkzeug.exceptions import HTTPException
+
+from portal import commands, embedded_postgres, health
+from portal.api import errors as api_errors
+from portal.api import for_runners
+from portal.config import ROOT, SettingError, Settings
+from portal.database import db
+from portal.domain.errors import Refusal
+from portal.domain.heartbeats import Heartbeats
+from portal.domain.known_runners import KnownRunners
+from portal.requests import PathPrefix, assign_request_id
+from portal.web import errors as web_errors
+from portal.web import pages
+
+__all__ = ["SettingError", "create_app"]
+
+migrate = Migrate()
+login = LoginManager()
+csrf = CSRFProtect()
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """A complete application. Without DATABASE_URL it starts, or attaches to, the embedded PostgreSQL.
+
+    Raises SettingError for a setting that cannot be used.
+    """
+    settings = settings or Settings.from_environment()
+    app = Flask("portal", root_path=str(ROOT), template_folder="templates", static_folder="static")
+    _configure(app, settings)
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(ROOT / "migrations"))
+    csrf.init_app(app)
+    login.init_app(app)
+    app.extensions["known_runners"] = KnownRunners()
+    app.extensions["heartbeats"] = Heartbeats()
+    app.before_request(assign_request_id)
+    app.register_blueprint(health.blueprint)
+    for_runners.register(app)
+    csrf.exempt(for_runners.blueprint)
+    pages.register(app, login)
+    commands.register(app)
+    _answer_errors(app)
+    app.wsgi_app = PathPrefix(app.wsgi_app, settings.path_prefix)  # type: ignore[method-assign]
+    return app
+
+
+def _configure(app: Flask, settings: Settings) -> None:
+    url = settings.database_url or embedded_postgres.start(settings.data_dir)[0]
+    app.config.update(
+        PORTAL=settings,
+        SECRET_KEY=settings.secret_key,
+        SQLALCHEMY_DATABASE_URI=url,
+        SQLALCHEMY_ENGINE_OPTIONS={
+            "pool_size": settings.threads + 4,
+            "max_overflow": 4,
+            "pool_pre_ping": True,
+            "connect_args": {"connect_timeout": 10, "options": "-c timezone=UTC"},
+        },
+        MAX_CONTENT_LENGTH=settings.max_body,
+        MAX_FORM_MEMORY_SIZE=settings.max_body,
+        SESSION_COOKIE_NAME="portal_session",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=settings.over_https,
+        SESSION_COOKIE_PATH=settings.path_prefix or "/",
+        # A form lives as long as the session: nothing typed is lost because somebody had lunch.
+        WTF_CSRF_TIME_LIMIT=None,
+    )
+
+
+def _answer_errors(app: Flask) -> None:
+    """Blueprint handlers do not see unknown paths, so the app's handlers look at the path themselves."""
+
+    def answer(problem: Refusal | HTTPException | Exception) -> Any:
+        door = api_errors if request.path.startswith("/api/") else web_errors
+        return door.answer(problem)
+
+    def on_refusal(refusal: Refusal) -> Any:
+        db.session.rollback()
+        return answer(refusal)
+
+    def on_http(problem: HTTPException) -> Any:
+        if isinstance(problem.response, Response):
+            return problem.response
+        return answer(problem)
+
+    def on_failure(failure: Exception) -> Any:
+        db.session.rollback()
+        app.logger.exception("request failed")
+        return answer(failure)
+
+    app.register_error_handler(Refusal, on_refusal)
+    app.register_error_handler(HTTPException, on_http)
+    app.register_error_handler(CSRFError, on_http)
+    app.register_error_handler(Exception, on_failure)

@@ -1,0 +1,75 @@
+"""The blueprint of the runner API, its guard, and what its views share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from flask import Blueprint, Response, current_app, g
+
+from portal.api.params import Params, runner_token
+from portal.database import db, now
+from portal.domain import runner_managers
+from portal.domain.actors import Actor
+from portal.domain.heartbeats import Heartbeats
+from portal.domain.known_runners import KnownRunner, KnownRunners
+from portal.domain.runner_managers import Contact
+from portal.requests import client_address
+
+blueprint = Blueprint("runner_api", __name__, url_prefix="/api/v4")
+
+
+@blueprint.before_request
+def public() -> None:
+    """Public by design: each view takes the runner's token from the body and refuses an unknown one."""
+
+
+@blueprint.after_request
+def correlate(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.request_id
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def known_runners() -> KnownRunners:
+    found: KnownRunners = current_app.extensions["known_runners"]
+    return found
+
+
+def heartbeats() -> Heartbeats:
+    found: Heartbeats = current_app.extensions["heartbeats"]
+    return found
+
+
+def authenticated(params: Params) -> KnownRunner:
+    """The runner of the request's token. Raises BadRequest or TokenUnknown."""
+    return known_runners().find(db.session(), runner_token(params))
+
+
+def hear(known: KnownRunner, params: Params, *, polled: bool) -> None:
+    """Take a machine's sign of life: into the memory when it has a row already, else into the database at once."""
+    info = params.get("info")
+    system_xid = runner_managers.read_system_id(params.get("system_id"))
+    contact = Contact(
+        runner_id=known.runner_id,
+        token_id=known.token_id,
+        system_xid=system_xid,
+        at=now(),
+        address=client_address(),
+        polled=polled,
+        facts=heartbeats().facts_of(known.runner_id, system_xid, info),
+    )
+    if heartbeats().note(contact, info):
+        return
+    runner_managers.record_contact(db.session(), contact)
+    db.session.commit()
+    heartbeats().remember(contact, info)
+
+
+def machine(known: KnownRunner) -> Actor:
+    """The actor for what a machine does with this runner's token."""
+    return Actor("runner", f"runner {known.short}", known.runner_id, None, client_address(), g.request_id)
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """A time as the client reads it: with its zone, or null for never; anything else loses the registration."""
+    return moment.isoformat() if moment else None

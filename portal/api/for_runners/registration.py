@@ -1,0 +1,111 @@
+"""Registering, verifying and unregistering machines, and a machine's own token reset."""
+
+from __future__ import annotations
+
+from flask import Response, g, jsonify
+
+from portal.api import params
+from portal.api.for_runners.door import (
+    authenticated,
+    blueprint,
+    hear,
+    heartbeats,
+    known_runners,
+    machine,
+    rfc3339,
+)
+from portal.database import db
+from portal.domain import runner_managers, runners
+from portal.domain.errors import BadRequest, TokenUnknown, TryLater
+from portal.domain.known_runners import KnownRunner
+from portal.models import Runner
+from portal.requests import client_address, portal_url, settings
+
+NO_CONTENT = 204
+
+
+@blueprint.post("/runners/verify")
+def verify() -> Response:
+    """200 with id, token and expiry for a good token; makes or refreshes the manager."""
+    given = params.read()
+    known = authenticated(given)
+    hear(known, given, polled=False)
+    return jsonify(id=known.runner_id, token=params.runner_token(given), token_expires_at=rfc3339(known.expires_at))
+
+
+@blueprint.post("/runners")
+def register() -> tuple[Response, int]:
+    """410: this portal has no registration tokens. Clients print the message and exit with 1."""
+    params.read()
+    where = portal_url("/")
+    sentence = (
+        "410 Gone - this portal takes no registration tokens. Create a runner in the browser and register with "
+        f"its glrt- token (gitlab-runner 15.11 or newer): {where}"
+    )
+    return jsonify(message=sentence), 410
+
+
+@blueprint.delete("/runners/managers")
+def unregister_manager() -> Response:
+    """204, and only this machine's row is gone; 404 when there was none."""
+    given = params.read()
+    known = authenticated(given)
+    if not given.get("system_id"):
+        raise BadRequest("system_id is missing")
+    system_xid = runner_managers.read_system_id(given["system_id"])
+    runner_managers.remove(db.session(), machine(known), _row(known), system_xid)
+    db.session.commit()
+    heartbeats().forget_runner(known.runner_id)
+    return Response(status=NO_CONTENT)
+
+
+@blueprint.delete("/runners")
+def unregister() -> Response:
+    """204. A runner that a registration token made is deleted; one that a person created never is.
+
+    15.11 and older send this for `glrt-` tokens as well, naming no machine: then the manager goes when it
+    is the only one, and nothing happens when there are several, for nobody can tell which.
+    """
+    known = authenticated(params.read())
+    runner = _row(known)
+    if known.created_by_person:
+        runner_managers.remove_only_one(db.session(), machine(known), runner)
+    else:
+        runners.unregister(db.session(), machine(known), runner)
+    db.session.commit()
+    known_runners().forget(known.runner_id)
+    heartbeats().forget_runner(known.runner_id)
+    return Response(status=NO_CONTENT)
+
+
+@blueprint.post("/runners/reset_authentication_token")
+def reset_authentication_token() -> tuple[Response, int]:
+    """201 with one more token of the runner's family; the old one ends after the grace period.
+
+    A client whose reset fails tries again at once, for ever; 429 with Retry-After is the answer it waits after.
+    """
+    given = params.read()
+    try:
+        issued = runners.reset_token_by_machine(
+            db.session(),
+            params.runner_token(given),
+            grace=settings().token_grace,
+            address=client_address(),
+            request_id=g.request_id,
+        )
+    except TokenUnknown:
+        raise TryLater(
+            "This token has ended or belongs to no runner, so it cannot be reset. Reset it in the browser: "
+            + portal_url("/"),
+            60,
+        ) from None
+    db.session.commit()
+    known_runners().forget(issued.runner.id)
+    return jsonify(token=issued.token, token_expires_at=rfc3339(issued.record.expires_at)), 201
+
+
+def _row(known: KnownRunner) -> Runner:
+    runner = db.session.get(Runner, known.runner_id)
+    if runner is None:
+        raise TokenUnknown("This runner was deleted. Create another one")
+    return runner

@@ -1,0 +1,142 @@
+"""What runs beside the requests in every server process: heartbeats out, changes in, old machines away."""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+from collections.abc import Callable
+
+import orjson
+import psycopg
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from portal.database import db
+from portal.domain import runner_changes, runner_managers
+from portal.domain.heartbeats import Heartbeats
+from portal.domain.known_runners import KnownRunners
+
+log = logging.getLogger(__name__)
+
+WRITE_EVERY = 1.0  # seconds between two writes of heartbeats; pages are at most two seconds behind
+LISTEN_TICK = 5.0  # seconds after which a silent connection is asked whether it still lives
+PRUNE_EVERY = 600.0  # seconds
+PRUNE_LOCK = 0x706F7274616C01  # advisory lock: one process prunes at a time
+
+
+class Background:
+    """The threads of one server process. `start` once, `stop` once; nothing collected is lost by a stop."""
+
+    def __init__(self, app: Flask) -> None:
+        with app.app_context():
+            self.engine = db.engine
+        self.heartbeats: Heartbeats = app.extensions["heartbeats"]
+        self.known: KnownRunners = app.extensions["known_runners"]
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(self.write_heartbeats, WRITE_EVERY), name="heartbeats"),
+            threading.Thread(target=self._listen, name="runner-changes"),
+            threading.Thread(target=self._repeat, args=(self.prune, PRUNE_EVERY), name="prune"),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.daemon = True
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads and write what is still collected."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(timeout=LISTEN_TICK + 5)
+        self._guarded(self.write_heartbeats)
+        self.engine.dispose()
+
+    def _repeat(self, work: Callable[[], object], seconds: float) -> None:
+        while not self._stopping.is_set():
+            self._guarded(work)
+            self._stopping.wait(seconds)
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("%s failed; it is tried again", getattr(work, "__name__", "background work"))
+
+    def write_heartbeats(self) -> int:
+        """Write what was collected since the last time. Returns how many contacts were written."""
+        contacts = self.heartbeats.take()
+        if not contacts:
+            return 0
+        try:
+            with Session(self.engine) as session:
+                missing = runner_managers.write_heartbeats(session, contacts, _json)
+                session.commit()
+        except Exception:
+            self.heartbeats.put_back(contacts)
+            raise
+        self.heartbeats.forget(missing)
+        return len(contacts) - len(missing)
+
+    def prune(self) -> int:
+        """Delete managers without contact for seven days, unless another process is at it. Returns how many."""
+        gone = 0
+        with self.engine.connect() as guard:
+            if not guard.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": PRUNE_LOCK}):
+                return 0
+            try:
+                gone = self._prune_all()
+            finally:
+                guard.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": PRUNE_LOCK})
+        if gone:
+            log.info("deleted %d machines without contact for seven days", gone)
+        return gone
+
+    def _prune_all(self) -> int:
+        gone = 0
+        while not self._stopping.is_set():
+            with Session(self.engine) as session:
+                batch = runner_managers.prune(session)
+                session.commit()
+            gone += batch
+            if batch < runner_managers.PRUNE_BATCH:
+                break
+        return gone
+
+    def _listen(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._listen_once()
+            except psycopg.Error as failure:
+                log.warning("lost the connection that hears of runner changes: %s", failure)
+            finally:
+                # Unheard changes may have happened: until we listen again, every look-up asks the database.
+                self.known.forget_all(listening=False)
+                self.heartbeats.forget_all()
+            self._stopping.wait(1.0)
+
+    def _listen_once(self) -> None:
+        url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+            connection.add_notify_handler(lambda notice: self._heard(notice.payload))
+            connection.execute(f"LISTEN {runner_changes.CHANNEL}")
+            self.known.forget_all(listening=True)
+            while not self._stopping.is_set():
+                select.select([connection.fileno()], [], [], min(LISTEN_TICK, 1.0))
+                connection.execute("SELECT 1")  # hands over what has arrived, and fails when the server is gone
+
+    def _heard(self, payload: str) -> None:
+        number, managers, _ = payload.partition(runner_changes.MANAGERS)
+        if not number.isdecimal():
+            self.known.forget_all()
+            self.heartbeats.forget_all()
+            return
+        self.known.forget(int(number))
+        if managers:
+            self.heartbeats.forget_runner(int(number))
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,190 @@
+"""Every setting of the portal, once: its name, its default and one sentence on what it does."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingError(Exception):
+    """A setting has a value the portal cannot start with; the text names the setting and what to write."""
+
+
+def _text(value: str) -> str:
+    return value.strip()
+
+
+def _folder(value: str) -> Path:
+    return Path(value).expanduser().resolve()
+
+
+def _number(lowest: int, highest: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not value.isdecimal() or not lowest <= int(value) <= highest:
+            raise ValueError(f"a whole number from {lowest} to {highest}")
+        return int(value)
+
+    return read
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(value: str) -> timedelta:
+    match = re.fullmatch(r"(\d{1,9})([smhd]?)", value)
+    if match is None:
+        raise ValueError("a time such as 90s, 30m, 24h or 7d")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2] or "s"])
+
+
+def _level(value: str) -> str:
+    known = ("debug", "info", "warning", "error")
+    if value.lower() not in known:
+        raise ValueError("one of " + ", ".join(known))
+    return value.lower()
+
+
+def _address(value: str) -> str:
+    """An http(s) address without a trailing slash; empty stands for host and port."""
+    if not value:
+        return ""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("an address such as https://portal.example.com or https://example.com/runners")
+    if parts.username is not None or re.search(r"\s", value):
+        raise ValueError("an address without a user name, password or spaces")
+    return value.rstrip("/")
+
+
+def _database(value: str) -> str:
+    if not value:
+        return ""
+    scheme = value.partition("://")[0]
+    if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+        raise ValueError("a PostgreSQL address such as postgresql://user:password@host/name, or nothing")
+    return "postgresql+psycopg" + value[len(scheme) :]
+
+
+def setting(name: str, default: str, sentence: str, read: Callable[[str], Any] = _text) -> Any:
+    """Declare one setting: its environment variable, default (as written there), sentence and reader."""
+    return field(metadata={"name": name, "default": default, "sentence": sentence, "read": read})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one process, read once from the environment."""
+
+    database_url: str = setting(
+        "DATABASE_URL",
+        "",
+        "PostgreSQL 15 or newer to use; empty starts an embedded PostgreSQL in the data folder.",
+        _database,
+    )
+    data_dir: Path = setting(
+        "PORTAL_DATA_DIR",
+        "./data",
+        "Folder for the embedded database and the generated secret key.",
+        _folder,
+    )
+    host: str = setting("PORTAL_HOST", "127.0.0.1", "Address the server listens on.")
+    port: int = setting("PORTAL_PORT", "8080", "Port the server listens on.", _number(1, 65535))
+    url: str = setting(
+        "PORTAL_URL",
+        "",
+        "Address people and runners reach the portal by, a path prefix included; "
+        "used in instructions, links and messages; empty means host and port.",
+        _address,
+    )
+    secret_key: str = setting(
+        "SECRET_KEY",
+        "",
+        "Key that signs sessions and forms; empty generates one into the data folder, readable by its owner only.",
+    )
+    root_password: str = setting(
+        "PORTAL_ROOT_PASSWORD",
+        "",
+        "Password of the first administrator, root, when it is made; empty generates and prints one.",
+    )
+    workers: int = setting("PORTAL_WORKERS", "1", "Server processes.", _number(1, 64))
+    threads: int = setting("PORTAL_THREADS", "4", "Threads of each server process.", _number(1, 128))
+    token_grace: timedelta = setting(
+        "PORTAL_TOKEN_GRACE",
+        "24h",
+        "How long a runner's old token goes on working after a machine has reset it by itself.",
+        _duration,
+    )
+    max_body: int = setting(
+        "PORTAL_MAX_BODY",
+        "1048576",
+        "Largest request body in bytes; a larger one is refused with 413.",
+        _number(16_384, 1 << 30),
+    )
+    log_level: str = setting("PORTAL_LOG_LEVEL", "info", "debug, info, warning or error.", _level)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read and check every setting.
+
+        Raises SettingError, naming the setting, for a value that cannot be used. Fills in the address
+        from host and port, and the secret key from the data folder, where they are not set.
+        """
+        environment = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            name, default = each.metadata["name"], each.metadata["default"]
+            text = environment.get(name, "") or default
+            try:
+                values[each.name] = each.metadata["read"](text)
+            except ValueError as wrong:
+                raise SettingError(f"{name} is {text!r}; it must be {wrong}.") from None
+        values["url"] = values["url"] or _own_address(values["host"], values["port"])
+        values["secret_key"] = values["secret_key"] or stored_secret(values["data_dir"] / "secret-key")
+        if len(values["secret_key"]) < 32:
+            raise SettingError("SECRET_KEY is too short; it must have at least 32 characters.")
+        return cls(**values)
+
+    @property
+    def path_prefix(self) -> str:
+        """The path below which the portal lives, such as "/runners"; empty at the top."""
+        return urlsplit(self.url).path.rstrip("/")
+
+    @property
+    def over_https(self) -> bool:
+        """Whether people reach the portal over HTTPS, which decides the cookies' Secure flag."""
+        return urlsplit(self.url).scheme == "https"
+
+
+def documented() -> list[tuple[str, str, str]]:
+    """Every setting as (name, default, sentence), in order, for the README's table and its test."""
+    return [(f.metadata["name"], f.metadata["default"], f.metadata["sentence"]) for f in fields(Settings)]
+
+
+def _own_address(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+def stored_secret(path: Path) -> str:
+    """The secret kept in this file; made with mode 600 when it is missing, once even if two processes race."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    if not path.exists():
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(48) + "\n")
+        try:
+            # A link, unlike a rename, never replaces the key another process has just put there.
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()

@@ -1,0 +1,178 @@
+"""Local accounts: creating people, checking and changing passwords."""
+
+from __future__ import annotations
+
+import secrets
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from email_validator import EmailNotValidError, validate_email
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain import audit
+from portal.domain.actors import Actor, system
+from portal.domain.errors import Invalid, NotFound
+from portal.domain.names import username_problems
+from portal.domain.permissions import Action, require
+from portal.domain.scopes import INSTANCE
+from portal.models import User
+
+SHORTEST_PASSWORD = 12
+LONGEST_PASSWORD = 512  # Argon2 would take more; a bound keeps a hostile sign-in cheap
+
+_hasher = PasswordHasher()
+# Checked when the account does not exist, so that the answer takes as long as for one that does.
+_nobody = _hasher.hash(secrets.token_urlsafe(16))
+
+
+def password_problems(password: str) -> list[str]:
+    """What is wrong with a new password; empty when nothing is."""
+    if len(password) < SHORTEST_PASSWORD:
+        return [f"It is too short: at least {SHORTEST_PASSWORD} characters."]
+    if len(password) > LONGEST_PASSWORD:
+        return [f"It is too long: at most {LONGEST_PASSWORD} characters."]
+    return []
+
+
+def generated_password() -> str:
+    """A password for somebody's first sign-in: about 107 random bits, easy to copy."""
+    return secrets.token_urlsafe(18)[:18]
+
+
+def find(session: Session, login: str) -> User | None:
+    """The person with this user name or e-mail address, whatever the case."""
+    word = login.strip().lower()
+    return session.scalar(select(User).where(or_(func.lower(User.username) == word, func.lower(User.email) == word)))
+
+
+def signed_in(session: Session, login: str, password: str) -> User | None:
+    """The person these words belong to, or None; nothing tells which of the two was wrong."""
+    user = find(session, login)
+    try:
+        _hasher.verify(user.password_digest if user else _nobody, password[: LONGEST_PASSWORD + 1])
+    except (VerificationError, InvalidHashError):
+        return None
+    if user is None:
+        return None
+    if _hasher.check_needs_rehash(user.password_digest):
+        user.password_digest = _hasher.hash(password)
+    user.last_signed_in_at = now()
+    return user
+
+
+def create_person(
+    session: Session,
+    actor: Actor,
+    *,
+    username: str,
+    name: str,
+    email: str,
+    password: str,
+    admin: bool = False,
+    must_change_password: bool = True,
+) -> User:
+    """A new person. Raises NotAllowed, or Invalid with the problems by field.
+
+    `must_change_password` asks for a new password at the first sign-in: right for every password that
+    somebody else has chosen or seen.
+    """
+    require(session, actor, Action.WRITE_PEOPLE, INSTANCE)
+    username, name, email = username.strip(), name.strip(), email.strip()
+    problems = {
+        "username": username_problems(username),
+        "name": [] if name else ["Say what to call them."],
+        "email": _email_problems(email),
+        "password": password_problems(password),
+    }
+    if len(name) > 255:
+        problems["name"] = ["It is too long: at most 255 characters."]
+    for field, value in (("username", username), ("email", email)):
+        if not problems[field] and find(session, value):
+            problems[field] = [f"Somebody else has the {'user name' if field == 'username' else 'address'} already."]
+    if any(problems.values()):
+        raise Invalid({field: found for field, found in problems.items() if found})
+    user = User(
+        username=username,
+        name=name,
+        email=email,
+        password_digest=_hasher.hash(password),
+        admin=admin,
+        must_change_password=must_change_password,
+    )
+    session.add(user)
+    session.flush()
+    audit.record(
+        session,
+        actor,
+        "person_created",
+        user,
+        INSTANCE,
+        {"username": (None, username), "admin": (None, admin)},
+    )
+    return user
+
+
+def change_password(session: Session, actor: Actor, *, old: str, new: str, again: str) -> User:
+    """Change the actor's own password. Every other session of theirs ends. Raises Invalid."""
+    user = actor.user
+    if user is None:
+        raise NotFound("Sign in first.")
+    problems: dict[str, list[str]] = {}
+    try:
+        _hasher.verify(user.password_digest, old[: LONGEST_PASSWORD + 1])
+    except (VerificationError, InvalidHashError):
+        problems["old"] = ["This is not your present password."]
+    if found := password_problems(new):
+        problems["new"] = found
+    elif new == old:
+        problems["new"] = ["It is the same as the old one."]
+    if new != again:
+        problems["again"] = ["The two do not match."]
+    if problems:
+        raise Invalid(problems)
+    set_password(user, new, must_change=False)
+    audit.record(session, actor, "password_changed", user, INSTANCE)
+    return user
+
+
+def reset_password(session: Session, actor: Actor, user: User, password: str) -> None:
+    """Give somebody a new password; all their sessions end, and they choose their own at the next sign-in."""
+    require(session, actor, Action.WRITE_PEOPLE, INSTANCE)
+    if found := password_problems(password):
+        raise Invalid({"password": found})
+    set_password(user, password, must_change=True)
+    audit.record(session, actor, "password_reset", user, INSTANCE)
+
+
+def set_password(user: User, password: str, *, must_change: bool) -> None:
+    user.password_digest = _hasher.hash(password)
+    user.must_change_password = must_change
+    user.session_epoch += 1
+
+
+def _email_problems(email: str) -> list[str]:
+    try:
+        validate_email(email, check_deliverability=False, test_environment=True)
+    except EmailNotValidError as wrong:
+        return [f"This is no e-mail address: {wrong}"]
+    return []
+
+
+def ensure_first_administrator(session: Session, password: str) -> str | None:
+    """Make `root` when there is no administrator yet. Returns the password to print if one was generated."""
+    if session.scalar(select(func.count()).where(User.admin)) or find(session, "root"):
+        return None
+    generated = "" if password else generated_password()
+    create_person(
+        session,
+        system("first start"),
+        username="root",
+        name="Administrator",
+        email="root@localhost.localdomain",
+        password=password or generated,
+        admin=True,
+        must_change_password=False,
+    )
+    return generated or None

@@ -1,0 +1,42 @@
+"""Who asks: a signed-in person, a runner, or the server itself; and from where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from portal.models import Role, User
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """One asker for the length of one request.
+
+    `roles` remembers the roles that were looked up, by scope, so that a page asks the database once.
+    """
+
+    kind: str  # user, runner or system
+    name: str
+    id: int | None = None
+    user: User | None = None
+    address: str = ""
+    request_id: str = ""
+    roles: dict[tuple[str, int], Role] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def is_admin(self) -> bool:
+        return self.user is not None and self.user.admin
+
+
+def person(user: User, *, address: str = "", request_id: str = "") -> Actor:
+    """The actor for a signed-in person."""
+    return Actor("user", user.name, user.id, user, address, request_id)
+
+
+def runner(runner_id: int, short: str, *, address: str = "", request_id: str = "") -> Actor:
+    """The actor for a machine that shows a runner's token; named by the token's short form."""
+    return Actor("runner", f"runner {short}", runner_id, None, address, request_id)
+
+
+def system(name: str) -> Actor:
+    """The actor for what the portal does by itself or on its command line."""
+    return Actor("system", name)

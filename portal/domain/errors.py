@@ -1,0 +1,60 @@
+"""Every way to say no, one class each. Doors translate them into pages or API answers once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class Refusal(Exception):
+    """The base: `str(refusal)` is a sentence for people that says what is wrong and what to do."""
+
+
+class NotFound(Refusal):
+    """There is no such thing, or the person may not know that there is."""
+
+
+class NotAllowed(Refusal):
+    """The person sees the thing and may not do this with it."""
+
+
+class Invalid(Refusal):
+    """Some values cannot be taken. `problems` maps a field to its sentences, in the words of the field."""
+
+    def __init__(self, problems: Mapping[str, Sequence[str]]) -> None:
+        self.problems = {name: list(sentences) for name, sentences in problems.items()}
+        super().__init__(" ".join(s for sentences in self.problems.values() for s in sentences))
+
+
+class Stale(Refusal):
+    """What the person saw when deciding is no longer so; they should look again."""
+
+
+class AlreadyIssued(Refusal):
+    """The same form was sent before: its runner exists and its token was shown then."""
+
+    def __init__(self, runner_id: int) -> None:
+        self.runner_id = runner_id
+        super().__init__(
+            "This form was already sent. The token was shown in the answer to the first sending and cannot be "
+            "shown again; if it is lost, reset the token."
+        )
+
+
+class TokenUnknown(Refusal):
+    """No runner has this token: mistyped, ended, expired, or its runner was deleted."""
+
+
+class ManagerUnknown(Refusal):
+    """The runner has no manager with this system ID."""
+
+
+class BadRequest(Refusal):
+    """A machine's request has a value that cannot be taken; the text names it."""
+
+
+class TryLater(Refusal):
+    """It cannot succeed now. `seconds` is how long to wait before the next try."""
+
+    def __init__(self, sentence: str, seconds: int) -> None:
+        self.seconds = seconds
+        super().__init__(sentence)

@@ -1,0 +1,234 @@
+"""Groups and projects: create, rename, delete, and who sees which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Select, func, or_, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from portal.domain import audit, runner_changes
+from portal.domain.actors import Actor
+from portal.domain.errors import Invalid
+from portal.domain.names import name_problems, path_problems
+from portal.domain.permissions import Action, require
+from portal.domain.scopes import Scope, of_group, of_project
+from portal.models import Group, Membership, Project, Role, Route, Runner, RunnerManager
+
+DEEPEST = 20  # levels, as in GitLab
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What a person chooses when creating or renaming a group or project."""
+
+    name: str
+    path: str
+    description: str = ""
+
+    def problems(self, *, at_the_top: bool) -> dict[str, list[str]]:
+        """What is wrong, by field; empty when nothing is."""
+        found = {
+            "name": name_problems(self.name),
+            "path": path_problems(self.path, at_the_top=at_the_top),
+            "description": [] if len(self.description) <= 1024 else ["It is too long: at most 1024 characters."],
+        }
+        return {field: sentences for field, sentences in found.items() if sentences}
+
+
+def create_group(session: Session, actor: Actor, parent: Scope, naming: Naming) -> Group:
+    """A new group in `parent` (the instance or a group). Who creates a top-level group owns it.
+
+    Raises NotFound, NotAllowed or Invalid.
+    """
+    require(session, actor, Action.CREATE_GROUP, parent)
+    problems = naming.problems(at_the_top=parent.group is None)
+    if len(parent.group_ids) >= DEEPEST:
+        problems.setdefault("path", []).append(f"Groups nest to {DEEPEST} levels at most.")
+    if problems:
+        raise Invalid(problems)
+    group = Group(
+        parent_id=parent.id,
+        name=naming.name,
+        path=naming.path,
+        description=naming.description,
+        traversal_ids=[],
+    )
+    group.route = Route(path=_joined(parent, naming.path))
+    _add(session, group)
+    group.traversal_ids = [*parent.group_ids, group.id]
+    if parent.group is None and actor.user is not None:
+        session.add(Membership(user=actor.user, group_id=group.id, access_level=Role.OWNER))
+    audit.record(session, actor, "group_created", group, of_group(group), {"path": (None, group.full_path)})
+    return group
+
+
+def create_project(session: Session, actor: Actor, parent: Scope, naming: Naming) -> Project:
+    """A new project in a group. Raises NotFound, NotAllowed or Invalid."""
+    require(session, actor, Action.CREATE_PROJECT, parent)
+    problems = naming.problems(at_the_top=False)
+    if problems or parent.group is None:
+        raise Invalid(problems or {"path": ["Projects live in groups: choose a group first."]})
+    project = Project(group=parent.group, name=naming.name, path=naming.path, description=naming.description)
+    project.route = Route(path=_joined(parent, naming.path))
+    _add(session, project)
+    audit.record(session, actor, "project_created", project, of_project(project), {"path": (None, project.full_path)})
+    return project
+
+
+def rename(session: Session, actor: Actor, scope: Scope, naming: Naming) -> None:
+    """Change name, path and description; the paths of everything below move along.
+
+    Raises NotFound, NotAllowed or Invalid.
+    """
+    require(session, actor, Action.RENAME, scope)
+    owner = scope.project or scope.group
+    if owner is None:
+        raise Invalid({"name": ["The instance has no name to change."]})
+    parent, _, _ = owner.full_path.rpartition("/")
+    if problems := naming.problems(at_the_top=not parent):
+        raise Invalid(problems)
+    old = {"name": owner.name, "path": owner.full_path, "description": owner.description}
+    new_path = f"{parent}/{naming.path}" if parent else naming.path
+    try:
+        with session.begin_nested():
+            _move_paths(session, owner.full_path, new_path)
+    except IntegrityError:
+        raise _taken(new_path) from None
+    owner.name, owner.path, owner.description = naming.name, naming.path, naming.description
+    session.flush()
+    session.refresh(owner.route)
+    new = {"name": owner.name, "path": owner.full_path, "description": owner.description}
+    if changed := audit.differences(old, new):
+        audit.record(session, actor, f"{scope.kind}_renamed", owner, scope, changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """How much lies below a group or project, itself not counted."""
+
+    groups: int
+    projects: int
+    runners: int
+    managers: int
+
+
+def contents(session: Session, scope: Scope) -> Contents:
+    """What would go with the scope if it was deleted."""
+    groups, projects = below(scope)
+    runners = owned_below(scope)
+    return Contents(
+        groups=_count(session, select(Group.id).where(groups)) - (1 if scope.group else 0),
+        projects=_count(session, select(Project.id).where(projects)) - (1 if scope.project else 0),
+        runners=_count(session, select(Runner.id).where(runners)),
+        managers=_count(session, select(RunnerManager.id).join(Runner).where(runners)),
+    )
+
+
+def delete(session: Session, actor: Actor, scope: Scope) -> Contents:
+    """Delete a group or project with everything below, its runners included. Returns what went.
+
+    Raises NotFound or NotAllowed.
+    """
+    require(session, actor, Action.DELETE, scope)
+    went = contents(session, scope)
+    owner = scope.project or scope.group
+    lost = {name: (getattr(went, name), 0) for name in ("groups", "projects", "runners", "managers")}
+    audit.record(session, actor, f"{scope.kind}_deleted", owner, scope, lost)
+    runner_changes.announce_everything(session)
+    session.delete(owner)
+    session.flush()
+    return went
+
+
+def below(scope: Scope) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Conditions for the groups and the projects of a scope, itself and everything below included."""
+    if scope.project is not None:
+        return Group.id.is_(None), Project.id == scope.project.id
+    if scope.group is None:
+        return Group.id.is_not(None), Project.id.is_not(None)
+    groups = Group.traversal_ids.contains([scope.group.id])
+    return groups, Project.group_id.in_(select(Group.id).where(groups))
+
+
+def owned_below(scope: Scope) -> ColumnElement[bool]:
+    """Condition for the runners that belong to the scope or to anything below it."""
+    if scope.project is not None:
+        return Runner.project_id == scope.project.id
+    if scope.group is None:
+        return Runner.id.is_not(None)
+    groups, projects = below(scope)
+    return or_(
+        Runner.group_id.in_(select(Group.id).where(groups)),
+        Runner.project_id.in_(select(Project.id).where(projects)),
+    )
+
+
+def visible_groups(actor: Actor) -> Select[Group]:
+    """The groups a person may see, by path."""
+    query = select(Group).join(Group.route).order_by(func.lower(Route.path))
+    if actor.is_admin:
+        return query
+    mine = _memberships(actor, Membership.group_id)
+    return query.where(Group.traversal_ids.overlap(func.array(mine.scalar_subquery())))
+
+
+def visible_projects(actor: Actor) -> Select[Project]:
+    """The projects a person may see, by path."""
+    query = select(Project).join(Project.route).order_by(func.lower(Route.path))
+    if actor.is_admin:
+        return query
+    mine = _memberships(actor, Membership.group_id)
+    theirs = select(Group.id).where(Group.traversal_ids.overlap(func.array(mine.scalar_subquery())))
+    direct = _memberships(actor, Membership.project_id)
+    return query.where(or_(Project.group_id.in_(theirs), Project.id.in_(direct)))
+
+
+def named_like(words: str) -> ColumnElement[bool]:
+    """Condition on the route: its path contains these words, whatever the case."""
+    return func.strpos(func.lower(Route.path), words.lower()) > 0
+
+
+def _memberships(actor: Actor, column: InstrumentedAttribute[int | None]) -> Select[int | None]:
+    return select(column).where(Membership.user_id == (actor.user.id if actor.user else 0), column.is_not(None))
+
+
+def _count(session: Session, query: Select[int]) -> int:
+    return session.scalar(select(func.count()).select_from(query.subquery())) or 0
+
+
+def _joined(parent: Scope, path: str) -> str:
+    return f"{parent.full_path}/{path}" if parent.full_path else path
+
+
+def _taken(path: str) -> Invalid:
+    return Invalid({"path": [f"There is a group or project at {path} already. Choose another path."]})
+
+
+def _add(session: Session, owner: Group | Project) -> None:
+    """Insert the owner with its route. A path that somebody has (or took this very moment) is Invalid."""
+    path = owner.route.path
+    try:
+        with session.begin_nested():
+            session.add(owner)
+            session.flush()
+    except IntegrityError:
+        raise _taken(path) from None
+
+
+def _move_paths(session: Session, old: str, new: str) -> None:
+    """One statement for the whole subtree, so that no reader ever sees half of it moved."""
+    if old == new:
+        return
+    session.execute(
+        text(
+            "UPDATE routes SET path = :new || substr(path, length(:old) + 1) "
+            "WHERE lower(path) = lower(:old) OR lower(path) LIKE lower(:pattern)"
+        ),
+        {"old": old, "new": new, "pattern": _escaped(old) + "/%"},
+    )
+
+
+def _escaped(path: str) -> str:
+    return path.replace("\\", r"\\").replace("_", r"\_").replace("%", r"\%")

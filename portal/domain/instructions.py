@@ -1,0 +1,298 @@
+"""The texts a new runner's page offers to copy: shell, docker-compose and Helm, with the token filled in."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+# Pinned, so that a text copied today does the same tomorrow; 18.9.0 is what the pinned chart runs.
+RUNNER_VERSION = "18.9.0"
+# The chart release whose appVersion is RUNNER_VERSION: compose and Helm users get the same runner.
+CHART_VERSION = "0.86.0"
+# For jobs that name no image. One minor line, not `latest`: it gets fixes but never changes under a job.
+JOB_IMAGE = "alpine:3.23"
+
+_NAMESPACE = "gitlab-runner"
+_CREDENTIALS = "gitlab-runner-credentials"  # the Kubernetes Secret that block 1 writes and values.yaml names
+
+# Every shell text that holds the token is one subshell. The variable ends with it, also after Ctrl+C, and
+# the shell has read all of it before sudo's password prompt or `docker compose run` can swallow the rest
+# of what was pasted. No `#` comments either: an interactive zsh would run them.
+
+# A function, because zsh does not split an unquoted variable that holds `sudo --preserve-env=...`.
+_AS_ROOT = 'as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo --preserve-env=CI_SERVER_TOKEN "$@"; fi; }'
+# Not $(hostname): slim systems have no such program, and the client refuses an empty description.
+_NAME = '--description "$(uname -n)"'
+
+# What the Kubernetes executor of RUNNER_VERSION asks for. Without rules the chart grants `*` on the core
+# group. `events` lets a failed job say why; `list` and `watch` on pods replace polling.
+_RBAC_RULES = """\
+    - apiGroups: [""]
+      resources: ["events"]
+      verbs: ["list", "watch"]
+    - apiGroups: [""]
+      resources: ["pods"]
+      verbs: ["create", "delete", "get", "list", "watch"]
+    - apiGroups: [""]
+      resources: ["pods/attach", "pods/exec"]
+      verbs: ["create", "delete", "get", "patch"]
+    - apiGroups: [""]
+      resources: ["pods/log"]
+      verbs: ["get", "list"]
+    - apiGroups: [""]
+      resources: ["secrets"]
+      verbs: ["create", "delete", "get", "update"]
+    - apiGroups: [""]
+      resources: ["serviceaccounts"]
+      verbs: ["get"]
+    - apiGroups: [""]
+      resources: ["services"]
+      verbs: ["create", "get"]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One text to copy: `text` is exactly what gets copied, without a trailing newline."""
+
+    id: str
+    title: str
+    language: str
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One way to run a runner; `floor` says in words from which versions on it works."""
+
+    id: str
+    title: str
+    floor: str
+    blocks: tuple[Block, ...]
+
+
+def sections(*, url: str, token: str) -> tuple[Section, ...]:
+    """The created page's instructions: shell, docker-compose, Helm, in this order.
+
+    `url` is the portal's address as machines reach it (a path is fine), `token` a new `glrt-` token, in
+    clear. Promised: both are quoted for the language they stand in, whatever characters they hold; the
+    token is on no command line; no option is used that gitlab-runner refuses with a `glrt-` token. Two
+    limits: the Windows text writes a double quote in `url` as %22, and Kubernetes reads `$$` and `$(NAME)`
+    in an address by itself. Rules: gitlab-runner's `register` since 15.11, the chart since 0.53.
+    """
+    return (_shell(url, token), _docker_compose(url, token), _helm(url, token))
+
+
+def reachable_from_elsewhere(url: str) -> bool:
+    """Whether containers and other machines can reach `url` at all, judged by its host alone.
+
+    False for this-machine-only hosts: loopback addresses, 0.0.0.0 and ::, localhost and the names below it
+    (RFC 6761), and for texts without a host. No name is looked up, so True only means: nothing speaks
+    against it.
+    """
+    try:
+        host = (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    if not host or host in ("localhost", "localhost.localdomain") or host.endswith(".localhost"):
+        return False
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return True
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return not (address.is_loopback or address.is_unspecified)
+
+
+def _shell(url: str, token: str) -> Section:
+    return Section(
+        id="shell",
+        title="Shell",
+        floor="Linux, macOS, Windows · gitlab-runner 15.11 or newer",
+        blocks=(_linux(url, token), _linux_run(), _macos(url, token), _windows(url, token)),
+    )
+
+
+def _linux(url: str, token: str) -> Block:
+    text = f"""\
+(
+  export CI_SERVER_TOKEN={shlex.quote(token)}
+  {_AS_ROOT}
+  as_root gitlab-runner register --non-interactive \\
+    --url {shlex.quote(url)} \\
+    --executor shell \\
+    {_NAME}
+)"""
+    note = "The package's service picks up the new runner by itself within seconds."
+    return Block(id="linux", title="Linux", language="bash", text=text, note=note)
+
+
+def _linux_run() -> Block:
+    text = 'if [ "$(id -u)" -eq 0 ]; then gitlab-runner run; else sudo gitlab-runner run; fi'
+    note = "Only where no service is running: jobs then run as root, until you press Ctrl+C."
+    return Block(id="linux-run", title="Linux, without a service", language="bash", text=text, note=note)
+
+
+def _macos(url: str, token: str) -> Block:
+    # `install` remembers the folder it was called in as the jobs' folder, hence the home folder.
+    text = f"""\
+(
+  export CI_SERVER_TOKEN={shlex.quote(token)}
+  gitlab-runner register --non-interactive \\
+    --url {shlex.quote(url)} \\
+    --executor shell \\
+    {_NAME}
+) && (cd ~ && gitlab-runner install && gitlab-runner start)"""
+    note = "Without sudo, as the user who is logged in at the Mac: the service is that user's."
+    return Block(id="macos", title="macOS", language="bash", text=text, note=note)
+
+
+def _windows(url: str, token: str) -> Block:
+    # Windows PowerShell 5.1 drops a double quote on the way to a program; %22 is the same address.
+    address = _powershell(url.replace('"', "%22"))
+    # One line a command: a backslash continues no line here. The client's default shell is pwsh, which
+    # Windows does not bring along.
+    text = f"""\
+$env:CI_SERVER_TOKEN = {_powershell(token)}
+.\\gitlab-runner.exe register --non-interactive --url {address} \
+--executor shell --shell powershell --description $env:COMPUTERNAME
+Remove-Item Env:CI_SERVER_TOKEN
+.\\gitlab-runner.exe install
+.\\gitlab-runner.exe start"""
+    note = "In an elevated PowerShell, in the folder that holds gitlab-runner.exe."
+    return Block(id="windows", title="Windows", language="powershell", text=text, note=note)
+
+
+def _docker_compose(url: str, token: str) -> Section:
+    return Section(
+        id="docker-compose",
+        title="docker-compose",
+        floor="Docker with its compose plugin · gitlab-runner 15.11 or newer",
+        blocks=(_compose_file(), _compose_commands(url, token)),
+    )
+
+
+def _compose_file() -> Block:
+    # SIGQUIT makes the runner finish its jobs; the grace period is how long Docker lets it. The volume
+    # keeps config.toml and the machine's system ID beside it.
+    text = f"""\
+services:
+  gitlab-runner:
+    image: gitlab/gitlab-runner:v{RUNNER_VERSION}
+    restart: unless-stopped
+    stop_signal: SIGQUIT
+    stop_grace_period: 1h
+    volumes:
+      - gitlab-runner-config:/etc/gitlab-runner
+      - /var/run/docker.sock:/var/run/docker.sock
+volumes:
+  gitlab-runner-config:"""
+    note = "Save it as compose.yaml in a folder of its own; it holds no token."
+    return Block(id="compose-file", title="compose.yaml", language="yaml", text=text, note=note)
+
+
+def _compose_commands(url: str, token: str) -> Block:
+    # `-e NAME` without a value: compose takes the value from its own environment, not from its arguments.
+    text = f"""\
+(
+  export CI_SERVER_TOKEN={shlex.quote(token)}
+  docker compose run --rm -e CI_SERVER_TOKEN gitlab-runner register --non-interactive \\
+    --url {shlex.quote(url)} \\
+    --executor docker \\
+    --docker-image {JOB_IMAGE} \\
+    {_NAME}
+) && docker compose up -d"""
+    note = "Once, in the folder of compose.yaml: each registration adds one more entry to the configuration."
+    return Block(id="compose-commands", title="Commands", language="bash", text=text, note=note)
+
+
+def _helm(url: str, token: str) -> Section:
+    return Section(
+        id="helm",
+        title="Helm",
+        floor="Kubernetes with Helm · chart 0.53 or newer, 0.74 or newer recommended",
+        blocks=(_helm_secret(token), _helm_values(url), _helm_commands()),
+    )
+
+
+def _helm_secret(token: str) -> Block:
+    # Both keys: the pod mounts both and does not start when one is missing. The quoted delimiter keeps the
+    # shell from expanding anything.
+    text = f"""\
+kubectl apply -f - <<'EOF'
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {_NAMESPACE}
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {_CREDENTIALS}
+  namespace: {_NAMESPACE}
+type: Opaque
+stringData:
+  runner-token: {_double_quoted(token)}
+  runner-registration-token: ""
+EOF"""
+    note = "Creates the namespace and the Secret; the chart asks for both keys, the second one stays empty."
+    return Block(id="helm-secret", title="Secret", language="bash", text=text, note=note)
+
+
+def _helm_values(url: str) -> Block:
+    # The chart runs `runners.config` through Helm's templating, `gitlabUrl` not.
+    namespace = _double_quoted("{{.Release.Namespace}}")
+    text = f"""\
+gitlabUrl: {_double_quoted(url)}
+unregisterRunners: true
+rbac:
+  create: true
+  rules:
+{_RBAC_RULES}
+serviceAccount:
+  create: true
+runners:
+  secret: {_CREDENTIALS}
+  config: |
+    [[runners]]
+      [runners.kubernetes]
+        namespace = {namespace}
+        image = {_double_quoted(JOB_IMAGE)}"""
+    note = "Save it as values.yaml; it holds no token."
+    return Block(id="helm-values", title="values.yaml", language="yaml", text=text, note=note)
+
+
+def _helm_commands() -> Block:
+    # `repo add` skips a repository that is known already, whose list may be older than the pinned chart.
+    text = f"""\
+helm repo add gitlab https://charts.gitlab.io
+helm repo update gitlab
+helm upgrade --install gitlab-runner gitlab/gitlab-runner \\
+  --version {CHART_VERSION} \\
+  --namespace {_NAMESPACE} --create-namespace \\
+  --values values.yaml"""
+    note = "In the folder of values.yaml, after the Secret is there."
+    return Block(id="helm-commands", title="Commands", language="bash", text=text, note=note)
+
+
+def _powershell(value: str) -> str:
+    # PowerShell takes the four typographic single quotes for ' as well.
+    return "'" + re.sub("(['\u2018-\u201b])", r"\1\1", value) + "'"
+
+
+def _double_quoted(value: str) -> str:
+    # The escapes that YAML's double-quoted scalars and TOML's basic strings share. json.dumps would write
+    # a character beyond U+FFFF as two halves, which neither of them puts together again.
+    def escaped(character: str) -> str:
+        if character in '"\\':
+            return "\\" + character
+        if " " <= character <= "~":
+            return character
+        number = ord(character)
+        return f"\\u{number:04X}" if number <= 0xFFFF else f"\\U{number:08X}"
+
+    return '"' + "".join(map(escaped, value)) + '"'

@@ -1,0 +1,137 @@
+"""What a server process remembers of runners by their tokens, so that an idle poll asks the database nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain import tokens
+from portal.domain.errors import TokenUnknown
+from portal.domain.job_queue import queue_value
+from portal.models import RegistrationType, Runner, RunnerToken
+
+MOST_KNOWN = 200_000
+MOST_UNKNOWN = 20_000
+UNKNOWN_FOR = 10.0  # seconds; a token that is imported later is found soon
+_REFUSAL = (
+    "This token belongs to no runner: it was mistyped, has ended, or its runner was deleted. "
+    "Create a runner, or reset the token of yours"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRunner:
+    """A runner as its token finds it. `ends_at` is when the token stops working, whatever the reason."""
+
+    token_id: int
+    runner_id: int
+    short: str
+    created_by_person: bool
+    expires_at: datetime | None
+    ends_at: datetime | None
+    queue_value: str
+
+
+class KnownRunners:
+    """A bounded memory of tokens by digest, kept true by the changes that `runner_changes` announces.
+
+    While nobody listens for changes (`listening` is false) nothing is remembered and every look-up asks
+    the database: slow but right.
+    """
+
+    def __init__(self) -> None:
+        self.listening = False
+        self._known: dict[bytes, KnownRunner] = {}
+        self._unknown: dict[bytes, float] = {}
+        self._by_runner: dict[int, set[bytes]] = {}
+        self._generation = 0
+        self._lock = threading.Lock()
+
+    def find(self, session: Session, token: str) -> KnownRunner:
+        """The runner of a live token. Raises TokenUnknown; a mistyped token of our form costs no look-up."""
+        if not token or len(token) > tokens.LONGEST or tokens.is_mistyped(token):
+            raise TokenUnknown(_REFUSAL)
+        digest = tokens.digest(token)
+        known = self._known.get(digest)
+        if known is None:
+            if self._unknown.get(digest, 0.0) > time.monotonic():
+                raise TokenUnknown(_REFUSAL)
+            known = self._look_up(session, digest)
+        if known.ends_at is not None and known.ends_at <= now():
+            raise TokenUnknown(_REFUSAL)
+        return known
+
+    def _look_up(self, session: Session, digest: bytes) -> KnownRunner:
+        generation = self._generation
+        known = _query(session, digest)
+        with self._lock:
+            # A change announced since the query started may make the answer old: use it, do not keep it.
+            if self.listening and generation == self._generation:
+                self._keep(digest, known)
+        if known is None:
+            raise TokenUnknown(_REFUSAL)
+        return known
+
+    def _keep(self, digest: bytes, known: KnownRunner | None) -> None:
+        if known is None:
+            if len(self._unknown) >= MOST_UNKNOWN:
+                self._unknown.clear()
+            self._unknown[digest] = time.monotonic() + UNKNOWN_FOR
+            return
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+            self._by_runner.clear()
+        self._known[digest] = known
+        self._by_runner.setdefault(known.runner_id, set()).add(digest)
+
+    def forget(self, runner_id: int) -> None:
+        """Forget one runner, because it changed."""
+        with self._lock:
+            self._generation += 1
+            self._unknown.clear()
+            for digest in self._by_runner.pop(runner_id, ()):
+                self._known.pop(digest, None)
+
+    def forget_all(self, *, listening: bool | None = None) -> None:
+        """Forget everything; `listening` says whether changes are heard from now on."""
+        with self._lock:
+            self._generation += 1
+            self._known.clear()
+            self._unknown.clear()
+            self._by_runner.clear()
+            if listening is not None:
+                self.listening = listening
+
+
+def _query(session: Session, digest: bytes) -> KnownRunner | None:
+    row = session.execute(
+        select(
+            RunnerToken.id,
+            RunnerToken.runner_id,
+            RunnerToken.short,
+            RunnerToken.expires_at,
+            RunnerToken.ends_at,
+            Runner.registration_type,
+            Runner.updated_at,
+        )
+        .join(Runner, Runner.id == RunnerToken.runner_id)
+        .where(RunnerToken.digest == digest)
+    ).one_or_none()
+    if row is None:
+        return None
+    ends = [end for end in (row.expires_at, row.ends_at) if end is not None]
+    return KnownRunner(
+        token_id=row.id,
+        runner_id=row.runner_id,
+        short=row.short,
+        created_by_person=row.registration_type == RegistrationType.AUTHENTICATED_USER,
+        expires_at=row.expires_at,
+        ends_at=min(ends) if ends else None,
+        queue_value=queue_value(row.updated_at),
+    )

@@ -1,0 +1,121 @@
+"""Members: who has which role in a group or project, given here or above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal.domain import accounts, audit
+from portal.domain.actors import Actor
+from portal.domain.errors import Invalid, NotAllowed, NotFound
+from portal.domain.permissions import Action, require, role_in
+from portal.domain.scopes import Scope
+from portal.models import Group, Membership, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One line of a members page. `source` is the group above that gives the role, or None for here."""
+
+    membership: Membership
+    source: Group | None
+
+
+def listed(session: Session, scope: Scope) -> list[Member]:
+    """Everybody with a role here: given here first, then inherited, each by name."""
+    above = [each for each in scope.group_ids if scope.group is None or each != scope.group.id]
+    rows = session.scalars(select(Membership).where(or_(_given_here(scope), Membership.group_id.in_(above)))).all()
+    sources = {g.id: g for g in session.scalars(select(Group).where(Group.id.in_(above)))} if above else {}
+    members = [Member(row, sources.get(row.group_id) if row.group_id else None) for row in rows]
+    return sorted(members, key=lambda m: (m.source is not None, m.membership.user.name.lower()))
+
+
+def add(session: Session, actor: Actor, scope: Scope, login: str, role: Role) -> Membership:
+    """Give somebody a role here. Raises NotFound, NotAllowed, or Invalid for a wrong name or role."""
+    require(session, actor, Action.WRITE_MEMBERS, scope)
+    _require_reach(session, actor, scope, role)
+    user = accounts.find(session, login)
+    if user is None:
+        raise Invalid(
+            {"login": [f"There is nobody called '{login.strip()}'. An administrator can create the account."]}
+        )
+    membership = Membership(
+        user=user,
+        group_id=scope.group.id if scope.group else None,
+        project_id=scope.project.id if scope.project else None,
+        access_level=role,
+    )
+    try:
+        with session.begin_nested():
+            session.add(membership)
+            session.flush()
+    except IntegrityError:
+        raise Invalid({"login": [f"{user.name} is a member already; change the role in the list."]}) from None
+    audit.record(session, actor, "member_added", membership, scope, {"role": (None, role.name.lower())})
+    return membership
+
+
+def change_role(session: Session, actor: Actor, scope: Scope, user_id: int, role: Role) -> Membership:
+    """Change a role that was given here. Raises NotFound, NotAllowed or Invalid."""
+    require(session, actor, Action.WRITE_MEMBERS, scope)
+    membership = _given(session, scope, user_id)
+    _require_reach(session, actor, scope, max(role, membership.role))
+    if role < Role.OWNER:
+        _keep_an_owner(session, scope, membership)
+    changed = {"role": (membership.role.name.lower(), role.name.lower())}
+    if membership.role != role:
+        membership.access_level = role
+        audit.record(session, actor, "member_role_changed", membership, scope, changed)
+    return membership
+
+
+def remove(session: Session, actor: Actor, scope: Scope, user_id: int) -> None:
+    """Take away a role that was given here. People may always leave by themselves.
+
+    Raises NotFound, NotAllowed or Invalid.
+    """
+    require(session, actor, Action.SEE, scope)
+    membership = _given(session, scope, user_id)
+    if actor.user is None or membership.user_id != actor.user.id:
+        require(session, actor, Action.WRITE_MEMBERS, scope)
+        _require_reach(session, actor, scope, membership.role)
+    _keep_an_owner(session, scope, membership)
+    audit.record(session, actor, "member_removed", membership, scope, {"role": (membership.role.name.lower(), None)})
+    session.delete(membership)
+
+
+def _given_here(scope: Scope) -> ColumnElement[bool]:
+    if scope.project is not None:
+        return Membership.project_id == scope.project.id
+    return Membership.group_id == scope.id
+
+
+def _given(session: Session, scope: Scope, user_id: int) -> Membership:
+    membership = session.scalar(
+        select(Membership).where(_given_here(scope), Membership.user_id == user_id).with_for_update(of=Membership)
+    )
+    if membership is None:
+        raise NotFound("This person has no role that was given here.")
+    return membership
+
+
+def _require_reach(session: Session, actor: Actor, scope: Scope, role: Role) -> None:
+    """Nobody hands out, changes or takes away more than they have themselves."""
+    if not actor.is_admin and actor.kind != "system" and role > role_in(session, actor, scope):
+        raise NotAllowed(f"You may not give or change the role {role.name.lower()}: it is above your own.")
+
+
+def _keep_an_owner(session: Session, scope: Scope, leaving: Membership) -> None:
+    """A top-level group keeps one owner, or nobody but an administrator could manage it any more."""
+    if scope.group is None or scope.group.parent_id is not None or leaving.role < Role.OWNER:
+        return
+    owners = session.scalars(
+        select(Membership)
+        .where(_given_here(scope), Membership.access_level == Role.OWNER)
+        .with_for_update(of=Membership)
+    ).all()
+    if len(owners) <= 1:
+        raise Invalid({"role": ["This is the group's last owner. Make somebody else an owner first."]})

@@ -1,0 +1,101 @@
+"""The table: which action needs which role, per kind of scope. The only place where that is decided."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import Session
+
+from portal.domain.actors import Actor
+from portal.domain.errors import NotAllowed, NotFound
+from portal.domain.scopes import Scope, ScopeKind
+from portal.models import Membership, Role
+
+
+class Action(enum.StrEnum):
+    """What somebody may want to do in a scope; the words complete "you may not …"."""
+
+    SEE = "see this"
+    READ_RUNNERS = "see its runners"
+    WRITE_RUNNERS = "create or change its runners"
+    READ_MEMBERS = "see its members"
+    WRITE_MEMBERS = "change its members"
+    READ_TRAIL = "read its trail"
+    CREATE_GROUP = "create a group here"
+    CREATE_PROJECT = "create a project here"
+    RENAME = "rename it"
+    DELETE = "delete it"
+    WRITE_PEOPLE = "manage people"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The lowest role that suffices. None: administrators only. The instance knows no other roles."""
+
+    group: Role | None = None
+    project: Role | None = None
+
+
+# design/product.md "Scopes and people"; reference/rest.md section 3. Administrators may do everything.
+TABLE: dict[Action, Rule] = {
+    Action.SEE: Rule(Role.GUEST, Role.GUEST),
+    Action.READ_MEMBERS: Rule(Role.GUEST, Role.GUEST),
+    Action.READ_RUNNERS: Rule(Role.MAINTAINER, Role.MAINTAINER),
+    Action.WRITE_RUNNERS: Rule(Role.OWNER, Role.MAINTAINER),
+    Action.READ_TRAIL: Rule(Role.MAINTAINER, Role.MAINTAINER),
+    Action.WRITE_MEMBERS: Rule(Role.OWNER, Role.MAINTAINER),
+    Action.CREATE_GROUP: Rule(Role.OWNER),
+    Action.CREATE_PROJECT: Rule(Role.MAINTAINER),
+    Action.RENAME: Rule(Role.OWNER, Role.MAINTAINER),
+    Action.DELETE: Rule(Role.OWNER, Role.OWNER),
+    Action.WRITE_PEOPLE: Rule(),
+}
+
+WHO = {
+    Role.GUEST: "any member",
+    Role.REPORTER: "reporters and above",
+    Role.DEVELOPER: "developers and above",
+    Role.MAINTAINER: "maintainers and owners",
+    Role.OWNER: "owners",
+}
+
+
+def needed(action: Action, kind: ScopeKind) -> Role | None:
+    """The lowest role for the action in a scope of this kind; None where only administrators may."""
+    rule = TABLE[action]
+    return {ScopeKind.GROUP: rule.group, ScopeKind.PROJECT: rule.project}.get(kind)
+
+
+def role_in(session: Session, actor: Actor, scope: Scope) -> Role:
+    """The actor's highest role in the scope, inherited ones included. One query per scope and request."""
+    if actor.user is None or scope.id is None:
+        return Role.NONE
+    key = (scope.kind.value, scope.id)
+    if key not in actor.roles:
+        places: list[ColumnElement[bool]] = [Membership.group_id.in_(scope.group_ids)]
+        if scope.project is not None:
+            places.append(Membership.project_id == scope.project.id)
+        highest = select(func.max(Membership.access_level)).where(Membership.user_id == actor.user.id, or_(*places))
+        actor.roles[key] = Role(session.scalar(highest) or 0)
+    return actor.roles[key]
+
+
+def may(session: Session, actor: Actor, action: Action, scope: Scope) -> bool:
+    """Whether the actor may do this here."""
+    if actor.is_admin or actor.kind == "system":
+        return True
+    lowest = needed(action, scope.kind)
+    return lowest is not None and role_in(session, actor, scope) >= lowest
+
+
+def require(session: Session, actor: Actor, action: Action, scope: Scope) -> None:
+    """Refuse what the actor may not do: NotFound if they may not see the scope, else NotAllowed."""
+    if may(session, actor, action, scope):
+        return
+    if not may(session, actor, Action.SEE, scope):
+        raise NotFound("There is nothing here, or you may not see it.")
+    lowest = needed(action, scope.kind)
+    who = WHO[lowest] if lowest else "administrators"
+    raise NotAllowed(f"You may not {action.value} ({scope.title}): {who} may. Ask one of them for the role.")

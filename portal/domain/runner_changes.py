@@ -1,0 +1,27 @@
+"""Telling every server process that a runner changed, so that none answers from an old memory."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+CHANNEL = "portal_runners"
+EVERYTHING = "*"
+MANAGERS = ":managers"  # behind the id: some of its managers are gone
+
+
+def announce(session: Session, runner_id: int, *, managers_gone: bool = False) -> None:
+    """Send the runner's id to all server processes when, and only when, the transaction commits.
+
+    `managers_gone` makes them also forget which of its machines have a row.
+    """
+    _notify(session, f"{runner_id}{MANAGERS if managers_gone else ''}")
+
+
+def announce_everything(session: Session) -> None:
+    """The same for a change that touches many runners: the processes forget all they remember."""
+    _notify(session, EVERYTHING)
+
+
+def _notify(session: Session, payload: str) -> None:
+    session.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})

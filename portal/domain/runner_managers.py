@@ -1,0 +1,327 @@
+"""Runner managers: what a machine tells of itself, its row, its heartbeats, and the seven-day prune."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, literal_column, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain import audit, runner_changes, runners
+from portal.domain.actors import Actor
+from portal.domain.errors import BadRequest, ManagerUnknown, TokenUnknown, TryLater
+from portal.domain.runner_status import STALE_AFTER
+from portal.domain.scopes import of_runner
+from portal.models import EXECUTORS, LEGACY, CreationState, Executor, Runner, RunnerManager, RunnerToken
+
+LONGEST_SYSTEM_ID = 64
+_LIMITS = {"version": 2048, "revision": 255, "platform": 255, "architecture": 255}
+_MOST_ENTRIES = 256  # of features, config and labels
+_LONGEST_ENTRY = 1024
+NEW_ROWS = 1000  # a runner may get this many new managers …
+NEW_ROWS_WINDOW = timedelta(minutes=10)  # … in this time; reference/users.md section 4.1
+PRUNE_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What `info` says of a machine; None where it says nothing."""
+
+    version: str | None = None
+    revision: str | None = None
+    platform: str | None = None
+    architecture: str | None = None
+    executor_type: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    features: Mapping[str, bool] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """One sign of life. `polled` is true for a poll for jobs, false for a verification.
+
+    `facts` is None when the request told nothing (verify before 19.3): what is stored then stays.
+    """
+
+    runner_id: int
+    token_id: int
+    system_xid: str
+    at: datetime
+    address: str
+    polled: bool
+    facts: MachineFacts | None
+
+
+def read_system_id(value: object) -> str:
+    """The system ID of a request; `<legacy>` when there is none. Raises BadRequest."""
+    if value is None or value == "":
+        return LEGACY
+    if not isinstance(value, str) or len(value) > LONGEST_SYSTEM_ID or "\0" in value:
+        raise BadRequest(f"system_id must be a text of at most {LONGEST_SYSTEM_ID} characters.")
+    return value
+
+
+def read_facts(info: object) -> MachineFacts | None:
+    """The facts in a request's `info`; unknown keys are ignored. Raises BadRequest for what cannot be stored."""
+    if info is None:
+        return None
+    if not isinstance(info, Mapping):
+        raise BadRequest("info must be an object.")
+    texts = {name: _read_text(info, name, limit) for name, limit in _LIMITS.items()}
+    executor = _read_text(info, "executor", 255)
+    return MachineFacts(
+        **texts,
+        executor_type=EXECUTORS.get(executor, Executor.UNKNOWN) if executor else None,
+        config=_read_object(info, "config", (str, int, float, bool, type(None))),
+        features=_read_object(info, "features", (bool, type(None))),
+        labels=_read_object(info, "labels", (str,)),
+    )
+
+
+def _read_text(info: Mapping[str, Any], name: str, limit: int) -> str | None:
+    value = info.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > limit or "\0" in value:
+        raise BadRequest(f"info.{name} must be a text of at most {limit} characters.")
+    return value
+
+
+def _read_object(info: Mapping[str, Any], name: str, kinds: tuple[type, ...]) -> dict[str, Any]:
+    value = info.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or len(value) > _MOST_ENTRIES:
+        raise BadRequest(f"info.{name} must be an object with at most {_MOST_ENTRIES} entries.")
+    for key, entry in value.items():
+        if (
+            not isinstance(entry, kinds)
+            or len(key) > 255
+            or len(str(entry)) > _LONGEST_ENTRY
+            or "\0" in f"{key}{entry}"
+        ):
+            raise BadRequest(f"info.{name}.{key[:80]} has a value of a wrong type or length.")
+    return dict(value)
+
+
+def record_contact(session: Session, contact: Contact) -> None:
+    """Make or refresh the manager of (runner, system ID) at once; safe under any number of concurrent calls.
+
+    Raises TokenUnknown when the runner was deleted meanwhile, TryLater when it gets too many new managers.
+    """
+    try:
+        with session.begin_nested():
+            inserted = session.execute(_upsert(contact)).scalar_one()
+            if inserted:
+                _refuse_flood(session, contact)
+            runners.mark_used(session, contact.runner_id, contact.token_id)
+            if contact.polled:
+                _note_poll(session, contact)
+    except IntegrityError:
+        raise TokenUnknown("This runner was deleted.") from None
+
+
+def _upsert(contact: Contact) -> Any:
+    values = {
+        "runner_id": contact.runner_id,
+        "system_xid": contact.system_xid,
+        "creation_state": CreationState.FINISHED if contact.polled else CreationState.STARTED,
+        "created_at": contact.at,
+        "contacted_at": contact.at,
+        "token_id": contact.token_id,
+        "ip_address": contact.address,
+        **_fact_columns(contact.facts or MachineFacts()),
+    }
+    statement = insert(RunnerManager).values(**values)
+    new = statement.excluded
+    refreshed: dict[str, Any] = {
+        "creation_state": func.greatest(RunnerManager.creation_state, new.creation_state),
+        "contacted_at": func.greatest(RunnerManager.contacted_at, new.contacted_at),
+        "token_id": new.token_id,
+        "ip_address": new.ip_address,
+    }
+    if contact.facts is not None:
+        refreshed |= {name: new[name] for name in _fact_columns(contact.facts)}
+    return statement.on_conflict_do_update(index_elements=["runner_id", "system_xid"], set_=refreshed).returning(
+        literal_column("xmax = 0")
+    )  # true for a row that is new
+
+
+def _fact_columns(facts: MachineFacts) -> dict[str, Any]:
+    return {
+        "version": facts.version,
+        "revision": facts.revision,
+        "platform": facts.platform,
+        "architecture": facts.architecture,
+        "executor_type": facts.executor_type,
+        "config": dict(facts.config),
+        "runtime_features": dict(facts.features),
+        "labels": dict(facts.labels),
+    }
+
+
+def _refuse_flood(session: Session, contact: Contact) -> None:
+    recent = session.scalar(
+        select(func.count()).where(
+            RunnerManager.runner_id == contact.runner_id,
+            RunnerManager.contacted_at > contact.at - NEW_ROWS_WINDOW,
+            RunnerManager.created_at > contact.at - NEW_ROWS_WINDOW,
+        )
+    )
+    if (recent or 0) > NEW_ROWS:
+        raise TryLater(
+            f"This runner got {NEW_ROWS} new machines within ten minutes. If they are containers that start "
+            "again and again, keep /etc/gitlab-runner on a volume so that each keeps its system ID.",
+            600,
+        )
+
+
+def _note_poll(session: Session, contact: Contact) -> None:
+    session.execute(
+        update(Runner)
+        .where(Runner.id == contact.runner_id)
+        .values(
+            contacted_at=func.greatest(func.coalesce(Runner.contacted_at, contact.at), contact.at),
+            creation_state=CreationState.FINISHED,
+        )
+    )
+
+
+# One statement for a second's heartbeats. It only refreshes rows that exist: a machine that was
+# unregistered, pruned or whose runner was deleted a moment ago is not brought back by a late heartbeat, and
+# nothing in the batch can fail because of it. The caller learns which machines had no row.
+_REFRESH = text("""
+WITH beats AS (
+  SELECT * FROM unnest(
+    CAST(:runner_ids AS bigint[]), CAST(:system_xids AS text[]), CAST(:token_ids AS bigint[]),
+    CAST(:ats AS timestamptz[]), CAST(:addresses AS text[]), CAST(:polls AS boolean[]), CAST(:tells AS boolean[]),
+    CAST(:versions AS text[]), CAST(:revisions AS text[]), CAST(:platforms AS text[]),
+    CAST(:architectures AS text[]), CAST(:executors AS smallint[]), CAST(:configs AS jsonb[]),
+    CAST(:features AS jsonb[]), CAST(:labels AS jsonb[])
+  ) AS b(runner_id, system_xid, token_id, at, address, polled, tells, version, revision, platform,
+         architecture, executor_type, config, features, labels)
+),
+touched_runners AS (
+  UPDATE ci_runners r SET contacted_at = greatest(r.contacted_at, b.at)
+  FROM (SELECT runner_id, max(at) AS at FROM beats WHERE polled GROUP BY runner_id) b WHERE r.id = b.runner_id
+),
+touched_tokens AS (
+  UPDATE ci_runner_tokens t SET last_used_at = greatest(t.last_used_at, b.at)
+  FROM (SELECT token_id, max(at) AS at FROM beats GROUP BY token_id) b WHERE t.id = b.token_id
+)
+UPDATE ci_runner_machines m SET
+  contacted_at = greatest(m.contacted_at, b.at),
+  creation_state = CASE WHEN b.polled THEN 100 ELSE m.creation_state END,
+  token_id = (SELECT t.id FROM ci_runner_tokens t WHERE t.id = b.token_id),
+  ip_address = b.address,
+  version = CASE WHEN b.tells THEN b.version ELSE m.version END,
+  revision = CASE WHEN b.tells THEN b.revision ELSE m.revision END,
+  platform = CASE WHEN b.tells THEN b.platform ELSE m.platform END,
+  architecture = CASE WHEN b.tells THEN b.architecture ELSE m.architecture END,
+  executor_type = CASE WHEN b.tells THEN b.executor_type ELSE m.executor_type END,
+  config = CASE WHEN b.tells THEN b.config ELSE m.config END,
+  runtime_features = CASE WHEN b.tells THEN b.features ELSE m.runtime_features END,
+  labels = CASE WHEN b.tells THEN b.labels ELSE m.labels END
+FROM beats b WHERE m.runner_id = b.runner_id AND m.system_xid = b.system_xid
+RETURNING m.runner_id, m.system_xid
+""")
+
+
+def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any) -> set[tuple[int, str]]:
+    """Write many contacts in one statement. Returns (runner id, system ID) of those without a row.
+
+    `encode` turns a mapping into JSON text.
+    """
+    facts = [contact.facts or MachineFacts() for contact in contacts]
+    columns = {
+        "runner_ids": [c.runner_id for c in contacts],
+        "system_xids": [c.system_xid for c in contacts],
+        "token_ids": [c.token_id for c in contacts],
+        "ats": [c.at for c in contacts],
+        "addresses": [c.address for c in contacts],
+        "polls": [c.polled for c in contacts],
+        "tells": [c.facts is not None for c in contacts],
+        "versions": [f.version for f in facts],
+        "revisions": [f.revision for f in facts],
+        "platforms": [f.platform for f in facts],
+        "architectures": [f.architecture for f in facts],
+        "executors": [f.executor_type for f in facts],
+        "configs": [encode(f.config) for f in facts],
+        "features": [encode(f.features) for f in facts],
+        "labels": [encode(f.labels) for f in facts],
+    }
+    found = {(row.runner_id, row.system_xid) for row in session.execute(_REFRESH, columns)}
+    return {(c.runner_id, c.system_xid) for c in contacts} - found
+
+
+def of_runner_newest_first(session: Session, runner: Runner, limit: int) -> list[RunnerManager]:
+    """The runner's managers, the most recently heard of first."""
+    newest = RunnerManager.contacted_at.desc().nulls_last()
+    query = select(RunnerManager).where(RunnerManager.runner_id == runner.id).order_by(newest, RunnerManager.id)
+    return list(session.scalars(query.limit(limit)))
+
+
+def count(session: Session, runner: Runner) -> int:
+    """How many machines use the runner."""
+    return session.scalar(select(func.count()).where(RunnerManager.runner_id == runner.id)) or 0
+
+
+def remove(session: Session, actor: Actor, runner: Runner, system_xid: str) -> None:
+    """Delete one manager on its machine's request; the runner stays. Raises ManagerUnknown."""
+    gone = session.execute(
+        delete(RunnerManager)
+        .where(RunnerManager.runner_id == runner.id, RunnerManager.system_xid == system_xid)
+        .returning(RunnerManager.id)
+    ).all()
+    if not gone:
+        raise ManagerUnknown("This runner has no machine with this system ID.")
+    audit.record(session, actor, "machine_unregistered", runner, of_runner(runner), {"system_id": (system_xid, None)})
+    runner_changes.announce(session, runner.id, managers_gone=True)
+
+
+def remove_only_one(session: Session, actor: Actor, runner: Runner) -> None:
+    """The same for clients up to 15.11, which name no system ID: it is clear only if there is just one."""
+    ids = session.scalars(select(RunnerManager.system_xid).where(RunnerManager.runner_id == runner.id).limit(2)).all()
+    if len(ids) == 1:
+        remove(session, actor, runner, ids[0])
+
+
+def prune(session: Session, *, silent_for: timedelta = STALE_AFTER, batch: int = PRUNE_BATCH) -> int:
+    """Delete one batch of managers without contact for that long. Returns how many; the runners stay.
+
+    Locked rows are left for the next round, so that a prune never waits for heartbeats or they for it.
+    """
+    deadline = now() - silent_for
+    old = (
+        select(RunnerManager.id)
+        .where(
+            RunnerManager.created_at <= deadline,
+            or_(RunnerManager.contacted_at.is_(None), RunnerManager.contacted_at <= deadline),
+        )
+        .order_by(RunnerManager.id)
+        .limit(batch)
+        .with_for_update(skip_locked=True)
+        .cte("old")
+    )
+    gone = session.execute(
+        delete(RunnerManager).where(RunnerManager.id.in_(select(old.c.id))).returning(RunnerManager.runner_id)
+    ).scalars()
+    runner_ids = list(gone)
+    for runner_id in set(runner_ids):
+        runner_changes.announce(session, runner_id, managers_gone=True)
+    return len(runner_ids)
+
+
+def tokens_in_use(session: Session, managers: Sequence[RunnerManager]) -> dict[int, RunnerToken]:
+    """The tokens that these managers used last, by id."""
+    ids = {manager.token_id for manager in managers if manager.token_id}
+    if not ids:
+        return {}
+    return {row.id: row for row in session.scalars(select(RunnerToken).where(RunnerToken.id.in_(ids)))}

@@ -1,0 +1,71 @@
+"""Runner authentication tokens: how they are made, recognised, kept and shortened."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import string
+import zlib
+
+BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+BASE36 = string.digits + string.ascii_lowercase
+RANDOM_LENGTH = 27  # 27 characters of 62 are 160 bits
+SHORT_LENGTH = 9  # what gitlab-runner prints in its logs (18.1 and newer)
+
+CREATED = "glrt-"  # the client treats exactly this prefix as "created by a person"
+REGISTERED = "glrtr-"
+
+_OURS = re.compile(r"(glrt-|glrtr-)t([123])_([0-9A-Za-z]{27})\.([0-9a-z]{2})([0-9a-z]{7})")
+_PREFIX = re.compile(r"^(?:glrt-(?:t[123]_)?|t[123]_|glrtr-)")  # the client's own rule, since 18.1
+LONGEST = 512  # longer texts are no token of anybody's; they are refused before they are hashed
+
+
+def _base36(number: int, width: int) -> str:
+    digits = ""
+    for _ in range(width):
+        number, rest = divmod(number, 36)
+        digits = BASE36[rest] + digits
+    return digits
+
+
+def _checksum(before: str) -> str:
+    return _base36(zlib.crc32(before.encode("ascii")), 7)
+
+
+def make(kind: int, *, prefix: str = CREATED) -> str:
+    """A new token. `kind` is 1, 2 or 3 for an instance, group or project runner.
+
+    Form (design/product.md): prefix, `t<kind>_`, 27 random base62 characters, `.`, their number in two
+    base36 digits, and the CRC32 of all that stands before in seven.
+    """
+    body = "".join(secrets.choice(BASE62) for _ in range(RANDOM_LENGTH))
+    before = f"{prefix}t{kind}_{body}.{_base36(RANDOM_LENGTH, 2)}"
+    return before + _checksum(before)
+
+
+def is_mistyped(token: str) -> bool:
+    """True for a token of our form whose checksum does not fit: it cannot exist, no look-up is needed.
+
+    Tokens of other forms are never "mistyped": fleets that moved here keep the ones they had.
+    """
+    match = _OURS.fullmatch(token)
+    if match is None:
+        return False
+    return not hmac.compare_digest(_checksum(token[:-7]), match[5]) or match[4] != _base36(RANDOM_LENGTH, 2)
+
+
+def is_created_by_person(token: str) -> bool:
+    """What the client decides by: exactly the prefix `glrt-`."""
+    return token.startswith(CREATED)
+
+
+def digest(token: str) -> bytes:
+    """The SHA-256 that is stored in place of the token; 160 random bits need no key and no salt."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def shorten(token: str) -> str:
+    """The nine characters by which people match a log line of gitlab-runner to a runner."""
+    return _PREFIX.sub("", token)[:SHORT_LENGTH]

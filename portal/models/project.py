@@ -1,0 +1,32 @@
+"""Projects; each lives in a group."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Identity, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from portal.database import Base, now
+from portal.models.group import Group
+from portal.models.route import Route
+
+
+class Project(Base):
+    """One project of a group."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    group_id: Mapped[int] = mapped_column("namespace_id", ForeignKey("namespaces.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(String(255))
+    path: Mapped[str] = mapped_column(String(255))
+    description: Mapped[str] = mapped_column(String(1024), default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+    group: Mapped[Group] = relationship(lazy="joined", innerjoin=True)
+    route: Mapped[Route] = relationship(lazy="joined", innerjoin=True, passive_deletes=True)
+
+    @property
+    def full_path(self) -> str:
+        return self.route.path

@@ -1,0 +1,138 @@
+"""Runners: the configuration that people create and machines use."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    Identity,
+    Index,
+    SmallInteger,
+    String,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
+from sqlalchemy.orm import Mapped, deferred, mapped_column, relationship
+
+from portal.database import Base, now
+from portal.models.group import Group
+from portal.models.project import Project
+from portal.models.user import User
+
+
+class RunnerType(enum.IntEnum):
+    """GitLab's numbers; they also stand in the token (`t1_`, `t2_`, `t3_`)."""
+
+    INSTANCE = 1
+    GROUP = 2
+    PROJECT = 3
+
+
+class AccessLevel(enum.IntEnum):
+    """Which refs a runner takes jobs of."""
+
+    NOT_PROTECTED = 0
+    REF_PROTECTED = 1
+
+
+class RegistrationType(enum.IntEnum):
+    """How the runner came to be."""
+
+    REGISTRATION_TOKEN = 0
+    AUTHENTICATED_USER = 1
+
+
+class CreationState(enum.IntEnum):
+    """Whether a machine has asked for jobs yet."""
+
+    STARTED = 0
+    FINISHED = 100
+
+
+class Runner(Base):
+    """One runner. The machine columns at the end are the fall-back for runners without a manager row."""
+
+    __tablename__ = "ci_runners"
+    __table_args__ = (
+        CheckConstraint("runner_type IN (1, 2, 3)", name="known_type"),
+        CheckConstraint(
+            "(runner_type = 2) = (namespace_id IS NOT NULL) AND (runner_type = 3) = (project_id IS NOT NULL)",
+            name="owner_fits_type",
+        ),
+        CheckConstraint("maximum_timeout IS NULL OR maximum_timeout >= 600", name="timeout_at_least_600"),
+        CheckConstraint("run_untagged OR cardinality(tag_list) > 0", name="tags_or_untagged"),
+        # Order by last contact and the ranges of the statuses, runners without contact at the end.
+        Index(
+            "ix_ci_runners_last_contact",
+            text("coalesce(contacted_at, '-infinity'::timestamptz) DESC"),
+            text("id DESC"),
+        ),
+        Index("ix_ci_runners_runner_type_id", "runner_type", text("id DESC")),
+        Index("ix_ci_runners_namespace_id_id", "namespace_id", text("id DESC")),
+        Index("ix_ci_runners_project_id_id", "project_id", text("id DESC")),
+        Index("ix_ci_runners_created_at_id", "created_at", "id"),
+        Index("ix_ci_runners_tag_list", "tag_list", postgresql_using="gin"),
+        Index("ix_ci_runners_words", "words", postgresql_using="gin"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    runner_type: Mapped[int] = mapped_column(SmallInteger)
+    group_id: Mapped[int | None] = mapped_column("namespace_id", ForeignKey("namespaces.id", ondelete="CASCADE"))
+    project_id: Mapped[int | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    creator_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"), index=True)
+    registration_type: Mapped[int] = mapped_column(SmallInteger)
+    creation_state: Mapped[int] = mapped_column(SmallInteger, default=CreationState.STARTED)
+    description: Mapped[str] = mapped_column(String(1024), default="")
+    maintenance_note: Mapped[str] = mapped_column(String(1024), default="")
+    active: Mapped[bool] = mapped_column(default=True)
+    locked: Mapped[bool] = mapped_column(default=False)
+    run_untagged: Mapped[bool] = mapped_column(default=True)
+    access_level: Mapped[int] = mapped_column(SmallInteger, default=AccessLevel.NOT_PROTECTED)
+    maximum_timeout: Mapped[int | None]
+    tag_list: Mapped[list[str]] = mapped_column(ARRAY(String(255)), default=list)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now)
+    contacted_at: Mapped[datetime | None]
+
+    version: Mapped[str | None] = mapped_column(String(2048))
+    revision: Mapped[str | None] = mapped_column(String(255))
+    platform: Mapped[str | None] = mapped_column(String(255))
+    architecture: Mapped[str | None] = mapped_column(String(255))
+    ip_address: Mapped[str | None] = mapped_column(String(1024))
+    executor_type: Mapped[int | None] = mapped_column(SmallInteger)
+    config: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
+
+    words: Mapped[str] = deferred(
+        mapped_column(TSVECTOR, Computed("to_tsvector('simple', description)", persisted=True))
+    )
+
+    group: Mapped[Group | None] = relationship()
+    project: Mapped[Project | None] = relationship()
+    creator: Mapped[User | None] = relationship()
+
+    @property
+    def paused(self) -> bool:
+        return not self.active
+
+    @property
+    def protected(self) -> bool:
+        return self.access_level == AccessLevel.REF_PROTECTED
+
+    @property
+    def type(self) -> RunnerType:
+        return RunnerType(self.runner_type)
+
+    @property
+    def title(self) -> str:
+        """What people call it: its description, or its number where it has none."""
+        return self.description or f"Runner #{self.id}"
+
+    @property
+    def created_by_person(self) -> bool:
+        return self.registration_type == RegistrationType.AUTHENTICATED_USER

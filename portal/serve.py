@@ -1,0 +1,112 @@
+"""Running the whole portal: database, migrations, first administrator, server processes."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+from multiprocessing.util import Finalize
+
+from flask import Flask
+from flask_migrate import upgrade
+from granian import Granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
+
+from portal import create_app, embedded_postgres
+from portal.background import Background
+from portal.config import SettingError, Settings
+from portal.database import db
+from portal.domain import accounts
+
+
+def main() -> int:
+    """Start everything and serve until stopped. Returns the exit status."""
+    try:
+        settings = Settings.from_environment()
+    except SettingError as wrong:
+        print(f"The portal cannot start: {wrong}", file=sys.stderr)  # noqa: T201
+        return 2
+    server = None
+    if not settings.database_url:
+        address, server = embedded_postgres.start(settings.data_dir)
+        # The server processes use the database that this process keeps running.
+        os.environ["DATABASE_URL"] = address
+        settings = Settings.from_environment()
+    os.environ["SECRET_KEY"] = settings.secret_key
+    password = prepare(create_app(settings))
+    _greet(settings, password, embedded=server is not None)
+    _serve(settings)
+    if server is not None:
+        server.cleanup()
+    return 0
+
+
+def prepare(app: Flask) -> str | None:
+    """Bring the database up to date and make the first administrator; the generated password, if any."""
+    with app.app_context():
+        upgrade()
+        password = accounts.ensure_first_administrator(db.session(), app.config["PORTAL"].root_password)
+        db.session.commit()
+        db.session.remove()
+        db.engine.dispose()
+    return password
+
+
+def _greet(settings: Settings, password: str | None, *, embedded: bool) -> None:
+    lines = ["", f"  Runner Portal is at {settings.url}"]
+    if password:
+        lines += [
+            "",
+            "  Sign in as  root",
+            f"  Password    {password}",
+            "  This password is printed once. Keep it, or choose another on your account page.",
+        ]
+    else:
+        lines += [
+            "  Sign in with your account; the first administrator is root.",
+            "  Password lost?  .venv/bin/flask --app app user reset-password root",
+        ]
+    if embedded:
+        lines += ["", f"  Data is in  {settings.data_dir}"]
+        if os.name == "posix" and os.geteuid() == 0:
+            lines += [
+                "  Running as root: the embedded PostgreSQL opened the folders above its data to other users.",
+                "  Prefer an ordinary user.",
+            ]
+    print("\n".join([*lines, "  Stop with   Ctrl-C", ""]), flush=True)  # noqa: T201
+
+
+def _serve(settings: Settings) -> None:
+    # Spawned, not forked: a server process starts clean, without this one's connections and locks.
+    multiprocessing.set_start_method("spawn", force=True)
+    Granian(
+        "portal.serve:worker",
+        factory=True,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.WSGI,
+        workers=settings.workers,
+        blocking_threads=settings.threads,
+        backlog=4096,
+        backpressure=max(128, settings.threads * 16),
+        websockets=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=30,
+        # Its start and stop are told by us; what goes wrong still shows.
+        log_level=LogLevels(settings.log_level if settings.log_level in ("debug", "error") else "warning"),
+    ).serve()
+
+
+def worker() -> Flask:
+    """The application of one server process, with its background work running until the process ends."""
+    settings = Settings.from_environment()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    app = create_app(settings)
+    background = Background(app)
+    background.start()
+    # A multiprocessing child leaves without atexit handlers, but runs its finalizers.
+    Finalize(None, background.stop, exitpriority=10)
+    return app

@@ -1,0 +1,81 @@
+"""Who may pass: `before_request` functions that hang on blueprints, and the actor of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import g, redirect, request, url_for
+from flask_login import current_user
+from werkzeug.wrappers import Response
+
+from portal.database import db
+from portal.domain import actors, permissions, scopes
+from portal.domain.actors import Actor
+from portal.domain.permissions import Action
+from portal.domain.scopes import Scope, ScopeKind
+from portal.requests import client_address
+
+Guard = Callable[[], Response | None]
+
+
+def public() -> None:
+    """Anybody may pass. Named, so that no door is open by forgetting."""
+
+
+def signed_in() -> Response | None:
+    """Ask for a sign-in first, and for a password of one's own after somebody else has chosen one."""
+    if not current_user.is_authenticated:
+        wanted = request.full_path.rstrip("?") if request.method == "GET" else None
+        return redirect(url_for("sessions.sign_in", next=wanted))
+    if current_user.must_change_password and request.endpoint not in (
+        "account.password",
+        "sessions.sign_out",
+    ):
+        return redirect(url_for("account.password"))
+    return None
+
+
+def actor() -> Actor:
+    """The signed-in person, with the address and id of the request; one object for the whole request."""
+    if "actor" not in g:
+        user = current_user._get_current_object()
+        g.actor = actors.person(user, address=client_address(), request_id=g.request_id)
+    found: Actor = g.actor
+    return found
+
+
+def scope() -> Scope:
+    """The scope of the page, found by `in_scope`."""
+    found: Scope = g.scope
+    return found
+
+
+def in_scope() -> None:
+    """Find the page's scope by its path; 404 for one that does not exist or may not be seen."""
+    kind, path = g.scope_place
+    if kind is ScopeKind.INSTANCE:
+        g.scope = scopes.INSTANCE
+    else:
+        find = scopes.find_group if kind is ScopeKind.GROUP else scopes.find_project
+        g.scope = find(db.session(), path)
+    permissions.require(db.session(), actor(), Action.SEE, g.scope)
+
+
+def may(action: Action) -> Guard:
+    """A guard that lets pass who may do this in the page's scope."""
+
+    def guard() -> None:
+        permissions.require(db.session(), actor(), action, scope())
+
+    guard.__name__ = f"may_{action.name.lower()}"
+    return guard
+
+
+def allowed(action: Action, where: Scope | None = None) -> bool:
+    """Whether the signed-in person may do this; for what a page offers."""
+    return permissions.may(db.session(), actor(), action, where or scope())
+
+
+def require(action: Action, where: Scope | None = None) -> None:
+    """Refuse a form to a person who may not send it."""
+    permissions.require(db.session(), actor(), action, where or scope())

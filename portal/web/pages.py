@@ -1,0 +1,127 @@
+"""All the pages together: their blueprints, what every template has, and the headers they go out with."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, current_app, request, url_for
+from flask_login import LoginManager, current_user
+
+from portal.database import db, now
+from portal.domain import accounts
+from portal.domain.permissions import Action
+from portal.domain.runner_status import Status
+from portal.domain.scopes import INSTANCE, Scope, ScopeKind, of_group, of_project, of_runner
+from portal.models import RunnerType, User
+from portal.requests import portal_url
+from portal.web import (
+    account,
+    group_runners,
+    guards,
+    instance_runners,
+    members,
+    people,
+    project_runners,
+    scope_pages,
+    sessions,
+    start,
+    times,
+    trail,
+)
+from portal.web.scoped import scope_url, url_in
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+
+
+def register(app: Flask, login: LoginManager) -> None:
+    """Add every page to the app."""
+    for blueprint in (
+        sessions.blueprint,
+        account.blueprint,
+        start.blueprint,
+        people.blueprint,
+        instance_runners.blueprint,
+        group_runners.blueprint,
+        project_runners.blueprint,
+        *members.blueprints,
+        *trail.blueprints,
+        *scope_pages.blueprints,
+    ):
+        app.register_blueprint(blueprint)
+    login.user_loader(_load_user)
+    login.session_protection = None
+    app.after_request(_headers)
+    app.context_processor(_words)
+    app.add_template_filter(times.ago, "ago")
+    app.add_template_filter(times.exact, "exact")
+    app.add_template_filter(times.duration, "duration")
+    app.add_template_global(url_in)
+    app.add_template_global(scope_url)
+    app.add_template_global(of_group)
+    app.add_template_global(of_project)
+    app.add_template_global(of_runner)
+    app.add_template_global(asset)
+    app.add_template_global(portal_url)
+    app.jinja_env.trim_blocks = True
+    app.jinja_env.lstrip_blocks = True
+
+
+def _load_user(session_id: str) -> User | None:
+    """The person of a session; none when a password change has ended it."""
+    number, _, epoch = session_id.partition(".")
+    if not number.isdecimal() or not epoch.isdecimal():
+        return None
+    user = db.session.get(User, int(number))
+    return user if user is not None and user.session_epoch == int(epoch) else None
+
+
+def _words() -> dict[str, Any]:
+    """What every template may use."""
+    return {
+        "Action": Action,
+        "Status": Status,
+        "ScopeKind": ScopeKind,
+        "RunnerType": RunnerType,
+        "INSTANCE": INSTANCE,
+        "me": current_user,
+        "may": _may,
+        "now": now,
+        "shortest_password": accounts.SHORTEST_PASSWORD,
+    }
+
+
+def _may(action: Action, scope: Scope) -> bool:
+    return bool(current_user.is_authenticated) and guards.allowed(action, scope)
+
+
+def asset(name: str) -> str:
+    """The address of a static file, with its content's fingerprint, so that browsers may keep it for ever."""
+    folder = current_app.static_folder or ""
+    return url_for("static", filename=name, v=_fingerprint(str(Path(folder) / name)))
+
+
+@cache
+def _fingerprint(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
+def _headers(response: Response) -> Response:
+    if request.path.startswith("/api/"):
+        return response
+    headers = response.headers
+    headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Referrer-Policy", "same-origin")
+    headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+    if request.endpoint == "static":
+        if "v" in request.args:
+            headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    elif "no-store" not in headers.get("Cache-Control", ""):
+        headers["Cache-Control"] = "private, no-cache"
+    return response

@@ -1,0 +1,297 @@
+"""The runner pages, the same for every scope: list, new, created, show, edit, pause, reset token, delete."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from flask import Blueprint, Response, flash, make_response, redirect, render_template, request
+from werkzeug.wrappers import Response as BaseResponse
+
+from portal.database import db, now
+from portal.domain import audit, instructions, runner_lists, runner_managers, runner_status, runners
+from portal.domain.errors import AlreadyIssued, Invalid, NotFound, Stale
+from portal.domain.permissions import Action
+from portal.domain.runner_lists import SORTS, RunnerFilter
+from portal.domain.runner_status import Status
+from portal.domain.runners import IssuedRunner
+from portal.domain.scopes import of_runner
+from portal.models import Runner, RunnerManager, RunnerType
+from portal.requests import portal_url
+from portal.web import guards
+from portal.web.forms import EmptyForm, ResetForm, RunnerForm
+from portal.web.scoped import url_in
+
+Page = str | BaseResponse | tuple[str, int]
+SHOWN_MANAGERS = 200
+SHOWN_EVENTS = 10
+A_WHILE = timedelta(seconds=60)  # after that the created page says what may be wrong
+STOP_POLLING = 286  # htmx's word for "do not ask again"
+
+
+def index() -> str:
+    """The scope's runners."""
+    scope, session = guards.scope(), db.session()
+    wanted = _filter_from_address()
+    return render_template(
+        "runners/index.html",
+        scope=scope,
+        wanted=wanted,
+        page=runner_lists.page(
+            session, scope, wanted, after=request.args.get("after"), before=request.args.get("before")
+        ),
+        counts=runner_lists.counts(session, scope, wanted),
+        tags=runner_lists.tags_in(session, scope),
+        creators=runner_lists.creators_in(session, scope),
+        sorts=SORTS,
+        form=EmptyForm(),
+    )
+
+
+def _filter_from_address() -> RunnerFilter:
+    """The filter in the address; values that mean nothing count as not set."""
+    args = request.args
+    kinds = {f"{kind.name.lower()}_type": kind for kind in RunnerType}
+    statuses = {status.value: status for status in Status}
+    sort = args.get("sort", "")
+    return RunnerFilter(
+        status=statuses.get(args.get("status", "")),
+        type=kinds.get(args.get("runner_type", "")),
+        paused={"true": True, "false": False}.get(args.get("paused", "")),
+        tags=tuple(tag for tag in args.getlist("tag") if tag)[:10],
+        creator=args.get("creator", "")[:255],
+        words=args.get("search", "").replace("\0", "")[:255],
+        inherited=args.get("inherited") == "true",
+        sort=sort if sort in SORTS else SORTS[0],
+    )
+
+
+def new() -> Page:
+    """The form for a new runner; sending it answers with the created page."""
+    scope, form = guards.scope(), RunnerForm()
+    guards.require(Action.WRITE_RUNNERS)
+    if request.method == "GET":
+        return render_template("runners/new.html", scope=scope, form=form)
+    try:
+        issued = runners.create_runner(db.session(), guards.actor(), scope, form.settings(), request_key=form.key())
+    except Invalid as invalid:
+        form.refuse(invalid)
+        return render_template("runners/new.html", scope=scope, form=form), 422
+    except AlreadyIssued as repeated:
+        return _already_issued(repeated)
+    db.session.commit()
+    return _token_page(issued, title=f"{issued.runner.title} is ready to connect")
+
+
+def _already_issued(repeated: AlreadyIssued) -> BaseResponse:
+    db.session.rollback()
+    flash(str(repeated), "warning")
+    return redirect(url_in(guards.scope(), "runners.show", runner_id=repeated.runner_id), 303)
+
+
+def _token_page(issued: IssuedRunner, *, title: str) -> Response:
+    """The only page that ever holds a token: the answer to the POST that made it, stored nowhere."""
+    url = portal_url()
+    page = render_template(
+        "runners/created.html",
+        scope=guards.scope(),
+        runner=issued.runner,
+        token=issued.token,
+        title=title,
+        sections=instructions.sections(url=url, token=issued.token),
+        reachable=instructions.reachable_from_elsewhere(url),
+        url=url,
+        connection=_connection(issued.runner),
+    )
+    response = make_response(page)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def show(runner_id: int) -> str:
+    """Everything about one runner."""
+    runner, session = _runner(runner_id), db.session()
+    events = list(session.scalars(audit.of_runner(runner).limit(SHOWN_EVENTS)))
+    return render_template(
+        "runners/show.html",
+        scope=guards.scope(),
+        runner=runner,
+        status=runner_status.of_runner(runner, now()),
+        short=runner_lists.short_tokens(session, [runner.id]).get(runner.id, ""),
+        writable=guards.allowed(Action.WRITE_RUNNERS, of_runner(runner)),
+        trusted=guards.allowed(Action.READ_RUNNERS, of_runner(runner)),
+        events=events,
+        family=runners.family(session, runner),
+        form=EmptyForm(),
+        **_machines(runner),
+    )
+
+
+def machines(runner_id: int) -> str:
+    """The part of the page that refreshes itself: the runner's machines and status."""
+    runner = _runner(runner_id)
+    trusted = guards.allowed(Action.READ_RUNNERS, of_runner(runner))
+    status = runner_status.of_runner(runner, now())
+    return render_template(
+        "runners/_machines.html",
+        scope=guards.scope(),
+        runner=runner,
+        status=status,
+        trusted=trusted,
+        refreshed=True,
+        **_machines(runner),
+    )
+
+
+def _machines(runner: Runner) -> dict[str, Any]:
+    session, moment = db.session(), now()
+    found = runner_managers.of_runner_newest_first(session, runner, SHOWN_MANAGERS)
+    return {
+        "managers": [(manager, runner_status.of_manager(manager, moment)) for manager in found],
+        "managers_total": runner_managers.count(session, runner),
+        "tokens": runner_managers.tokens_in_use(session, found),
+    }
+
+
+def connection(runner_id: int) -> Response:
+    """The live line of the created page. 204 while nothing has changed, 286 when it is online."""
+    runner = _runner(runner_id)
+    state = _connection(runner)
+    if request.args.get("seen") == state["state"]:
+        return Response(status=204)
+    page = render_template("runners/_connection.html", runner=runner, scope=guards.scope(), connection=state)
+    return make_response(page, STOP_POLLING if state["step"] == "online" else 200)
+
+
+def _connection(runner: Runner) -> dict[str, Any]:
+    """How far the newest machine has come: waiting, registered, online."""
+    moment = now()
+    newest = runner_managers.of_runner_newest_first(db.session(), runner, 1)
+    manager: RunnerManager | None = newest[0] if newest else None
+    step = "waiting"
+    if manager is not None:
+        online = runner_status.of_manager(manager, moment) is Status.ONLINE
+        step = "online" if online else "registered"
+    token = runners.last_issued(db.session(), runner)
+    late = step != "online" and moment - token.created_at > A_WHILE
+    state = f"{step}-{'late' if late else 'soon'}-{manager.system_xid if manager else ''}"
+    return {"step": step, "late": late, "manager": manager, "state": state}
+
+
+def edit(runner_id: int) -> Page:
+    """Change a runner's settings."""
+    runner = _own_runner(runner_id)
+    form = RunnerForm(data=RunnerForm.values_of(runners.settings_of(runner)))
+    page = {"scope": guards.scope(), "runner": runner, "form": form}
+    if request.method == "GET":
+        return render_template("runners/edit.html", **page)
+    try:
+        changed = runners.update_runner(db.session(), guards.actor(), runner, form.settings())
+    except Invalid as invalid:
+        form.refuse(invalid)
+        return render_template("runners/edit.html", **page), 422
+    db.session.commit()
+    flash("Saved." if changed else "Nothing was different, so nothing changed.")
+    return redirect(url_in(guards.scope(), "runners.show", runner_id=runner.id))
+
+
+def pause(runner_id: int) -> BaseResponse:
+    """Give the runner no more jobs."""
+    return _set_paused(runner_id, True)
+
+
+def resume(runner_id: int) -> BaseResponse:
+    """Give the runner jobs again."""
+    return _set_paused(runner_id, False)
+
+
+def _set_paused(runner_id: int, paused: bool) -> BaseResponse:
+    runner = _own_runner(runner_id)
+    runners.set_paused(db.session(), guards.actor(), runner, paused)
+    db.session.commit()
+    flash(f"{runner.title} takes no new jobs." if paused else f"{runner.title} takes jobs again.")
+    if request.form.get("back") == "list":
+        return redirect(url_in(guards.scope(), "runners.index", **request.args.to_dict(flat=False)))
+    return redirect(url_in(guards.scope(), "runners.show", runner_id=runner.id))
+
+
+def reset_token(runner_id: int) -> Page:
+    """What a reset does, and the button; sending it answers with the token page."""
+    runner = _own_runner(runner_id)
+    form = ResetForm()
+    if request.method == "GET":
+        return _reset_page(runner, form)
+    try:
+        issued = runners.reset_token(
+            db.session(), guards.actor(), runner, seen_token_id=form.seen(), request_key=form.key()
+        )
+    except AlreadyIssued as repeated:
+        return _already_issued(repeated)
+    except Stale as stale:
+        db.session.rollback()
+        return _reset_page(runner, ResetForm(formdata=None), refusal=str(stale)), 409
+    db.session.commit()
+    return _token_page(issued, title=f"{issued.runner.title} has a new token")
+
+
+def _reset_page(runner: Runner, form: ResetForm, refusal: str = "") -> str:
+    form.seen_token_id.data = str(runners.last_issued(db.session(), runner).id)
+    count = runner_managers.count(db.session(), runner)
+    return render_template(
+        "runners/reset_token.html",
+        scope=guards.scope(),
+        runner=runner,
+        form=form,
+        managers=count,
+        refusal=refusal,
+    )
+
+
+def delete(runner_id: int) -> Page:
+    """What will stop working, and the button."""
+    runner = _own_runner(runner_id)
+    if request.method == "GET":
+        count = runner_managers.count(db.session(), runner)
+        found = runner_managers.of_runner_newest_first(db.session(), runner, 10)
+        return render_template(
+            "runners/delete.html",
+            scope=guards.scope(),
+            runner=runner,
+            total=count,
+            managers=found,
+            form=EmptyForm(),
+        )
+    title = runner.title
+    runners.delete_runner(db.session(), guards.actor(), runner)
+    db.session.commit()
+    flash(f"{title} is deleted.")
+    return redirect(url_in(guards.scope(), "runners.index"))
+
+
+def _runner(runner_id: int) -> Runner:
+    runner = runner_lists.find(db.session(), guards.scope(), runner_id)
+    if runner is None:
+        raise NotFound("There is no such runner here. It may have been deleted, or it belongs somewhere else.")
+    return runner
+
+
+def _own_runner(runner_id: int) -> Runner:
+    runner = _runner(runner_id)
+    guards.require(Action.WRITE_RUNNERS, of_runner(runner))
+    return runner
+
+
+def mount(blueprint: Blueprint) -> None:
+    """Give a scope's blueprint all runner pages."""
+    both = ["GET", "POST"]
+    one = "/<int:runner_id>"
+    blueprint.add_url_rule("", "index", index)
+    blueprint.add_url_rule("/new", "new", new, methods=both)
+    blueprint.add_url_rule(one, "show", show)
+    blueprint.add_url_rule(f"{one}/machines", "machines", machines)
+    blueprint.add_url_rule(f"{one}/connection", "connection", connection)
+    blueprint.add_url_rule(f"{one}/edit", "edit", edit, methods=both)
+    blueprint.add_url_rule(f"{one}/pause", "pause", pause, methods=["POST"])
+    blueprint.add_url_rule(f"{one}/resume", "resume", resume, methods=["POST"])
+    blueprint.add_url_rule(f"{one}/reset-token", "reset_token", reset_token, methods=both)
+    blueprint.add_url_rule(f"{one}/delete", "delete", delete, methods=both)

@@ -1,0 +1,50 @@
+"""Blueprints that live in a scope, and links into them: the one place that knows how scopes look in URLs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, g, url_for
+
+from portal.domain.permissions import Action
+from portal.domain.scopes import Scope, ScopeKind
+from portal.web import guards
+
+_PREFIX = {
+    ScopeKind.INSTANCE: "/admin/{room}",
+    ScopeKind.GROUP: "/groups/<path:group_path>/-/{room}",
+    ScopeKind.PROJECT: "/<path:project_path>/-/{room}",
+}
+
+
+def room(kind: ScopeKind, name: str, action: Action) -> Blueprint:
+    """A blueprint for one room of a scope, such as its runners; guarded by sign-in, sight and `action`."""
+    blueprint = Blueprint(f"{kind}_{name}", __name__, url_prefix=_PREFIX[kind].format(room=name))
+    guard(blueprint, kind, action)
+    return blueprint
+
+
+def guard(blueprint: Blueprint, kind: ScopeKind, action: Action) -> None:
+    """Give a blueprint the scope that its URLs name, and the guards that go with it."""
+
+    @blueprint.url_value_preprocessor
+    def take_path(_endpoint: str | None, values: dict[str, Any] | None) -> None:
+        path = (values or {}).pop(f"{kind}_path", "") if kind is not ScopeKind.INSTANCE else ""
+        g.scope_place = (kind, path)
+
+    for each in (guards.signed_in, guards.in_scope, guards.may(action)):
+        blueprint.before_request(each)
+
+
+def url_in(scope: Scope, place: str, **values: Any) -> str:
+    """The address of a page in a scope: `url_in(scope, "runners.show", runner_id=7)`."""
+    if scope.kind is not ScopeKind.INSTANCE:
+        values[f"{scope.kind}_path"] = scope.full_path
+    return url_for(f"{scope.kind}_{place}", **values)
+
+
+def scope_url(scope: Scope) -> str:
+    """The front page of a scope."""
+    if scope.kind is ScopeKind.INSTANCE:
+        return url_for("instance_runners.index")
+    return url_in(scope, "front.show")

@@ -1,0 +1,50 @@
+"""Signing in and out."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from flask import Blueprint, redirect, render_template, request, session, url_for
+from flask_login import current_user, login_user, logout_user
+from werkzeug.wrappers import Response
+
+from portal.database import db
+from portal.domain import accounts
+from portal.web import guards
+from portal.web.forms import SignInForm
+
+blueprint = Blueprint("sessions", __name__, url_prefix="/-")
+blueprint.before_request(guards.public)
+
+
+@blueprint.route("/sign-in", methods=["GET", "POST"])
+def sign_in() -> Response | str | tuple[str, int]:
+    if current_user.is_authenticated:
+        return redirect(url_for("start.show"))
+    form = SignInForm()
+    if request.method == "GET":
+        return render_template("sessions/sign_in.html", form=form)
+    user = accounts.signed_in(db.session(), form.login.data or "", form.password.data or "")
+    if user is None:
+        form.password.errors = ["The user name or the password is wrong."]
+        return render_template("sessions/sign_in.html", form=form), 422
+    session.clear()  # nothing from before the sign-in lives on in the session after it
+    login_user(user)
+    db.session.commit()
+    return redirect(_wanted() or url_for("start.show"))
+
+
+@blueprint.post("/sign-out")
+def sign_out() -> Response:
+    logout_user()
+    session.clear()
+    return redirect(url_for("sessions.sign_in"))
+
+
+def _wanted() -> str | None:
+    """The page somebody was on the way to, if it is one of ours."""
+    target = request.args.get("next", "")
+    parts = urlsplit(target)
+    if parts.scheme or parts.netloc or not target.startswith("/") or target.startswith(("//", "/\\")):
+        return None
+    return request.script_root + target
