@@ -5,22 +5,28 @@ from __future__ import annotations
 from datetime import timedelta
 
 import click
-from flask import Flask
+from flask import Flask, current_app
 from flask.cli import AppGroup
+from flask_migrate import upgrade
 
+from portal import demo as demo_story
 from portal.database import db
+from portal.demo_tables import PEOPLE
 from portal.domain import accounts, runner_managers
 from portal.domain.actors import system
 from portal.domain.errors import Refusal
 
 user = AppGroup("user", help="Create people and give them new passwords.")
 managers = AppGroup("managers", help="Look after runner managers (the machines).")
+demo = AppGroup("demo", help="Fill the portal with a believable organisation, to look around in.")
 ACTOR = system("command line")
+DEMO_PASSWORD = "let me look around"  # noqa: S105  (printed, and only for people that the demo makes)
 
 
 def register(app: Flask) -> None:
     app.cli.add_command(user)
     app.cli.add_command(managers)
+    app.cli.add_command(demo)
 
 
 @user.command("create")
@@ -75,3 +81,39 @@ def prune_managers(days: int) -> None:
         if gone < runner_managers.PRUNE_BATCH:
             break
     click.echo(f"Deleted {total} machine{'' if total == 1 else 's'} without contact for {days} days.")
+
+
+@demo.command("fill")
+@click.option("--password", default=DEMO_PASSWORD, show_default=True, help="Password of the demo's people.")
+def fill_demo(password: str) -> None:
+    """Add groups, projects, people, runners and machines in every status; what is there stays as it is.
+
+    Works on a new portal too: the database and the first administrator are made as `make run` makes them.
+    """
+    upgrade()
+    settings = current_app.config["PORTAL"]
+    try:
+        root_password = accounts.ensure_first_administrator(db.session(), settings.root_password)
+        filled = demo_story.fill(db.session(), password)
+    except Refusal as refusal:
+        raise click.ClickException(str(refusal)) from None
+    db.session.commit()
+    if filled is None:
+        click.echo("The demo is here already; nothing was changed.")
+    else:
+        click.echo(
+            f"Added {filled.groups} groups, {filled.projects} projects, {filled.people} people, "
+            f"{filled.runners} runners and {filled.machines} machines."
+        )
+        click.echo("Machines that are online now are shown so for two hours.")
+    _tell_how_to_sign_in(settings.url, password if filled else None)
+    if root_password:
+        click.echo(f"\nThe first administrator is root, password (shown once): {root_password}")
+
+
+def _tell_how_to_sign_in(url: str, password: str | None) -> None:
+    click.echo(f"\nSign in at {url} as one of")
+    for username, _, role in PEOPLE:
+        click.echo(f"  {username:<8} {role}")
+    known = f"'{password}'" if password else "the one that the demo was filled with"
+    click.echo(f"Their password is {known}. Anybody who knows it can sign in as them.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import socket
 import sys
 from multiprocessing.util import Finalize
 
@@ -13,6 +14,7 @@ from flask_migrate import upgrade
 from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
+from sqlalchemy.exc import OperationalError
 
 from portal import create_app, embedded_postgres
 from portal.background import Background
@@ -24,23 +26,50 @@ from portal.domain import accounts
 def main() -> int:
     """Start everything and serve until stopped. Returns the exit status."""
     try:
-        settings = Settings.from_environment()
+        return _run(Settings.from_environment())
     except SettingError as wrong:
         print(f"The portal cannot start: {wrong}", file=sys.stderr)  # noqa: T201
         return 2
+
+
+def _run(settings: Settings) -> int:
+    address = _listening_address(settings)
     server = None
     if not settings.database_url:
-        address, server = embedded_postgres.start(settings.data_dir)
+        database_url, server = embedded_postgres.start(settings.data_dir)
         # The server processes use the database that this process keeps running.
-        os.environ["DATABASE_URL"] = address
+        os.environ["DATABASE_URL"] = database_url
         settings = Settings.from_environment()
     os.environ["SECRET_KEY"] = settings.secret_key
-    password = prepare(create_app(settings))
+    try:
+        password = prepare(create_app(settings))
+    except OperationalError as problem:
+        raise SettingError(f"the database of DATABASE_URL does not answer. {problem.orig}") from None
     _greet(settings, password, embedded=server is not None)
-    _serve(settings)
-    if server is not None:
-        server.cleanup()
+    try:
+        _serve(settings, address)
+    finally:
+        if server is not None:
+            server.cleanup()
     return 0
+
+
+def _listening_address(settings: Settings) -> str:
+    """The IP address to listen on, once it is sure that somebody can.
+
+    Raises SettingError otherwise: better than greeting people to a closed door.
+    """
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as problem:
+        raise SettingError(
+            f"nobody can listen on {settings.host}, port {settings.port} ({problem.strerror}). "
+            "Another portal may run there already. Set PORTAL_PORT, or PORTAL_HOST, to another one."
+        ) from None
+    return str(place[0])
 
 
 def prepare(app: Flask) -> str | None:
@@ -78,13 +107,13 @@ def _greet(settings: Settings, password: str | None, *, embedded: bool) -> None:
     print("\n".join([*lines, "  Stop with   Ctrl-C", ""]), flush=True)  # noqa: T201
 
 
-def _serve(settings: Settings) -> None:
+def _serve(settings: Settings, address: str) -> None:
     # Spawned, not forked: a server process starts clean, without this one's connections and locks.
     multiprocessing.set_start_method("spawn", force=True)
     Granian(
         "portal.serve:worker",
         factory=True,
-        address=settings.host,
+        address=address,
         port=settings.port,
         interface=Interfaces.WSGI,
         workers=settings.workers,

@@ -48,6 +48,7 @@ def create_group(session: Session, actor: Actor, parent: Scope, naming: Naming) 
         problems.setdefault("path", []).append(f"Groups nest to {DEEPEST} levels at most.")
     if problems:
         raise Invalid(problems)
+    _hold_still(session, parent)
     group = Group(
         parent_id=parent.id,
         name=naming.name,
@@ -70,6 +71,7 @@ def create_project(session: Session, actor: Actor, parent: Scope, naming: Naming
     problems = naming.problems(at_the_top=False)
     if problems or parent.group is None:
         raise Invalid(problems or {"path": ["Projects live in groups: choose a group first."]})
+    _hold_still(session, parent)
     project = Project(group=parent.group, name=naming.name, path=naming.path, description=naming.description)
     project.route = Route(path=_joined(parent, naming.path))
     _add(session, project)
@@ -86,6 +88,7 @@ def rename(session: Session, actor: Actor, scope: Scope, naming: Naming) -> None
     owner = scope.project or scope.group
     if owner is None:
         raise Invalid({"name": ["The instance has no name to change."]})
+    _hold_still(session, scope, exclusive=True)
     parent, _, _ = owner.full_path.rpartition("/")
     if problems := naming.problems(at_the_top=not parent):
         raise Invalid(problems)
@@ -188,6 +191,20 @@ def visible_projects(actor: Actor) -> Select[Project]:
 def named_like(words: str) -> ColumnElement[bool]:
     """Condition on the route: its path contains these words, whatever the case."""
     return func.strpos(func.lower(Route.path), words.lower()) > 0
+
+
+def _hold_still(session: Session, scope: Scope, *, exclusive: bool = False) -> None:
+    """Keep the paths above (exclusively: also this one) as they are until the transaction ends.
+
+    Without it a child could be created with the old path while its group is being renamed.
+    """
+    if not scope.group_ids:
+        return
+    mine = scope.group.id if scope.group is not None and exclusive else 0
+    above = select(Group.id).where(Group.id.in_(scope.group_ids), Group.id != mine).order_by(Group.id)
+    session.execute(above.with_for_update(read=True, of=Group))
+    session.execute(select(Group.id).where(Group.id == mine).with_for_update(of=Group))
+    session.refresh((scope.project or scope.group).route)  # type: ignore[union-attr]  # one of them, above
 
 
 def _memberships(actor: Actor, column: InstrumentedAttribute[int | None]) -> Select[int | None]:

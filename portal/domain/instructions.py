@@ -23,7 +23,10 @@ _CREDENTIALS = "gitlab-runner-credentials"  # the Kubernetes Secret that block 1
 # of what was pasted. No `#` comments either: an interactive zsh would run them.
 
 # A function, because zsh does not split an unquoted variable that holds `sudo --preserve-env=...`.
-_AS_ROOT = 'as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo --preserve-env=CI_SERVER_TOKEN "$@"; fi; }'
+_AS_ROOT = """\
+  as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo --preserve-env=CI_SERVER_TOKEN "$@"; fi
+  }"""
 # Not $(hostname): slim systems have no such program, and the client refuses an empty description.
 _NAME = '--description "$(uname -n)"'
 
@@ -121,7 +124,7 @@ def _linux(url: str, token: str) -> Block:
     text = f"""\
 (
   export CI_SERVER_TOKEN={shlex.quote(token)}
-  {_AS_ROOT}
+{_AS_ROOT}
   as_root gitlab-runner register --non-interactive \\
     --url {shlex.quote(url)} \\
     --executor shell \\

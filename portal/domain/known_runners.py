@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -53,8 +54,11 @@ class KnownRunners:
         self._generation = 0
         self._lock = threading.Lock()
 
-    def find(self, session: Session, token: str) -> KnownRunner:
-        """The runner of a live token. Raises TokenUnknown; a mistyped token of our form costs no look-up."""
+    def find(self, open_session: Callable[[], Session], token: str) -> KnownRunner:
+        """The runner of a live token. Raises TokenUnknown; a mistyped token of our form costs no look-up.
+
+        `open_session` is called only when the database has to be asked.
+        """
         if not token or len(token) > tokens.LONGEST or tokens.is_mistyped(token):
             raise TokenUnknown(_REFUSAL)
         digest = tokens.digest(token)
@@ -62,7 +66,7 @@ class KnownRunners:
         if known is None:
             if self._unknown.get(digest, 0.0) > time.monotonic():
                 raise TokenUnknown(_REFUSAL)
-            known = self._look_up(session, digest)
+            known = self._look_up(open_session(), digest)
         if known.ends_at is not None and known.ends_at <= now():
             raise TokenUnknown(_REFUSAL)
         return known

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, text, tuple_, union_all
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
 from portal.database import now
@@ -205,8 +206,9 @@ def _read_cursor(text_: str | None) -> _Cursor | None:
     if at != _NEVER:
         try:
             # "+" of the zone arrives as a space when somebody retypes the address by hand.
-            at = datetime.fromisoformat(at.replace(" ", "+")).isoformat()
-        except ValueError:
+            moment = datetime.fromisoformat(at.replace(" ", "+"))
+            at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+        except (ValueError, OverflowError):
             return None
     return at, int(number)
 
@@ -241,7 +243,7 @@ def short_tokens(session: Session, ids: Sequence[int]) -> dict[int, str]:
     query = (
         select(RunnerToken.runner_id, RunnerToken.short)
         .where(RunnerToken.runner_id.in_(ids))
-        .distinct(RunnerToken.runner_id)
+        .ext(distinct_on(RunnerToken.runner_id))
         .order_by(RunnerToken.runner_id, RunnerToken.id.desc())
     )
     return {row.runner_id: row.short for row in session.execute(query)}

@@ -268,6 +268,13 @@ def of_runner_newest_first(session: Session, runner: Runner, limit: int) -> list
     return list(session.scalars(query.limit(limit)))
 
 
+def newest_with_token(session: Session, runner: Runner, token: RunnerToken) -> RunnerManager | None:
+    """The manager heard of last that uses this token, or one that a machine's reset minted after it."""
+    mine = (RunnerManager.runner_id == runner.id) & (RunnerManager.token_id >= token.id)
+    newest = RunnerManager.contacted_at.desc().nulls_last()
+    return session.scalar(select(RunnerManager).where(mine).order_by(newest, RunnerManager.id).limit(1))
+
+
 def count(session: Session, runner: Runner) -> int:
     """How many machines use the runner."""
     return session.scalar(select(func.count()).where(RunnerManager.runner_id == runner.id)) or 0

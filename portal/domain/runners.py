@@ -138,7 +138,7 @@ def create_runner(
     except IntegrityError:
         # The only unique value a client can repeat is the key: the same form arrived twice at once.
         _refuse_repeated(session, request_key)
-        raise
+        raise NotFound(f"{scope.title} was deleted meanwhile.") from None
     changes = {name: (None, value) for name, value in _facts(runner).items() if value not in ("", None, [], False)}
     audit.record(session, actor, "runner_created", runner, scope, changes)
     runner_changes.announce(session, runner.id)

@@ -26,7 +26,9 @@ class Group(Base):
     traversal_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
     created_at: Mapped[datetime] = mapped_column(default=now)
 
-    route: Mapped[Route] = relationship(lazy="joined", innerjoin=True, passive_deletes=True)
+    route: Mapped[Route] = relationship(
+        lazy="joined", innerjoin=True, cascade="all, delete-orphan", passive_deletes=True
+    )
 
     @property
     def full_path(self) -> str:

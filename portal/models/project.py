@@ -25,7 +25,9 @@ class Project(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
     group: Mapped[Group] = relationship(lazy="joined", innerjoin=True)
-    route: Mapped[Route] = relationship(lazy="joined", innerjoin=True, passive_deletes=True)
+    route: Mapped[Route] = relationship(
+        lazy="joined", innerjoin=True, cascade="all, delete-orphan", passive_deletes=True
+    )
 
     @property
     def full_path(self) -> str:

@@ -11,11 +11,21 @@ from werkzeug.wrappers import Response
 from portal.database import db
 from portal.domain import actors, permissions, scopes
 from portal.domain.actors import Actor
+from portal.domain.errors import BadRequest
 from portal.domain.permissions import Action
 from portal.domain.scopes import Scope, ScopeKind
 from portal.requests import client_address
 
 Guard = Callable[[], Response | None]
+
+
+def storable() -> None:
+    """Refuse the one character that PostgreSQL cannot take, wherever it stands; no keyboard writes it."""
+    if request.path.startswith("/api/"):
+        return
+    given = [request.path, *(value for _, value in request.values.items(multi=True))]
+    if any("\0" in text for text in given):
+        raise BadRequest("It has a character that cannot be stored (U+0000). Remove it and try again.")
 
 
 def public() -> None:

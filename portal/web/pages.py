@@ -56,6 +56,7 @@ def register(app: Flask, login: LoginManager) -> None:
         app.register_blueprint(blueprint)
     login.user_loader(_load_user)
     login.session_protection = None
+    app.before_request(guards.storable)
     app.after_request(_headers)
     app.context_processor(_words)
     app.add_template_filter(times.ago, "ago")

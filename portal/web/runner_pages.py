@@ -16,7 +16,7 @@ from portal.domain.runner_lists import SORTS, RunnerFilter
 from portal.domain.runner_status import Status
 from portal.domain.runners import IssuedRunner
 from portal.domain.scopes import of_runner
-from portal.models import Runner, RunnerManager, RunnerType
+from portal.models import Runner, RunnerType
 from portal.requests import portal_url
 from portal.web import guards
 from portal.web.forms import EmptyForm, ResetForm, RunnerForm
@@ -26,6 +26,7 @@ Page = str | BaseResponse | tuple[str, int]
 SHOWN_MANAGERS = 200
 SHOWN_EVENTS = 10
 A_WHILE = timedelta(seconds=60)  # after that the created page says what may be wrong
+FILTERS = ("status", "runner_type", "paused", "tag", "creator", "search", "inherited", "sort")
 STOP_POLLING = 286  # htmx's word for "do not ask again"
 
 
@@ -44,8 +45,14 @@ def index() -> str:
         tags=runner_lists.tags_in(session, scope),
         creators=runner_lists.creators_in(session, scope),
         sorts=SORTS,
+        kept=_kept(),
         form=EmptyForm(),
     )
+
+
+def _kept() -> dict[str, list[str]]:
+    """The filters in the address as they stand there, for links that keep them; nothing else goes into a link."""
+    return {name: values for name, values in request.args.lists() if name in FILTERS}
 
 
 def _filter_from_address() -> RunnerFilter:
@@ -155,7 +162,7 @@ def _machines(runner: Runner) -> dict[str, Any]:
 
 def connection(runner_id: int) -> Response:
     """The live line of the created page. 204 while nothing has changed, 286 when it is online."""
-    runner = _runner(runner_id)
+    runner = _own_runner(runner_id)
     state = _connection(runner)
     if request.args.get("seen") == state["state"]:
         return Response(status=204)
@@ -166,16 +173,15 @@ def connection(runner_id: int) -> Response:
 def _connection(runner: Runner) -> dict[str, Any]:
     """How far the newest machine has come: waiting, registered, online."""
     moment = now()
-    newest = runner_managers.of_runner_newest_first(db.session(), runner, 1)
-    manager: RunnerManager | None = newest[0] if newest else None
+    token = runners.last_issued(db.session(), runner)
+    manager = runner_managers.newest_with_token(db.session(), runner, token)
     step = "waiting"
     if manager is not None:
         online = runner_status.of_manager(manager, moment) is Status.ONLINE
         step = "online" if online else "registered"
-    token = runners.last_issued(db.session(), runner)
     late = step != "online" and moment - token.created_at > A_WHILE
     state = f"{step}-{'late' if late else 'soon'}-{manager.system_xid if manager else ''}"
-    return {"step": step, "late": late, "manager": manager, "state": state}
+    return {"step": step, "late": late, "manager": manager, "state": state, "token": token}
 
 
 def edit(runner_id: int) -> Page:
@@ -211,7 +217,7 @@ def _set_paused(runner_id: int, paused: bool) -> BaseResponse:
     db.session.commit()
     flash(f"{runner.title} takes no new jobs." if paused else f"{runner.title} takes jobs again.")
     if request.form.get("back") == "list":
-        return redirect(url_in(guards.scope(), "runners.index", **request.args.to_dict(flat=False)))
+        return redirect(url_in(guards.scope(), "runners.index", **_kept()))
     return redirect(url_in(guards.scope(), "runners.show", runner_id=runner.id))
 
 

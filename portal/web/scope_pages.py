@@ -99,9 +99,10 @@ def delete() -> Response | str | tuple[str, int]:
     return redirect(url_for("start.show"))
 
 
-def _children(
-    scope: Scope, model: type[Group] | type[Project], parent: InstrumentedAttribute[int] | InstrumentedAttribute[int | None]
-) -> list[Group | Project]:
+_Parent = InstrumentedAttribute[int] | InstrumentedAttribute[int | None]
+
+
+def _children(scope: Scope, model: type[Group] | type[Project], parent: _Parent) -> list[Group | Project]:
     if scope.group is None:
         return []
     query = select(model).where(parent == scope.group.id).order_by(func.lower(model.name)).limit(SHOWN)

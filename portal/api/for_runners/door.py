@@ -42,7 +42,7 @@ def heartbeats() -> Heartbeats:
 
 def authenticated(params: Params) -> KnownRunner:
     """The runner of the request's token. Raises BadRequest or TokenUnknown."""
-    return known_runners().find(db.session(), runner_token(params))
+    return known_runners().find(db.session, runner_token(params))
 
 
 def hear(known: KnownRunner, params: Params, *, polled: bool) -> None:

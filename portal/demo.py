@@ -1,0 +1,287 @@
+"""A believable organisation to look at: what `flask --app app demo fill` puts into a portal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+from sqlalchemy import event, func, or_, select, text
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.demo_tables import GROUPS, KINDS, LATER, MEMBERS, PEOPLE, PROJECTS, ROTATED, RUNNERS, SHORT_LIVED, Plan
+from portal.domain import accounts, actors, groups, memberships, runner_managers, runners, scopes
+from portal.domain.actors import Actor
+from portal.domain.errors import Invalid
+from portal.domain.groups import Naming
+from portal.domain.runner_managers import Contact, MachineFacts
+from portal.domain.runners import IssuedRunner, RunnerSettings
+from portal.domain.scopes import INSTANCE, Scope
+from portal.models import EXECUTORS, LEGACY, AuditEvent, Role, Route, User
+
+ACTOR = actors.system("demo")
+_LOCK = 0x706F7274616C04  # advisory lock: two fillings at once tell the story once
+_DAY = timedelta(days=1)
+_GRACE = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """How much a filling has made."""
+
+    groups: int
+    projects: int
+    people: int
+    runners: int
+    machines: int
+
+
+def is_there(session: Session) -> bool:
+    """Whether this portal holds the demo, whole or what people have left of it."""
+    usernames = [username for username, _, _ in PEOPLE]
+    ours = (AuditEvent.actor_kind == ACTOR.kind) & (AuditEvent.actor_name == ACTOR.name)
+    made = select(AuditEvent.target_id).where(ours, AuditEvent.action == "person_created")
+    return bool(session.scalar(select(func.count()).where(User.username.in_(usernames), User.id.in_(made))))
+
+
+def fill(session: Session, password: str) -> Filled | None:
+    """Tell the whole story in the caller's transaction. None when the demo is there already.
+
+    Times are relative to the moment of filling. Nothing that exists is changed: raises Invalid when a name
+    the demo needs belongs to somebody else, or when the password is too short.
+    """
+    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    if is_there(session):
+        return None
+    _refuse_taken(session)
+    story = _Story(session, now())
+    with _dated(session, story):
+        story.tell(password)
+        machines = sum(story.machines(plan) for plan in RUNNERS)
+    story.date_machines()
+    story.date_tokens()
+    return Filled(len(GROUPS), len(PROJECTS), len(PEOPLE), len(RUNNERS), machines)
+
+
+def _refuse_taken(session: Session) -> None:
+    tops = [path for path, *_ in GROUPS if "/" not in path]
+    usernames = [username for username, _, _ in PEOPLE]
+    mails = [_mail(username) for username in usernames]
+    paths = session.scalars(select(Route.path).where(func.lower(Route.path).in_(tops)))
+    someone = or_(func.lower(User.username).in_(usernames), func.lower(User.email).in_(mails))
+    taken = sorted({*paths, *session.scalars(select(User.username).where(someone))})
+    if taken:
+        raise Invalid(
+            {
+                "name": [
+                    f"The demo needs names that somebody here has already: {', '.join(taken)}. "
+                    "Nothing was changed. Fill an empty portal instead: set PORTAL_DATA_DIR to a new folder, "
+                    "or DATABASE_URL to an empty database."
+                ]
+            }
+        )
+
+
+def _mail(username: str) -> str:
+    return f"{username}@{'nordwind' if username in ('nora', 'ole') else 'acme'}.example"
+
+
+@contextmanager
+def _dated(session: Session, story: _Story) -> Iterator[None]:
+    """What is stored meanwhile was made at the moment the story has come to."""
+
+    def date(session: Session, *_: Any) -> None:
+        for made in session.new:
+            for name in ("created_at", "updated_at"):
+                if getattr(made, name, story.at) is None:
+                    setattr(made, name, story.at)
+
+    event.listen(session, "before_flush", date)
+    try:
+        yield
+    finally:
+        session.flush()
+        event.remove(session, "before_flush", date)
+
+
+class _Story:
+    """The filling, in the order in which it would have happened."""
+
+    def __init__(self, session: Session, present: datetime) -> None:
+        self.session, self.present, self.at = session, present, present
+        self.administrator = session.scalars(select(User).where(User.admin).order_by(User.id).limit(1)).first()
+        self.people: dict[str, User] = {}
+        self.scopes: dict[str, Scope] = {"": INSTANCE}
+        self.issued: dict[str, IssuedRunner] = {}
+        self.rotated: IssuedRunner | None = None
+        self.born: list[tuple[Contact, datetime]] = []
+
+    def tell(self, password: str) -> None:
+        acts: list[tuple[float, Callable[..., None], tuple[Any, ...]]] = [
+            *((400.0, self.person, (username, name, password)) for username, name, _ in PEOPLE),
+            *((row[-1], self.group, row) for row in GROUPS),
+            *((row[-1], self.project, row) for row in PROJECTS),
+            *((row[-1], self.member, row) for row in MEMBERS),
+            *((plan.days, self.runner, (plan,)) for plan in (SHORT_LIVED, *RUNNERS)),
+            *((days, self.later, (by, what, name)) for days, by, what, name in LATER),
+        ]
+        for days, act, told in sorted(acts, key=lambda act: -act[0]):
+            self.at = self.present - days * _DAY
+            act(*told)
+            self.session.flush()
+
+    def actor(self, username: str) -> Actor:
+        user = self.people[username] if username else self.administrator
+        if user is None:
+            return ACTOR
+        return actors.person(
+            user, address=f"10.8.0.{10 + user.id % 200}", request_id=f"demo-{int(self.at.timestamp())}"
+        )
+
+    def person(self, username: str, name: str, password: str) -> None:
+        self.people[username] = accounts.create_person(
+            self.session,
+            ACTOR,
+            username=username,
+            name=name,
+            email=_mail(username),
+            password=password,
+            must_change_password=False,
+        )
+
+    def group(self, path: str, name: str, description: str, by: str, _days: float) -> None:
+        parent, _, last = path.rpartition("/")
+        actor = self.actor(by) if by else ACTOR
+        group = groups.create_group(self.session, actor, self.scopes[parent], Naming(name, last, description))
+        self.scopes[path] = scopes.of_group(group)
+
+    def project(self, path: str, name: str, description: str, by: str, _days: float) -> None:
+        parent, _, last = path.rpartition("/")
+        naming = Naming(name, last, description)
+        project = groups.create_project(self.session, self.actor(by), self.scopes[parent], naming)
+        self.scopes[path] = scopes.of_project(project)
+
+    def member(self, username: str, path: str, role: Role, by: str, _days: float) -> None:
+        actor = self.actor(by) if by else ACTOR
+        memberships.add(self.session, actor, self.scopes[path], username, role)
+
+    def runner(self, plan: Plan) -> None:
+        settings = RunnerSettings(
+            description=plan.description,
+            maintenance_note=plan.note,
+            tags=runners.split_tags(plan.tags),
+            run_untagged="untagged" in plan.flags,
+            protected="protected" in plan.flags,
+            locked="locked" in plan.flags,
+            maximum_timeout=plan.timeout,
+        )
+        scope = self.scopes[plan.scope]
+        self.issued[plan.description] = runners.create_runner(self.session, self.actor(plan.by), scope, settings)
+
+    def later(self, by: str, what: str, name: str) -> None:
+        session, actor, runner = self.session, self.actor(by), self.issued[name].runner
+        word, _, value = what.partition(":")
+        settings = runners.settings_of(runner)
+        if word == "tag":
+            runners.update_runner(session, actor, runner, replace(settings, tags=(*settings.tags, value)))
+        elif word == "note":
+            runners.update_runner(session, actor, runner, replace(settings, maintenance_note=value))
+        elif word in ("pause", "resume"):
+            runners.set_paused(session, actor, runner, word == "pause")
+        elif word == "reset":
+            self.issued[name] = runners.reset_token(session, actor, runner, seen_token_id=None)
+        elif word == "rotate":
+            grace = _GRACE - (self.present - self.at)
+            self.rotated = runners.reset_token_by_machine(
+                session, self.issued[name].token, grace=grace, address="10.20.4.17"
+            )
+        elif word == "delete":
+            return runners.delete_runner(session, actor, runner)
+        runner.updated_at = self.at
+        return None
+
+    def machines(self, plan: Plan) -> int:
+        """Let the plan's machines register and, most of them, ask for jobs. Returns how many."""
+        chance = Random(plan.description)  # noqa: S311  (the same story every time; no secret)
+        ages = {  # seconds since the last contact
+            "online": (3, 240),
+            "offline": (3 * 3600, 6 * 86_400),
+            "stale": (8 * 86_400, 50 * 86_400),
+            "registered": (600, 5 * 86_400),
+        }
+        made = self.present - plan.days * _DAY
+        number = 0
+        for fate, (newest, oldest) in ages.items():
+            for _ in range(getattr(plan.machines, fate)):
+                age = chance.uniform(newest, min(oldest, plan.days * 86_400 * 0.9))
+                last = self.present - timedelta(seconds=age)
+                born = last if fate == "registered" else made + (last - made) * chance.uniform(0.1, 0.95)
+                contact = self._contact(plan, chance, number)
+                contact = replace(contact, at=last, polled=fate != "registered")
+                runner_managers.record_contact(self.session, contact)
+                self.born.append((contact, born))
+                number += 1
+        return number
+
+    def _contact(self, plan: Plan, chance: Random, number: int) -> Contact:
+        kind, issued = KINDS[plan.machines.kind], self.issued[plan.description]
+        if plan.description == ROTATED and number == 0 and self.rotated is not None:
+            issued = self.rotated
+        version = chance.choice(kind.versions)
+        facts = MachineFacts(
+            version=version,
+            revision=f"{Random(version).getrandbits(32):08x}" if kind.executor else None,  # noqa: S311
+            platform=kind.platform or None,
+            architecture=kind.architecture or None,
+            executor_type=EXECUTORS[kind.executor] if kind.executor else None,
+            features={"variables": True, "artifacts": True, "cache": True},
+            labels=dict(kind.labels),
+        )
+        separator = ":" if ":" in kind.network else "."
+        address = f"{kind.network}{separator}{10 + number % 240}"
+        system_xid = f"s_{chance.getrandbits(48):012x}"
+        if kind.executor == "kubernetes":
+            system_xid = "r_" + "".join(
+                chance.choices("abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789", k=12)
+            )
+        return Contact(
+            runner_id=issued.runner.id,
+            token_id=issued.record.id,
+            system_xid=system_xid if kind.executor else LEGACY,
+            at=self.at,
+            address=address,
+            polled=False,
+            facts=facts,
+        )
+
+    def date_machines(self) -> None:
+        """A machine is known since its first contact, not since the last one that was recorded here."""
+        self.session.execute(
+            text(
+                "UPDATE ci_runner_machines m SET created_at = b.at"
+                " FROM unnest(CAST(:runner_ids AS bigint[]), CAST(:xids AS text[]), CAST(:ats AS timestamptz[]))"
+                " AS b(runner_id, xid, at) WHERE m.runner_id = b.runner_id AND m.system_xid = b.xid"
+            ),
+            {
+                "runner_ids": [contact.runner_id for contact, _ in self.born],
+                "xids": [contact.system_xid for contact, _ in self.born],
+                "ats": [at for _, at in self.born],
+            },
+        )
+
+    def date_tokens(self) -> None:
+        """A token was used from its first machine's first contact to the last one's last, not just now."""
+        self.session.execute(
+            text(
+                "UPDATE ci_runner_tokens t SET first_used_at = greatest(t.created_at, used.since),"
+                " last_used_at = used.until FROM ("
+                " SELECT token_id, min(created_at) AS since, max(contacted_at) AS until"
+                " FROM ci_runner_machines WHERE runner_id = ANY(:ids) GROUP BY token_id"
+                ") used WHERE t.id = used.token_id"
+            ),
+            {"ids": [issued.runner.id for issued in self.issued.values()]},
+        )
