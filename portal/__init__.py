@@ -37,6 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_environment()
     app = Flask("portal", root_path=str(ROOT), template_folder="templates", static_folder="static")
     _configure(app, settings)
+    app.url_map.merge_slashes = False  # a doubled slash would be answered with a redirect, which loses a POST's body
     db.init_app(app)
     migrate.init_app(app, db, directory=str(ROOT / "migrations"))
     csrf.init_app(app)

@@ -105,7 +105,10 @@ def fill_demo(password: str) -> None:
             f"Added {filled.groups} groups, {filled.projects} projects, {filled.people} people, "
             f"{filled.runners} runners and {filled.machines} machines."
         )
-        click.echo("Machines that are online now are shown so for two hours.")
+        click.echo(
+            "Machines that are online now are shown so for two hours; "
+            "a running portal deletes those silent for seven days within ten minutes."
+        )
     _tell_how_to_sign_in(settings.url, password if filled else None)
     if root_password:
         click.echo(f"\nThe first administrator is root, password (shown once): {root_password}")

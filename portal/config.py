@@ -41,9 +41,23 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def _duration(value: str) -> timedelta:
     match = re.fullmatch(r"(\d{1,9})([smhd]?)", value)
-    if match is None:
-        raise ValueError("a time such as 90s, 30m, 24h or 7d")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2] or "s"])
+    seconds = int(match[1]) * _UNITS[match[2] or "s"] if match else 0
+    if not 60 <= seconds <= 365 * 86400:
+        raise ValueError("a time such as 90s, 30m, 24h or 7d, from a minute to 365 days")
+    return timedelta(seconds=seconds)
+
+
+def _password(value: str) -> str:
+    # The rule of accounts.password_problems, known here so that the start can say which setting is wrong.
+    if value and not 12 <= len(value) <= 512:
+        raise ValueError("12 to 512 characters long, or empty")
+    return value
+
+
+def _host(value: str) -> str:
+    if re.search(r"[\s/]", value):
+        raise ValueError("a host name or an IP address such as 127.0.0.1, 0.0.0.0 or ::")
+    return value
 
 
 def _level(value: str) -> str:
@@ -57,9 +71,14 @@ def _address(value: str) -> str:
     """An http(s) address without a trailing slash; empty stands for host and port."""
     if not value:
         return ""
-    parts = urlsplit(value)
+    wrong = ValueError("an address such as https://portal.example.com or https://example.com/runners")
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018  (reading it checks it)
+    except ValueError:
+        raise wrong from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("an address such as https://portal.example.com or https://example.com/runners")
+        raise wrong
     if parts.username is not None or re.search(r"\s", value):
         raise ValueError("an address without a user name, password or spaces")
     return value.rstrip("/")
@@ -74,9 +93,14 @@ def _database(value: str) -> str:
     return "postgresql+psycopg" + value[len(scheme) :]
 
 
-def setting(name: str, default: str, sentence: str, read: Callable[[str], Any] = _text) -> Any:
-    """Declare one setting: its environment variable, default (as written there), sentence and reader."""
-    return field(metadata={"name": name, "default": default, "sentence": sentence, "read": read})
+def setting(
+    name: str, default: str, sentence: str, read: Callable[[str], Any] = _text, *, secret: bool = False
+) -> Any:
+    """Declare one setting: its environment variable, default (as written there), sentence and reader.
+
+    The value of a `secret` one is not repeated in messages.
+    """
+    return field(metadata={"name": name, "default": default, "sentence": sentence, "read": read, "secret": secret})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +112,7 @@ class Settings:
         "",
         "PostgreSQL 15 or newer to use; empty starts an embedded PostgreSQL in the data folder.",
         _database,
+        secret=True,
     )
     data_dir: Path = setting(
         "PORTAL_DATA_DIR",
@@ -95,7 +120,7 @@ class Settings:
         "Folder for the embedded database and the generated secret key.",
         _folder,
     )
-    host: str = setting("PORTAL_HOST", "127.0.0.1", "Address the server listens on.")
+    host: str = setting("PORTAL_HOST", "127.0.0.1", "Address the server listens on.", _host)
     port: int = setting("PORTAL_PORT", "8080", "Port the server listens on.", _number(1, 65535))
     url: str = setting(
         "PORTAL_URL",
@@ -113,6 +138,8 @@ class Settings:
         "PORTAL_ROOT_PASSWORD",
         "",
         "Password of the first administrator, root, when it is made; empty generates and prints one.",
+        _password,
+        secret=True,
     )
     workers: int = setting("PORTAL_WORKERS", "1", "Server processes.", _number(1, 64))
     threads: int = setting("PORTAL_THREADS", "4", "Threads of each server process.", _number(1, 128))
@@ -145,9 +172,10 @@ class Settings:
             try:
                 values[each.name] = each.metadata["read"](text)
             except ValueError as wrong:
-                raise SettingError(f"{name} is {text!r}; it must be {wrong}.") from None
+                shown = "not usable" if each.metadata["secret"] else repr(text)
+                raise SettingError(f"{name} is {shown}; it must be {wrong}.") from None
         values["url"] = values["url"] or _own_address(values["host"], values["port"])
-        values["secret_key"] = values["secret_key"] or stored_secret(values["data_dir"] / "secret-key")
+        values["secret_key"] = values["secret_key"] or _own_secret(values["data_dir"])
         if len(values["secret_key"]) < 32:
             raise SettingError("SECRET_KEY is too short; it must have at least 32 characters.")
         return cls(**values)
@@ -171,6 +199,16 @@ def documented() -> list[tuple[str, str, str]]:
 def _own_address(host: str, port: int) -> str:
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{shown}:{port}"
+
+
+def _own_secret(data_dir: Path) -> str:
+    try:
+        return stored_secret(data_dir / "secret-key")
+    except OSError as problem:
+        reason = problem.strerror or "unusable"
+        raise SettingError(
+            f"PORTAL_DATA_DIR is {str(data_dir)!r} ({reason}); it must be a folder to write in."
+        ) from None
 
 
 def stored_secret(path: Path) -> str:

@@ -197,7 +197,7 @@ class _Story:
         elif word == "rotate":
             grace = _GRACE - (self.present - self.at)
             self.rotated = runners.reset_token_by_machine(
-                session, self.issued[name].token, grace=grace, address="10.20.4.17"
+                session, self.issued[name].token, grace=grace, address="10.20.4.10"
             )
         elif word == "delete":
             return runners.delete_runner(session, actor, runner)

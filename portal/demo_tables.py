@@ -133,11 +133,11 @@ RUNNERS = (
     Plan("acme", "alice", "Windows installers", "windows, wix", 5, Machines("windows", registered=2)),
     Plan("acme", "alice", "Trial of 19.3", "docker, next", 0.02),
     Plan("acme/platform", "alice", "Kubernetes, prod-eu", "kubernetes, eu", 250, Machines("pods", 60), "untagged"),
-    Plan("acme/platform", "alice", "Kubernetes, prod-us", "kubernetes, us", 250, Machines("pods", 31, 2), "untagged"),
-    Plan("acme/platform", "alice", "Image builds", "buildah, docker", 220, Machines("docker", 5, 0, 1), "", "", 5400),
+    Plan("acme/platform", "alice", "Kubernetes, prod-us", "kubernetes, us", 5.4, Machines("pods", 31, 2), "untagged"),
+    Plan("acme/platform", "alice", "Image builds", "buildah, docker", 1.6, Machines("docker", 5, 1), "", "", 5400),
     Plan("acme/platform", "alice", "Terraform plans", "terraform", 200, Machines("docker", 2)),
     Plan("acme/platform", "alice", "Bastion", "ssh, bastion", 330, Machines("old", 0, 1), "protected"),
-    Plan("acme/platform/edge", "alice", "Edge probes", "edge, probe", 190, Machines("arm", 9, 4, 2)),
+    Plan("acme/platform/edge", "alice", "Edge probes", "edge, probe", 12, Machines("arm", 9, 4, 2)),
     Plan("acme/platform/edge", "alice", "Edge canaries", "edge, canary", 6),
     Plan(
         "acme/platform/gateway", "bob", "Gateway benchmarks", "bench, bare-metal", 90, Machines("shell", 1), "locked"
@@ -145,16 +145,16 @@ RUNNERS = (
     Plan(
         "acme/platform/terraform", "bob", "Terraform apply", "terraform, apply", 200, Machines(online=1), "protected"
     ),
-    Plan("acme/web", "bob", "Browser tests", "chromium, firefox", 150, Machines("docker", 4, 1), "locked"),
+    Plan("acme/web", "bob", "Browser tests", "chromium, firefox", 2.1, Machines("docker", 4, 1), "locked"),
     Plan("acme/web", "bob", "Visual comparisons", "screenshots", 80, Machines("docker", 0, 2), "locked untagged"),
     Plan("acme/web", "bob", "Bob's workstation", "local", 3, Machines("shell", 0, 1), "locked", "Ask Bob first"),
     Plan("acme/mobile", "hana", "Android emulators", "android, kvm", 240, Machines("docker", 8, 1), "", "", 10800),
-    Plan("acme/mobile", "hana", "iOS build Macs", "macos, xcode, ios", 230, Machines("mac", 7, 2)),
+    Plan("acme/mobile", "hana", "iOS build Macs", "macos, xcode, ios", 19, Machines("mac", 7, 2)),
     Plan(
         "acme/mobile/ios", "hana", "App Store uploads", "macos, notarize", 170, Machines("mac", 1), "protected locked"
     ),
     Plan("acme/mobile/android", "hana", "Device farm", "android, devices", 30, Machines("shell", 0, 0, 4)),
-    Plan("acme/data", "alice", "Spark jobs", "spark, large", 210, Machines("scaler", 3, 5), "", "", 86400),
+    Plan("acme/data", "alice", "Spark jobs", "spark, large", 8, Machines("scaler", 3, 5), "", "", 86400),
     Plan("acme/data/warehouse", "ivan", "Nightly loads", "dbt, nightly", 205, Machines("docker", 0, 1), "locked"),
     Plan("acme/data/warehouse", "ivan", "Ad hoc queries", "sql", 1, flags="untagged"),
     Plan("acme/data/research", "alice", "GPU nodes", "gpu, cuda, large", 110, Machines("gpu", 6, 2), "", "", 172800),

@@ -21,6 +21,7 @@ from portal.background import Background
 from portal.config import SettingError, Settings
 from portal.database import db
 from portal.domain import accounts
+from portal.domain.errors import Invalid
 
 
 def main() -> int:
@@ -43,6 +44,8 @@ def _run(settings: Settings) -> int:
     os.environ["SECRET_KEY"] = settings.secret_key
     try:
         password = prepare(create_app(settings))
+    except Invalid as problem:
+        raise SettingError(f"PORTAL_ROOT_PASSWORD cannot be the first administrator's. {problem}") from None
     except OperationalError as problem:
         raise SettingError(f"the database of DATABASE_URL does not answer. {problem.orig}") from None
     _greet(settings, password, embedded=server is not None)

@@ -67,7 +67,7 @@
   // Relative times go on.
   const steps = [[60, 1, "second"], [3600, 60, "minute"], [86400, 3600, "hour"], [86400 * 60, 86400, "day"]];
   const retell = () => {
-    for (const time of document.querySelectorAll("time[datetime]")) {
+    for (const time of document.querySelectorAll("time[datetime]:not([data-still])")) {
       const seconds = Math.floor((Date.now() - Date.parse(time.dateTime)) / 1000);
       const step = steps.find(([limit]) => seconds < limit);
       if (!step) continue;

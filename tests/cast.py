@@ -94,10 +94,14 @@ def hidden(html: str, name: str) -> str:
     return found[1]
 
 
-def send(client: FlaskClient, path: str, *, form_at: str | None = None, expect: int | None = None, **fields: Any) -> Any:
+def send(
+    client: FlaskClient, path: str, *, form_at: str | None = None, expect: int | None = None, **fields: Any
+) -> Any:
     """Open the page that holds the form, fill it in, send it to `path`. Hidden fields are taken along."""
     page = client.get(form_at or path).get_data(as_text=True)
-    kept = dict(re.findall(r'<input type="hidden" name="(csrf_token|request_key|seen_token_id)" value="([^"]*)"', page))
+    kept = dict(
+        re.findall(r'<input type="hidden" name="(csrf_token|request_key|seen_token_id)" value="([^"]*)"', page)
+    )
     answer = client.post(path, data={**kept, **fields})
     if expect is not None:
         assert answer.status_code == expect, f"{answer.status_code}: {answer.get_data(as_text=True)[:2000]}"

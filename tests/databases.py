@@ -86,5 +86,10 @@ class Server:
 def settings(database_url: str, **changes: str) -> Settings:
     """Settings for an app under test; `changes` are environment variables."""
     return Settings.from_environment(
-        {"DATABASE_URL": database_url, "SECRET_KEY": SECRET_KEY, "PORTAL_URL": "https://portal.example.com", **changes}
+        {
+            "DATABASE_URL": database_url,
+            "SECRET_KEY": SECRET_KEY,
+            "PORTAL_URL": "https://portal.example.com",
+            **changes,
+        }
     )

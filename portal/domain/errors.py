@@ -13,6 +13,10 @@ class NotFound(Refusal):
     """There is no such thing, or the person may not know that there is."""
 
 
+# One sentence for what does not exist and for what may not be seen, so that it tells nobody which of the two.
+NOTHING_HERE = "There is nothing here, or you may not see it."
+
+
 class NotAllowed(Refusal):
     """The person sees the thing and may not do this with it."""
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from portal.domain.actors import Actor
-from portal.domain.errors import NotAllowed, NotFound
+from portal.domain.errors import NOTHING_HERE, NotAllowed, NotFound
 from portal.domain.scopes import Scope, ScopeKind
 from portal.models import Membership, Role
 
@@ -95,7 +95,7 @@ def require(session: Session, actor: Actor, action: Action, scope: Scope) -> Non
     if may(session, actor, action, scope):
         return
     if not may(session, actor, Action.SEE, scope):
-        raise NotFound("There is nothing here, or you may not see it.")
+        raise NotFound(NOTHING_HERE)
     lowest = needed(action, scope.kind)
     who = WHO[lowest] if lowest else "administrators"
     raise NotAllowed(f"You may not {action.value} ({scope.title}): {who} may. Ask one of them for the role.")

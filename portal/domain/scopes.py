@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from portal.domain.errors import NotFound
+from portal.domain.errors import NOTHING_HERE, NotFound
 from portal.models import Group, Project, Route, Runner, RunnerType
 
 
@@ -84,7 +84,7 @@ def find_group(session: Session, path: str) -> Scope:
     """The group with this full path, whatever the case. Raises NotFound."""
     group = session.scalar(select(Group).join(Group.route).where(func.lower(Route.path) == path.lower()))
     if group is None:
-        raise NotFound("There is no such group.")
+        raise NotFound(NOTHING_HERE)
     return of_group(group)
 
 
@@ -92,7 +92,7 @@ def find_project(session: Session, path: str) -> Scope:
     """The project with this full path, whatever the case. Raises NotFound."""
     project = session.scalar(select(Project).join(Project.route).where(func.lower(Route.path) == path.lower()))
     if project is None:
-        raise NotFound("There is no such project.")
+        raise NotFound(NOTHING_HERE)
     return of_project(project)
 
 

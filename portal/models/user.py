@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from flask_login import UserMixin
 from sqlalchemy import BigInteger, Identity, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from portal.database import Base, now
 
 
-class User(UserMixin, Base):  # type: ignore[misc]  # flask-login ships no types
+class User(Base):
     """One person. `session_epoch` grows with every password change and so ends the other sessions."""
 
     __tablename__ = "users"
@@ -30,6 +29,11 @@ class User(UserMixin, Base):  # type: ignore[misc]  # flask-login ships no types
     session_epoch: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(default=now)
     last_signed_in_at: Mapped[datetime | None]
+
+    # What flask-login asks of a person; said here so that the models need not know it.
+    is_authenticated = True
+    is_active = True
+    is_anonymous = False
 
     def get_id(self) -> str:
         """What a session cookie holds of a person: no name, and worthless after a password change."""

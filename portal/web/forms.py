@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from flask_wtf import FlaskForm
-from wtforms import BooleanField, HiddenField, PasswordField, SelectField, StringField, TextAreaField
+from wtforms import BooleanField, HiddenField, PasswordField, StringField, TextAreaField
 
 from portal.domain.errors import Invalid
 from portal.domain.groups import Naming
@@ -76,7 +76,7 @@ ROLES = [(str(role.value), role.name.capitalize()) for role in Role if role]
 
 class MemberForm(PortalForm):
     login = StringField("User name or e-mail")
-    role = SelectField("Role", choices=ROLES, default=str(Role.DEVELOPER.value))
+    role = StringField("Role", default=str(Role.DEVELOPER.value))
 
     def chosen_role(self) -> Role:
         return read_role(self.role.data)

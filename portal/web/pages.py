@@ -31,7 +31,7 @@ from portal.web import (
     times,
     trail,
 )
-from portal.web.scoped import scope_url, url_in
+from portal.web.scoped import ProjectPath, StoredNumber, scope_url, url_in
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -41,6 +41,7 @@ CONTENT_SECURITY_POLICY = (
 
 def register(app: Flask, login: LoginManager) -> None:
     """Add every page to the app."""
+    app.url_map.converters.update(project=ProjectPath, int=StoredNumber)
     for blueprint in (
         sessions.blueprint,
         account.blueprint,
@@ -61,6 +62,7 @@ def register(app: Flask, login: LoginManager) -> None:
     app.context_processor(_words)
     app.add_template_filter(times.ago, "ago")
     app.add_template_filter(times.exact, "exact")
+    app.add_template_filter(times.until, "until")
     app.add_template_filter(times.duration, "duration")
     app.add_template_global(url_in)
     app.add_template_global(scope_url)

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from portal.database import db, now
 from portal.domain import audit, instructions, runner_lists, runner_managers, runner_status, runners
-from portal.domain.errors import AlreadyIssued, Invalid, NotFound, Stale
+from portal.domain.errors import AlreadyIssued, Invalid, NotAllowed, NotFound, Stale
 from portal.domain.permissions import Action
 from portal.domain.runner_lists import SORTS, RunnerFilter
 from portal.domain.runner_status import Status
@@ -283,7 +283,13 @@ def _runner(runner_id: int) -> Runner:
 
 def _own_runner(runner_id: int) -> Runner:
     runner = _runner(runner_id)
-    guards.require(Action.WRITE_RUNNERS, of_runner(runner))
+    owner = of_runner(runner)
+    try:
+        guards.require(Action.WRITE_RUNNERS, owner)
+    except NotFound:  # it is inherited: the person sees the runner, though not the scope that owns it
+        raise NotAllowed(
+            f"This runner belongs to {owner.title}: those who look after its runners may do that."
+        ) from None
     return runner
 
 

@@ -132,5 +132,5 @@ def _top() -> Blueprint:
 blueprints = [
     _top(),
     _front(ScopeKind.GROUP, "/groups/<path:group_path>"),
-    _front(ScopeKind.PROJECT, "/<path:project_path>"),
+    _front(ScopeKind.PROJECT, "/<project:project_path>"),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, g, url_for
+from werkzeug.routing import IntegerConverter, Map, PathConverter
 
 from portal.domain.permissions import Action
 from portal.domain.scopes import Scope, ScopeKind
@@ -13,8 +14,21 @@ from portal.web import guards
 _PREFIX = {
     ScopeKind.INSTANCE: "/admin/{room}",
     ScopeKind.GROUP: "/groups/<path:group_path>/-/{room}",
-    ScopeKind.PROJECT: "/<path:project_path>/-/{room}",
+    ScopeKind.PROJECT: "/<project:project_path>/-/{room}",
 }
+
+
+class ProjectPath(PathConverter):
+    """A project's path. No address below /api is one: what the API does not know is 404, not a page to sign in for."""
+
+    regex = "(?!api(?:/|$))[^/].*?"
+
+
+class StoredNumber(IntegerConverter):
+    """A number that the database can hold; a larger one is nobody's."""
+
+    def __init__(self, url_map: Map) -> None:
+        super().__init__(url_map, max=2**63 - 1)
 
 
 def room(kind: ScopeKind, name: str, action: Action) -> Blueprint:

@@ -37,6 +37,17 @@ def ago(moment: datetime | None, never: str = "—") -> Markup | str:
     )
 
 
+def until(moment: datetime) -> Markup:
+    """A `<time>` element for a moment to come: "in 18 hours" to read, the exact time on hover."""
+    seconds = max(60, int((moment - now()).total_seconds()))
+    unit, name = next(((unit, name) for limit, unit, name in _STEPS if seconds < limit), (86_400, "day"))
+    count = seconds // unit
+    words = f"in {count} {name}{'' if count == 1 else 's'}"
+    return Markup('<time title="{}" datetime="{}" data-still>{}</time>').format(
+        exact(moment), moment.isoformat(), words
+    )
+
+
 def duration(seconds: int) -> str:
     """Seconds in words: "1 hour 30 minutes"."""
     parts = []

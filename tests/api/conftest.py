@@ -1,0 +1,41 @@
+"""A runner, and machines that use its token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from portal.database import db
+from portal.domain.runners import IssuedRunner
+from tests.api.machines import Machine, through
+from tests.cast import Cast
+
+
+@pytest.fixture
+def session(app: Flask) -> Iterator[Session]:
+    """A session of the test's own on the app's connection: the end of a request does not detach its objects."""
+    own: Session = db.session.session_factory()
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def issued(cast: Cast) -> IssuedRunner:
+    """A runner of the group acme, with its token in clear."""
+    return cast.runner()
+
+
+@pytest.fixture
+def machine(client: FlaskClient, issued: IssuedRunner) -> Machine:
+    """A machine that has the runner's token and has not called yet."""
+    return Machine(through(client), issued.token)
+
+
+@pytest.fixture
+def stranger(client: FlaskClient) -> Machine:
+    """A machine whose token belongs to no runner."""
+    return Machine(through(client), "glrt-nobody-has-this-token")

@@ -1,0 +1,144 @@
+"""Machines as the tests play them: their calls, over the test client or over HTTP, and what they say of themselves."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from flask.testing import FlaskClient
+
+T = TypeVar("T")
+JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of the portal, whichever way it came."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        assert self.headers.get("Content-Type", "").split(";")[0] == "application/json", self
+        return json.loads(self.body)
+
+    @property
+    def message(self) -> str:
+        """What gitlab-runner prints of it."""
+        message = self.json["message"]
+        assert isinstance(message, str)
+        return message
+
+
+Way = Callable[[str, str, bytes, Mapping[str, str]], Answer]
+
+
+def through(client: FlaskClient) -> Way:
+    """The way of the test client: no server, the test's own transaction."""
+
+    def call(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        answer = client.open(path, method=method, data=body, headers=dict(headers))
+        return Answer(answer.status_code, answer.headers, answer.get_data())
+
+    return call
+
+
+def over_http(url: str) -> Way:
+    """The way of a real machine: a connection to a running portal, a new one for each call."""
+    place = urlsplit(url)
+
+    def call(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+        try:
+            connection.request(method, place.path + path, body or None, dict(headers))
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    return call
+
+
+@dataclass
+class Machine:
+    """One gitlab-runner process. Keywords of a call are added to its body; None leaves a key out."""
+
+    way: Way
+    token: str
+    system_id: str | None = "r_machine00001"
+    info: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def call(self, method: str, path: str, **said: Any) -> Answer:
+        body = {name: value for name, value in {"token": self.token, **said}.items() if value is not None}
+        return self.way(method, f"/api/v4/{path}", json.dumps(body).encode(), {**JSON, **self.headers})
+
+    def poll(self, **said: Any) -> Answer:
+        known = {"info": self.info or info_of("18.6.6"), "system_id": self.system_id}
+        return self.call("POST", "jobs/request", **{**known, **said})
+
+    def verify(self, **said: Any) -> Answer:
+        return self.call("POST", "runners/verify", **{"system_id": self.system_id, **said})
+
+    def unregister(self, **said: Any) -> Answer:
+        """What 16.0 and newer send for a `glrt-` token."""
+        return self.call("DELETE", "runners/managers", **{"system_id": self.system_id, **said})
+
+    def unregister_the_old_way(self) -> Answer:
+        """What 15.11 and older send for every token."""
+        return self.call("DELETE", "runners")
+
+    def reset_token(self) -> Answer:
+        return self.call("POST", "runners/reset_authentication_token")
+
+
+_FLAGS = {
+    11: "variables image services artifacts cache shared upload_multiple_artifacts upload_raw_artifacts session "
+    "terminal refspecs masking",
+    13: "proxy raw_variables artifacts_exclude multi_build_steps trace_reset trace_checksum trace_size vault_secrets "
+    "cancelable return_exit_code",
+    15: "service_variables fallback_cache_keys service_multiple_aliases",
+    16: "image_executor_opts service_executor_opts cancel_gracefully",
+    17: "native_steps_integration",
+    18: "two_phase_job_commit job_inputs",
+}
+VERSIONS = ("11.11.4", "13.12.0", "15.11.1", "16.11.4", "17.11.4", "18.4.0", "18.6.6", "19.3.0")
+
+
+def info_of(version: str, **more: Any) -> dict[str, Any]:
+    """The `info` that this version of gitlab-runner sends with every poll."""
+    number = tuple(int(part) for part in version.split(".")[:2])
+    flags = " ".join(names for since, names in _FLAGS.items() if since <= number[0]).split()
+    info: dict[str, Any] = {
+        "name": "gitlab-runner",
+        "version": version,
+        "revision": "df85dadf",
+        "platform": "linux",
+        "architecture": "amd64",
+        "executor": "shell",
+        "shell": "bash",
+        "features": {flag: flag not in ("proxy", "session", "terminal") for flag in flags},
+    }
+    if number >= (14, 0):
+        info["config"] = {"gpus": ""}
+    if number >= (18, 5):
+        info["labels"] = {"region": "eu-1", "rack": "b7"}
+    return {**info, **more}
+
+
+def until(ask: Callable[[], T], *, seconds: float = 20, why: str = "") -> T:
+    """The first answer that is true, asked for again and again until the deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = ask()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds} s: {why or ask}; the last answer was {found!r}"
+        time.sleep(0.02)

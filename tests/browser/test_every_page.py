@@ -1,0 +1,209 @@
+"""Every page for everybody: axe finds nothing serious, nothing scrolls sideways, the keyboard is enough."""
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser import fleet
+from tests.browser.conftest import DESKTOP, PHONE, Visit, Visitor
+from tests.browser.fleet import Fleet
+from tests.cast import Cast
+
+GROUP, PROJECT, INSTANCE = "/groups/acme/-/runners", "/acme/web/-/runners", "/admin/runners"
+SIZES = {"desktop": DESKTOP, "phone": PHONE}
+LONG = "a-very-long-word-without-any-place-to-break-it-that-somebody-has-chosen-as-the-name-of-a-thing"
+
+
+@pytest.fixture(scope="module")
+def runners(cast: Cast) -> Fleet:
+    cast.group(LONG, inside=cast.acme)
+    return fleet.fill(cast)
+
+
+def addresses(runners: Fleet, cast: Cast) -> list[str]:
+    online = runners.at(GROUP, "Online")
+    return [
+        "/",
+        "/?search=zebra",
+        "/admin/groups/new",
+        "/groups/acme",
+        f"/groups/acme/{LONG}",
+        "/groups/acme/-/edit",
+        "/groups/acme/-/delete",
+        "/groups/acme/-/members",
+        "/groups/acme/-/trail",
+        "/acme/web",
+        GROUP,
+        f"{GROUP}?inherited=true&search=zebra",
+        f"/groups/acme/{LONG}/-/runners",
+        PROJECT,
+        INSTANCE,
+        f"{GROUP}/new",
+        f"{PROJECT}/new",
+        online,
+        f"{online}/edit",
+        f"{online}/reset-token",
+        f"{online}/delete",
+        runners.at(GROUP, "New"),
+        "/admin/people",
+        "/admin/people/new",
+        f"/admin/people/{cast.alice.id}/reset-password",
+        "/-/account/password",
+        "/nowhere",
+    ]
+
+
+def refused(page: Page) -> None:
+    """Forms with everything wrong."""
+    page.get_by_label("Maximum job timeout").fill("5")
+    page.get_by_role("button", name="Create runner").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def created(page: Page) -> None:
+    """The page with the token, every section open."""
+    page.get_by_label("Tags").fill("docker")
+    page.get_by_role("button", name="Create runner").click()
+    expect(page.locator("#token")).to_be_visible()
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+
+
+def password(page: Page) -> None:
+    """The page with somebody's new password."""
+    page.get_by_role("button", name="Reset password").click()
+    expect(page.locator("#password")).to_be_visible()
+
+
+def problems(page: Page) -> list[str]:
+    """What axe calls serious or critical here, and whether the page scrolls sideways."""
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    words = [
+        f"{each['id']}: {node['target']} {node.get('failureSummary', '')}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"][:3]
+    ]
+    if page.evaluate("document.scrollingElement.scrollWidth > innerWidth"):
+        words.append("the page scrolls sideways")
+    return words
+
+
+def look(page: Page, name: str) -> list[str]:
+    """The problems of the page as it stands, in light and in dark."""
+    found = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        found += [f"{name} ({scheme}): {problem}" for problem in problems(page)]
+    return found
+
+
+def open_forms(visitor: Visitor, cast: Cast) -> list[str]:
+    found = []
+    for path, act in (
+        (f"{GROUP}/new", refused),
+        (f"{PROJECT}/new", created),
+        (f"/admin/people/{cast.charlie.id}/reset-password", password),
+    ):
+        page = visitor.open(path)
+        act(page)
+        found += look(page, act.__name__)
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(
+    visit: Visit, runners: Fleet, cast: Cast, size: str
+) -> None:
+    visitor = visit(viewport=SIZES[size])
+    found = look(visitor.open("/-/sign-in"), "/-/sign-in")
+    visitor.sign_in("dana")
+    for path in addresses(runners, cast):
+        found += look(visitor.open(path), path)
+    found += open_forms(visitor, cast)
+    assert not found, "\n".join(found)
+
+
+def test_axe_does_find_what_is_wrong(visit: Visit, runners: Fleet) -> None:
+    page = visit(viewport=PHONE).open("/-/sign-in")
+    page.evaluate("document.querySelector('label').remove()")
+    page.evaluate("document.querySelector('h1').style.width = '900px'")
+    assert any(problem.startswith("label:") for problem in problems(page))
+    assert "the page scrolls sideways" in problems(page)
+
+
+def test_the_console_is_watched(visit: Visit, runners: Fleet) -> None:
+    visitor = visit()
+    page = visitor.open("/-/sign-in")
+    page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'alert(1)'}))")
+    page.evaluate("setTimeout(() => { throw new Error('of a script') })")
+    page.wait_for_function("true")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    said = " ".join(visitor.complaints)
+    assert "Content Security Policy" in said
+    assert "of a script" in said
+    visitor.complaints.clear()
+
+
+def test_the_first_tab_leads_past_the_navigation(visit: Visit, runners: Fleet) -> None:
+    page = visit().sign_in("dana")
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to the content")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+
+
+def test_the_menu_opens_and_closes_by_keyboard(visit: Visit, runners: Fleet) -> None:
+    page = visit().sign_in("dana")
+    summary = page.get_by_label("Account of Dana Kay")
+    items = page.locator(".menu-items")
+    summary.focus()
+    page.keyboard.press("Enter")
+    expect(items).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(items.get_by_role("link", name="Change password")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(items).to_be_hidden()
+    expect(summary).to_be_focused()
+
+
+def test_the_menu_closes_when_somebody_clicks_elsewhere(visit: Visit, runners: Fleet) -> None:
+    page = visit().sign_in("dana")
+    page.get_by_label("Account of Dana Kay").click()
+    expect(page.locator(".menu-items")).to_be_visible()
+    page.locator("h1").click()
+    expect(page.locator(".menu-items")).to_be_hidden()
+
+
+def test_every_control_of_the_new_runner_form_is_reached_by_tab(visit: Visit, runners: Fleet) -> None:
+    visitor = visit()
+    visitor.sign_in("alice")
+    page = visitor.open(f"{GROUP}/new")
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.name || document.activeElement.textContent.trim()"))
+    wanted = ["tags", "run_untagged", "protected", "description", "maintenance_note", "paused", "maximum_timeout"]
+    assert [name for name in reached if name in wanted][: len(wanted)] == wanted
+    assert "Create runner" in reached
+
+
+def test_on_a_phone_the_menu_holds_the_ways_that_the_bar_has_no_room_for(visit: Visit, runners: Fleet) -> None:
+    page = visit(viewport=PHONE).sign_in("dana")
+    page.get_by_label("Account of Dana Kay").click()
+    page.locator(".menu-items").get_by_role("link", name="Instance").click()
+    page.wait_for_url(re.compile(INSTANCE))
+
+
+def test_on_a_phone_the_connection_stands_before_the_instructions(visit: Visit, runners: Fleet) -> None:
+    visitor = visit(viewport=PHONE)
+    visitor.sign_in("alice")
+    page = visitor.open(f"{GROUP}/new")
+    created(page)
+    line, how = page.locator(".live").bounding_box(), page.locator(".how").bounding_box()
+    assert line
+    assert how
+    assert line["y"] + line["height"] <= how["y"]

@@ -1,0 +1,135 @@
+"""The doors: every blueprint is guarded, addresses are regular, no GET changes anything, no page POST is forged."""
+
+import re
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+from werkzeug.routing import Rule
+
+from portal import create_app
+from portal.models import RunnerManager
+from tests.cast import Cast, sign_in
+from tests.databases import settings
+from tests.domain.queries import asked
+
+APP = create_app(settings("postgresql://nobody@localhost/nothing"))  # for its addresses only; never asked
+RULES = [rule for rule in APP.url_map.iter_rules() if rule.endpoint != "static"]
+GETS = [rule for rule in RULES if "GET" in rule.methods]
+PAGE_POSTS = [rule for rule in RULES if "POST" in rule.methods and not rule.rule.startswith("/api/")]
+GUARDS = {"public", "signed_in"}
+TYPED = re.compile(r"<(int|path|project):[a-z_]+>")
+SEGMENT = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*|-")
+SNAKE_BY_GITLAB = {"reset_authentication_token"}  # addresses that clients have in their code
+WRITES = re.compile(
+    r"^\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|DROP|ALTER|WITH)\b|pg_notify|FOR (UPDATE|SHARE)", re.I
+)
+
+
+def text_of(rule: Rule) -> str:
+    return f"{rule.endpoint} {rule.rule}"
+
+
+@pytest.fixture
+def places(session: Session, cast: Cast) -> dict[str, Any]:
+    """What to put into the addresses: things that exist, seen by an administrator."""
+    runner = cast.runner(cast.web).runner
+    session.add(RunnerManager(runner_id=runner.id, system_xid="s_1"))
+    session.commit()
+    return {"group_path": "acme", "project_path": "acme/web", "user_id": cast.erin.id, "runner_id": runner.id}
+
+
+def address(app: Flask, rule: Rule, places: dict[str, Any]) -> str:
+    with app.test_request_context():
+        adapter = app.create_url_adapter(None) or app.url_map.bind("portal.example.com")
+        return adapter.build(
+            rule.endpoint,
+            {name: places[name] for name in rule.arguments},
+            method="POST" if "GET" not in rule.methods else "GET",
+            force_external=False,
+        )
+
+
+def test_every_blueprint_has_a_guard_by_name() -> None:
+    guarded = {name: {guard.__name__ for guard in APP.before_request_funcs.get(name, ())} for name in APP.blueprints}
+    assert {name for name, guards in guarded.items() if not guards & GUARDS} == set()
+
+
+def test_the_only_open_doors_are_these() -> None:
+    open_ = {
+        name
+        for name in APP.blueprints
+        if "public" in {guard.__name__ for guard in APP.before_request_funcs.get(name, ())}
+    }
+    assert open_ == {"health", "runner_api", "sessions"}
+
+
+def test_every_address_belongs_to_a_blueprint() -> None:
+    assert {rule.endpoint for rule in RULES if "." not in rule.endpoint} == set()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=text_of)
+def test_an_address_has_typed_places_and_words_joined_by_hyphens(rule: Rule) -> None:
+    for segment in rule.rule.strip("/").split("/"):
+        if "<" in segment:
+            assert TYPED.fullmatch(segment)
+        elif segment and segment not in SNAKE_BY_GITLAB:
+            assert SEGMENT.fullmatch(segment)
+    assert rule.rule == "/" or not rule.rule.endswith("/")
+
+
+def test_a_group_and_a_project_have_the_same_pages() -> None:
+    """A page that one kind of scope has and the other lacks is there on purpose."""
+
+    def pages(kind: str) -> set[str]:
+        return {each.endpoint.removeprefix(f"{kind}_") for each in RULES if each.endpoint.startswith(f"{kind}_")}
+
+    assert pages("group") - pages("project") == {"front.new_group", "front.new_project"}
+    assert pages("project") - pages("group") == set()
+
+
+@pytest.mark.parametrize("rule", GETS, ids=text_of)
+def test_no_get_changes_anything(app: Flask, session: Session, places: dict[str, Any], rule: Rule) -> None:
+    client = app.test_client()
+    if rule.endpoint != "sessions.sign_in":
+        sign_in(client, "dana")
+    with asked(session) as statements:
+        answer = client.get(address(app, rule, places))
+    assert answer.status_code in (200, 204)
+    assert [each for each in statements if WRITES.search(each)] == []
+
+
+def test_a_statement_that_writes_is_recognised() -> None:
+    writing = ["INSERT INTO users", "update users", "\nWITH beats AS", "SELECT pg_notify('a')", "SELECT 1 FOR UPDATE"]
+    assert all(WRITES.search(each) for each in writing)
+    assert not WRITES.search("SELECT users.updated_at, users.with_x FROM users")
+
+
+@pytest.mark.parametrize("rule", PAGE_POSTS, ids=text_of)
+def test_no_page_takes_a_post_without_its_csrf_token(
+    app: Flask, session: Session, places: dict[str, Any], rule: Rule
+) -> None:
+    client = sign_in(app.test_client(), "dana")
+    with asked(session) as statements:
+        answer = client.post(address(app, rule, places), data={"csrf_token": "forged", "typed": "acme"})
+    assert answer.status_code == 400
+    assert "form" in answer.get_data(as_text=True)
+    assert [each for each in statements if WRITES.search(each)] == []
+
+
+@pytest.mark.parametrize("rule", GETS, ids=text_of)
+def test_a_page_of_somebodys_asks_a_visitor_to_sign_in(app: Flask, places: dict[str, Any], rule: Rule) -> None:
+    if rule.endpoint.split(".")[0] in ("health", "sessions"):
+        return
+    answer = app.test_client().get(address(app, rule, places))
+    assert answer.status_code == 302
+    assert answer.headers["Location"].startswith("/-/sign-in")
+
+
+@pytest.mark.parametrize("rule", GETS, ids=text_of)
+def test_a_stranger_finds_nothing_behind_any_scope(app: Flask, places: dict[str, Any], rule: Rule) -> None:
+    if rule.endpoint.split(".")[0] in ("health", "sessions", "start", "account"):
+        return
+    answer = sign_in(app.test_client(), "charlie").get(address(app, rule, places))
+    assert answer.status_code == 404

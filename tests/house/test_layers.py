@@ -1,0 +1,61 @@
+"""The floors of the house: imports only go down, and nobody goes round in circles."""
+
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.house.trees import PORTAL, imports, modules, name_of
+
+# From the ground up. Modules on one floor may import each other, but `web` and `api` do not know each other.
+FLOORS = [
+    ["portal.config", "portal.database", "portal.embedded_postgres"],
+    ["portal.models"],
+    ["portal.domain"],
+    ["portal.requests", "portal.demo", "portal.demo_tables", "portal.background"],
+    ["portal.web", "portal.api", "portal.health", "portal.commands"],
+    ["portal"],
+    ["portal.serve"],
+]
+WEB_FRAMEWORK = ("flask", "werkzeug", "wtforms", "jinja2")
+
+
+def floor(module: str) -> int:
+    """The number of the floor on which a module lives."""
+    for number, rooms in enumerate(FLOORS):
+        if module in rooms or any(module.startswith(f"{room}.") for room in rooms if room != "portal"):
+            return number
+    raise AssertionError(f"{module} has no floor: give it one in this test")
+
+
+def of_the_portal(path: Path) -> set[str]:
+    return {each for each in imports(path) if each.split(".")[0] == "portal"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_only_go_down(path: Path) -> None:
+    mine = floor(name_of(path))
+    assert {each for each in of_the_portal(path) if floor(each) > mine} == set()
+
+
+def test_web_and_api_do_not_know_each_other() -> None:
+    seen = {each for path in modules("web") for each in of_the_portal(path)}
+    assert not [each for each in seen if each.startswith("portal.api")]
+    seen = {each for path in modules("api") for each in of_the_portal(path)}
+    assert not [each for each in seen if each.startswith("portal.web")]
+
+
+def test_nobody_imports_in_circles() -> None:
+    graph = {name_of(path): of_the_portal(path) - {name_of(path)} for path in modules()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
+
+
+@pytest.mark.parametrize("path", [*modules("domain"), *modules("models")], ids=name_of)
+def test_the_domain_and_the_models_know_no_web_framework(path: Path) -> None:
+    assert not [each for each in imports(path) if each.split(".")[0].startswith(WEB_FRAMEWORK)]
+
+
+def test_the_wording_of_this_test_finds_what_it_forbids() -> None:
+    assert "flask" in imports(PORTAL / "web" / "guards.py")
+    assert "portal.domain.permissions" in of_the_portal(PORTAL / "web" / "guards.py")
+    assert floor("portal.domain.runners") < floor("portal.web.guards") < floor("portal") < floor("portal.serve")

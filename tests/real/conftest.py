@@ -1,0 +1,46 @@
+"""A portal that runs, root signed in, homes for real machines, and a look into the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.api.people import Person
+from tests.api.processes import Process
+from tests.portals import RunningPortal
+from tests.real.clients import Client, Home
+
+Homes = Callable[..., Home]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.real)
+
+
+@pytest.fixture
+def root(running_portal: RunningPortal) -> Person:
+    return Person(running_portal.url).sign_in()
+
+
+@pytest.fixture
+def process(own_database: str) -> Iterator[Process]:
+    """To look at the portal's database with, and to change it."""
+    process = Process(own_database)
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def home(client: Client, tmp_path: Path) -> Home:
+    """The home of one machine with this client."""
+    return Home(client, tmp_path / "home")
+
+
+@pytest.fixture
+def second_home(client: Client, tmp_path: Path) -> Home:
+    return Home(client, tmp_path / "second")

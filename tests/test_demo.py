@@ -1,0 +1,193 @@
+"""The demo: a whole organisation by one command, and nothing of anybody else's touched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from sqlalchemy import create_engine, func, select
+from sqlalchemy.orm import Session
+
+from portal import create_app, demo
+from portal.commands import DEMO_PASSWORD
+from portal.config import ROOT
+from portal.database import db, now
+from portal.demo_tables import LATER, MEMBERS, PEOPLE, RUNNERS
+from portal.domain import accounts, runner_lists, runner_status, runners
+from portal.domain.errors import Invalid
+from portal.domain.runner_lists import RunnerFilter
+from portal.domain.runner_status import Status
+from portal.domain.scopes import INSTANCE
+from portal.models import AuditEvent, Group, Project, Role, Runner, RunnerManager, RunnerToken, User
+from tests import databases
+from tests.cast import Cast, sign_in
+
+ROOT_PASSWORD = "a password of its own"
+TABLES = (User, Group, Project, Runner, RunnerManager, RunnerToken, AuditEvent)
+
+
+def command(url: str, *words: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")}
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "app", "demo", "fill", *words],
+        cwd=ROOT,
+        env={**kept, "DATABASE_URL": url, "SECRET_KEY": databases.SECRET_KEY},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def sizes(session: Session) -> dict[str, int]:
+    return {table.__name__: session.scalar(select(func.count()).select_from(table)) or 0 for table in TABLES}
+
+
+def whole_row(session: Session, username: str) -> tuple[object, ...]:
+    """Every column of a person, as stored."""
+    return tuple(session.execute(select(*User.__table__.columns).where(User.username == username)).one())
+
+
+@pytest.fixture(scope="module")
+def filled(postgres: databases.Server) -> Iterator[Flask]:
+    """An app whose database was filled once; the tests here only look at it, or sign in."""
+    with postgres.copy() as url:
+        app = create_app(databases.settings(url))
+        with app.app_context():
+            accounts.ensure_first_administrator(db.session(), ROOT_PASSWORD)
+            db.session.commit()
+            app.config["ROOT_BEFORE"] = whole_row(db.session(), "root")
+            assert demo.fill(db.session(), DEMO_PASSWORD) is not None
+            db.session.commit()
+        yield app
+        with app.app_context():
+            db.engine.dispose()
+
+
+@pytest.fixture
+def stored(filled: Flask) -> Iterator[Session]:
+    """A fresh look at the filled database."""
+    with filled.app_context(), Session(db.engine) as session:
+        yield session
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_list_has_runners_of_every_status(stored: Session, status: Status) -> None:
+    assert runner_lists.counts(stored, INSTANCE, RunnerFilter()).by_status[status] > 0
+
+
+def test_machines_have_every_status_and_some_were_only_registered(stored: Session) -> None:
+    machines = stored.scalars(select(RunnerManager)).all()
+    assert {runner_status.of_manager(machine, now()) for machine in machines} == set(Status)
+    assert any(not machine.has_polled for machine in machines)
+
+
+def test_runners_stand_in_all_three_scopes_with_one_to_sixty_machines(stored: Session) -> None:
+    kinds = stored.execute(select(Runner.runner_type, func.count()).group_by(Runner.runner_type)).all()
+    assert {kind for kind, _ in kinds} == {1, 2, 3}
+    assert sum(count for _, count in kinds) == len(RUNNERS)
+    each = select(func.count().label("n")).select_from(RunnerManager).group_by(RunnerManager.runner_id).subquery()
+    assert stored.execute(select(func.min(each.c.n), func.max(each.c.n))).one() == (1, 60)
+
+
+def test_some_runners_are_paused_protected_locked_annotated_and_open_to_untagged_jobs(stored: Session) -> None:
+    everything = stored.scalars(select(Runner)).all()
+    for trait in ("paused", "protected", "locked", "run_untagged", "maintenance_note", "maximum_timeout"):
+        having = [runner for runner in everything if getattr(runner, trait)]
+        assert 0 < len(having) < len(everything), trait
+
+
+def test_nothing_is_older_than_what_it_belongs_to_or_newer_than_now(stored: Session) -> None:
+    for table in TABLES:
+        assert stored.scalar(select(func.max(table.created_at))) <= now(), table.__name__
+    too_old = [
+        select(Runner.id).join(Runner.group).where(Runner.created_at < Group.created_at),
+        select(Runner.id).join(Runner.project).where(Runner.created_at < Project.created_at),
+        select(RunnerManager.id).join(Runner).where(RunnerManager.created_at < Runner.created_at),
+        select(RunnerManager.id).where(RunnerManager.contacted_at < RunnerManager.created_at),
+        select(RunnerToken.id).where(RunnerToken.first_used_at < RunnerToken.created_at),
+    ]
+    for query in too_old:
+        assert stored.scalars(query).all() == []
+
+
+def test_the_trail_tells_what_happened_in_order_and_ends_before_now(stored: Session) -> None:
+    events = stored.scalars(select(AuditEvent).where(AuditEvent.request_id.like("demo-%"))).all()
+    told = [event.created_at for event in sorted(events, key=lambda event: event.id)]
+    assert told == sorted(told)
+    assert told[0].date() < told[-1].date() <= now().date()
+    happened = {event.action for event in events}
+    assert happened >= {"runner_created", "runner_paused", "runner_updated", "runner_token_reset", "runner_deleted"}
+    assert len(events) > len(RUNNERS) + len(LATER)
+
+
+def test_one_runner_has_a_family_of_two_tokens_that_its_machines_use(stored: Session) -> None:
+    used = select(RunnerManager.runner_id, func.count(RunnerManager.token_id.distinct()).label("tokens"))
+    by_runner = used.group_by(RunnerManager.runner_id).subquery()
+    runner_id = stored.scalars(select(by_runner.c.runner_id).where(by_runner.c.tokens == 2)).one()
+    family = runners.family(stored, stored.get_one(Runner, runner_id))
+    assert [token.ends_at is None for token in family] == [True, False]
+
+
+@pytest.mark.parametrize("username", [username for username, _, _ in PEOPLE])
+def test_the_people_of_the_demo_sign_in_and_need_no_new_password(filled: Flask, username: str) -> None:
+    client = sign_in(filled.test_client(), username, DEMO_PASSWORD)
+    assert client.get("/").status_code == 200
+
+
+def test_there_is_somebody_with_each_role_and_no_administrator_among_them(stored: Session) -> None:
+    assert {role for _, _, role, *_ in MEMBERS} == set(Role) - {Role.NONE}
+    for username, _, _ in PEOPLE:
+        person = accounts.find(stored, username)
+        assert person is not None
+        assert not person.admin
+
+
+def test_a_second_fill_changes_nothing(stored: Session) -> None:
+    before = sizes(stored)
+    assert demo.fill(stored, DEMO_PASSWORD) is None
+    assert sizes(stored) == before
+
+
+def test_names_of_others_are_left_alone_and_named(session: Session, cast: Cast) -> None:
+    before = sizes(session)
+    with pytest.raises(Invalid, match=r"acme, alice, bob, charlie, erin\. Nothing was changed"):
+        demo.fill(session, DEMO_PASSWORD)
+    assert sizes(session) == before
+
+
+def test_who_was_there_before_stays_as_they_were(filled: Flask, stored: Session) -> None:
+    assert whole_row(stored, "root") == filled.config["ROOT_BEFORE"]
+    page = sign_in(filled.test_client(), "root", ROOT_PASSWORD).get("/admin/runners").get_data(as_text=True)
+    assert f"{len(RUNNERS)} runners" in page
+
+
+def test_the_command_fills_says_how_to_sign_in_and_is_harmless_the_second_time(own_database: str) -> None:
+    first = command(own_database, "--password", "a password to try")
+    assert first.returncode == 0, first.stderr
+    assert f"{len(RUNNERS)} runners" in first.stdout
+    assert "alice    owner of acme" in first.stdout
+    assert "'a password to try'" in first.stdout
+    second = command(own_database)
+    assert second.returncode == 0, second.stderr
+    assert "here already; nothing was changed" in second.stdout
+    assert DEMO_PASSWORD not in second.stdout
+    engine = create_engine(own_database)
+    with Session(engine) as session:
+        assert accounts.signed_in(session, "alice", "a password to try") is not None
+        assert session.scalar(select(func.count()).select_from(Runner)) == len(RUNNERS)
+    engine.dispose()
+
+
+def test_a_password_that_is_too_short_fills_nothing(own_database: str) -> None:
+    refused = command(own_database, "--password", "short")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: It is too short")
+    engine = create_engine(own_database)
+    with Session(engine) as session:
+        assert set(sizes(session).values()) == {0}
+    engine.dispose()

@@ -1,0 +1,108 @@
+"""A person's own account: changing the password, and having to."""
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.cast import PASSWORD, Cast, sign_in
+from tests.web.reading import fill, part, read, words
+
+PAGE = "/-/account/password"
+NEW = "a longer secret than that"
+
+
+@pytest.fixture
+def hasty(cast: Cast, client: FlaskClient) -> FlaskClient:
+    """Alice, signed in with a password that somebody else has chosen."""
+    cast.alice.must_change_password = True
+    cast.session.commit()
+    return sign_in(client, "alice")
+
+
+def test_a_changed_password_counts_from_now_on(cast: Cast, client: FlaskClient) -> None:
+    sign_in(client, "alice")
+    fill(client, PAGE, old=PASSWORD, new=NEW, again=NEW)
+    assert "Your password is changed." in words(read(client, "/"))
+    other = client.application.test_client()
+    fill(other, "/-/sign-in", expect=422, login="alice", password=PASSWORD)
+    sign_in(other, "alice", NEW)
+
+
+def test_all_other_sessions_end_and_this_one_goes_on(cast: Cast, client: FlaskClient) -> None:
+    sign_in(client, "alice")
+    elsewhere = sign_in(client.application.test_client(), "alice")
+    bob = sign_in(client.application.test_client(), "bob")
+    read(elsewhere, "/groups/acme")
+    fill(client, PAGE, old=PASSWORD, new=NEW, again=NEW)
+    assert elsewhere.get("/groups/acme").headers["Location"].startswith("/-/sign-in")
+    read(client, "/groups/acme")
+    read(bob, "/acme/web")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "sentence"),
+    [
+        ({"old": "not mine at all"}, "old", "This is not your present password."),
+        ({"new": "short", "again": "short"}, "new", "It is too short: at least 12 characters."),
+        ({"new": "x" * 513, "again": "x" * 513}, "new", "It is too long: at most 512 characters."),
+        ({"new": PASSWORD, "again": PASSWORD}, "new", "It is the same as the old one."),
+        ({"again": "something else"}, "again", "The two do not match."),
+    ],
+)
+def test_a_wrong_value_is_named_and_the_password_stays(
+    cast: Cast, client: FlaskClient, fields: dict[str, str], field: str, sentence: str
+) -> None:
+    typed = {"old": PASSWORD, "new": NEW, "again": NEW, **fields}
+    page = fill(sign_in(client, "alice"), PAGE, expect=422, **typed).get_data(as_text=True)
+    assert sentence in words(part(page, f"{field}-help")[:600])
+    sign_in(client.application.test_client(), "alice", PASSWORD)
+
+
+def test_a_refused_form_gives_no_password_back(cast: Cast, client: FlaskClient) -> None:
+    answer = fill(sign_in(client, "alice"), PAGE, expect=422, old="not mine at all", new=NEW, again=NEW + "x")
+    page = answer.get_data(as_text=True)
+    assert NEW not in page
+    assert "not mine at all" not in page
+
+
+@pytest.mark.parametrize(
+    "page", ["/", "/groups/acme", "/groups/acme/-/runners", "/groups/acme/-/members", "/nowhere"]
+)
+def test_a_password_somebody_else_has_seen_leads_to_the_password_page_and_nowhere_else(
+    hasty: FlaskClient, page: str
+) -> None:
+    answer = hasty.get(page)
+    assert (answer.status_code, answer.headers["Location"]) == (302, PAGE)
+    assert "Choose your own password" in words(read(hasty, PAGE))
+
+
+def test_forms_lead_there_too_and_do_nothing(hasty: FlaskClient, cast: Cast) -> None:
+    answer = fill(hasty, "/groups/acme/-/members", form_at=PAGE, login="charlie", role="50")
+    assert answer.headers["Location"] == PAGE
+    read(sign_in(hasty.application.test_client(), "charlie"), "/groups/acme", expect=404)
+
+
+def test_with_a_password_of_their_own_everything_opens(hasty: FlaskClient) -> None:
+    fill(hasty, PAGE, old=PASSWORD, new=NEW, again=NEW)
+    read(hasty, "/groups/acme")
+
+
+def test_the_same_password_again_does_not_open_anything(hasty: FlaskClient) -> None:
+    fill(hasty, PAGE, expect=422, old=PASSWORD, new=PASSWORD, again=PASSWORD)
+    assert hasty.get("/groups/acme").headers["Location"] == PAGE
+
+
+def test_who_must_change_the_password_may_sign_out(hasty: FlaskClient) -> None:
+    fill(hasty, "/-/sign-out", form_at=PAGE)
+    assert hasty.get(PAGE).headers["Location"].startswith("/-/sign-in")
+
+
+def test_the_password_page_asks_for_a_sign_in(client: FlaskClient, cast: Cast) -> None:
+    assert client.get(PAGE).headers["Location"].startswith("/-/sign-in")
+
+
+def test_the_trail_tells_of_the_change_and_not_of_the_password(cast: Cast, client: FlaskClient) -> None:
+    fill(sign_in(client, "alice"), PAGE, old=PASSWORD, new=NEW, again=NEW)
+    page = read(sign_in(client.application.test_client(), "dana"), "/admin/trail")
+    assert "Alice Lam changed the password of Alice Lam" in words(page)
+    assert NEW not in page
+    assert PASSWORD not in page

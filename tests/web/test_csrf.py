@@ -1,0 +1,79 @@
+"""No form is taken that did not come from a page of ours: every address that takes a form is tried."""
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.routing import Rule
+
+from portal.domain.scopes import INSTANCE
+from portal.models import Runner
+from tests.cast import Cast, sign_in
+from tests.web.reading import poll, read, words
+
+
+def rules(app: Flask) -> list[Rule]:
+    return [
+        rule
+        for rule in app.url_map.iter_rules()
+        if "POST" in (rule.methods or ()) and not rule.rule.startswith("/api/")
+    ]
+
+
+def test_every_form_without_its_token_is_refused_and_nothing_happens(
+    app: Flask, cast: Cast, client: FlaskClient
+) -> None:
+    scopes = {"instance": INSTANCE, "group": cast.acme, "project": cast.web}
+    issued = {kind: cast.runner(scope) for kind, scope in scopes.items()}
+    sign_in(client, "dana")
+    tried = rules(app)
+    assert len(tried) >= 30
+    with app.test_request_context():
+        addresses = [
+            app.url_map.bind("localhost").build(
+                rule.endpoint,
+                {
+                    "group_path": "acme",
+                    "project_path": "acme/web",
+                    "user_id": cast.erin.id,
+                    "runner_id": issued[rule.endpoint.partition("_")[0]].runner.id
+                    if "runner_id" in rule.arguments
+                    else 0,
+                },
+                append_unknown=False,
+            )
+            for rule in tried
+        ]
+    for address in addresses:
+        answer = client.post(address, data={"tags": "stolen", "typed": "acme", "role": "50", "login": "charlie"})
+        assert answer.status_code == 400, address
+        assert "The form was open for too long, or cookies are off." in words(answer.get_data(as_text=True))
+    assert [poll(client, each.token) for each in issued.values()] == [204, 204, 204]
+    assert cast.session.query(Runner).count() == 3
+    read(client, "/")
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "IjEyMyI.aaaa.bbbb"])
+def test_a_made_up_token_is_refused(cast: Cast, client: FlaskClient, token: str) -> None:
+    sign_in(client, "alice")
+    answer = client.post("/groups/acme/-/delete", data={"csrf_token": token, "typed": "acme"})
+    assert answer.status_code == 400
+    read(client, "/groups/acme")
+
+
+def test_another_persons_token_is_refused(cast: Cast, client: FlaskClient) -> None:
+    sign_in(client, "alice")
+    charlie = sign_in(client.application.test_client(), "charlie")
+    page = read(charlie, "/")
+    theirs = page[page.index('name="csrf_token" value="') + 25 :].partition('"')[0]
+    answer = client.post("/groups/acme/-/delete", data={"csrf_token": theirs, "typed": "acme"})
+    assert answer.status_code == 400
+    read(client, "/groups/acme")
+
+
+def test_a_link_changes_nothing(app: Flask, cast: Cast, client: FlaskClient) -> None:
+    runner = cast.runner(cast.acme).runner
+    sign_in(client, "alice")
+    for page in ("pause", "resume"):
+        assert client.get(f"/groups/acme/-/runners/{runner.id}/{page}").status_code in (404, 405)
+    assert client.get("/-/sign-out").status_code in (302, 404, 405)
+    read(client, "/groups/acme")
