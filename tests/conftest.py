@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from argon2 import PasswordHasher
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from portal import create_app
 from portal.database import db
+from portal.domain import accounts
 from tests import databases
 from tests.cast import Cast
 from tests.portals import RunningPortal
@@ -49,6 +51,12 @@ def app(_app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
         yield _app
         db.session.remove()
         outer.rollback()
+
+
+@pytest.fixture(autouse=True)
+def _cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2 with its smallest cost, so that the cast is on stage at once; test_accounts.py looks at the real one."""
+    monkeypatch.setattr(accounts, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
 @pytest.fixture

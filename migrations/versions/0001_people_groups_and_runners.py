@@ -118,7 +118,9 @@ def upgrade():
         sa.Column(
             "words",
             postgresql.TSVECTOR(),
-            sa.Computed("to_tsvector('simple', description)", persisted=True),
+            sa.Computed(
+                "to_tsvector('simple', regexp_replace(description, '[^[:alnum:]]+', ' ', 'g'))", persisted=True
+            ),
             nullable=True,
         ),
         sa.CheckConstraint(

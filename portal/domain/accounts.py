@@ -8,6 +8,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import func, or_, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.database import now
@@ -101,8 +102,13 @@ def create_person(
         admin=admin,
         must_change_password=must_change_password,
     )
-    session.add(user)
-    session.flush()
+    try:
+        with session.begin_nested():
+            session.add(user)
+            session.flush()
+    except IntegrityError:
+        taken = "Somebody took the user name or the address this very moment. Choose another."
+        raise Invalid({"username": [taken]}) from None
     audit.record(
         session,
         actor,

@@ -17,6 +17,7 @@ from portal.domain.scopes import Scope, of_group, of_project
 from portal.models import Group, Membership, Project, Role, Route, Runner, RunnerManager
 
 DEEPEST = 20  # levels, as in GitLab
+LONGEST_PATH = 1024  # characters of a full path; indexes and the trail hold no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def create_group(session: Session, actor: Actor, parent: Scope, naming: Naming) 
     problems = naming.problems(at_the_top=parent.group is None)
     if len(parent.group_ids) >= DEEPEST:
         problems.setdefault("path", []).append(f"Groups nest to {DEEPEST} levels at most.")
-    if problems:
+    if problems := problems or _too_long(_joined(parent, naming.path)):
         raise Invalid(problems)
     _hold_still(session, parent)
     group = Group(
@@ -68,7 +69,7 @@ def create_group(session: Session, actor: Actor, parent: Scope, naming: Naming) 
 def create_project(session: Session, actor: Actor, parent: Scope, naming: Naming) -> Project:
     """A new project in a group. Raises NotFound, NotAllowed or Invalid."""
     require(session, actor, Action.CREATE_PROJECT, parent)
-    problems = naming.problems(at_the_top=False)
+    problems = naming.problems(at_the_top=False) or _too_long(_joined(parent, naming.path))
     if problems or parent.group is None:
         raise Invalid(problems or {"path": ["Projects live in groups: choose a group first."]})
     _hold_still(session, parent)
@@ -94,6 +95,8 @@ def rename(session: Session, actor: Actor, scope: Scope, naming: Naming) -> None
         raise Invalid(problems)
     old = {"name": owner.name, "path": owner.full_path, "description": owner.description}
     new_path = f"{parent}/{naming.path}" if parent else naming.path
+    if problems := _too_long(new_path, _deepest_below(session, owner.full_path)):
+        raise Invalid(problems)
     try:
         with session.begin_nested():
             _move_paths(session, owner.full_path, new_path)
@@ -217,6 +220,22 @@ def _count(session: Session, query: Select[int]) -> int:
 
 def _joined(parent: Scope, path: str) -> str:
     return f"{parent.full_path}/{path}" if parent.full_path else path
+
+
+def _too_long(path: str, below: int = 0) -> dict[str, list[str]]:
+    """The problem of a full path that, with the longest one `below` it, cannot be stored."""
+    if len(path) + below <= LONGEST_PATH:
+        return {}
+    return {
+        "path": [f"The full path would be too long: at most {LONGEST_PATH} characters, what lies below included."]
+    }
+
+
+def _deepest_below(session: Session, path: str) -> int:
+    """How many characters the longest path below this one adds to it."""
+    under = func.lower(Route.path).startswith(path.lower() + "/", autoescape=True)
+    longest = session.scalar(select(func.max(func.length(Route.path))).where(under))
+    return (longest or len(path)) - len(path)
 
 
 def _taken(path: str) -> Invalid:

@@ -171,7 +171,7 @@ def _matching(words: str) -> Select[int]:
         select(RunnerManager.runner_id).where(RunnerManager.system_xid.startswith(words, autoescape=True)),
         select(RunnerManager.runner_id).where(RunnerManager.ip_address.startswith(words, autoescape=True)),
     ]
-    lexemes = re.findall(r"\w+", words)
+    lexemes = re.findall(r"[^\W_]+", words)
     if lexemes:
         query = func.to_tsquery("simple", " & ".join(f"{lexeme}:*" for lexeme in lexemes))
         parts.append(select(Runner.id).where(Runner.words.op("@@")(query)))

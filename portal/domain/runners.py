@@ -59,8 +59,10 @@ class RunnerSettings:
                 found[name] = ["It has a character that cannot be stored."]
         if tag_problems := self._tag_problems():
             found["tags"] = tag_problems
-        if self.maximum_timeout is not None and not SHORTEST_TIMEOUT <= self.maximum_timeout <= LONGEST_TIMEOUT:
+        if self.maximum_timeout is not None and self.maximum_timeout < SHORTEST_TIMEOUT:
             found["maximum_timeout"] = ["It needs to be at least 10 minutes (600 seconds), or empty for no limit."]
+        elif self.maximum_timeout is not None and self.maximum_timeout > LONGEST_TIMEOUT:
+            found["maximum_timeout"] = [f"It is too long: at most {LONGEST_TIMEOUT} seconds, or empty for no limit."]
         return found
 
     def _tag_problems(self) -> list[str]:

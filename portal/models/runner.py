@@ -55,6 +55,9 @@ class CreationState(enum.IntEnum):
     FINISHED = 100
 
 
+_WORDS = "regexp_replace(description, '[^[:alnum:]]+', ' ', 'g')"
+
+
 class Runner(Base):
     """One runner. The machine columns at the end are the fall-back for runners without a manager row."""
 
@@ -109,7 +112,8 @@ class Runner(Base):
     config: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
 
     words: Mapped[str] = deferred(
-        mapped_column(TSVECTOR, Computed("to_tsvector('simple', description)", persisted=True))
+        # Split into words as the search does; left alone, PostgreSQL reads build-1 as a number and a.b as a host.
+        mapped_column(TSVECTOR, Computed(f"to_tsvector('simple', {_WORDS})", persisted=True))
     )
 
     group: Mapped[Group | None] = relationship()

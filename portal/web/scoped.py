@@ -19,7 +19,7 @@ _PREFIX = {
 
 
 class ProjectPath(PathConverter):
-    """A project's path. No address below /api is one: what the API does not know is 404, not a page to sign in for."""
+    """A project's path. No address below /api is one: an unknown API path is 404, not a page to sign in for."""
 
     regex = "(?!api(?:/|$))[^/].*?"
 

@@ -99,7 +99,6 @@ ONE_WORD = ["build-1", "build-01.acme.example", "linux/amd64", "v1.2.3", "ops@ac
 
 
 @pytest.mark.parametrize("description", ONE_WORD)
-@pytest.mark.xfail(strict=True, reason="PostgreSQL reads these as one word (a host, a path, a number with its sign)")
 def test_a_runner_is_found_by_its_whole_description(session: Session, cast: Cast, description: str) -> None:
     described(cast, description)
     assert search(session, description) == [description]
