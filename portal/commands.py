@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import click
+import psycopg
 from flask import Flask, current_app
 from flask.cli import AppGroup
 from flask_migrate import upgrade
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from portal import demo as demo_story
 from portal.database import db
@@ -16,9 +19,24 @@ from portal.domain import accounts, runner_managers
 from portal.domain.actors import system
 from portal.domain.errors import Refusal
 
-user = AppGroup("user", help="Create people and give them new passwords.")
-managers = AppGroup("managers", help="Look after runner managers (the machines).")
-demo = AppGroup("demo", help="Fill the portal with a believable organisation, to look around in.")
+
+class Commands(AppGroup):
+    """Commands that say in a sentence what is wrong with the database."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OperationalError as problem:
+            raise click.ClickException(f"The database does not answer. {problem.orig}") from None
+        except ProgrammingError as problem:
+            if not isinstance(problem.orig, psycopg.errors.UndefinedTable):
+                raise
+            raise click.ClickException("The database has no tables yet. Run: flask --app app db upgrade") from None
+
+
+user = Commands("user", help="Create people and give them new passwords.")
+managers = Commands("managers", help="Look after runner managers (the machines).")
+demo = Commands("demo", help="Fill the portal with a believable organisation, to look around in.")
 ACTOR = system("command line")
 DEMO_PASSWORD = "let me look around"  # noqa: S105  (printed, and only for people that the demo makes)
 

@@ -33,11 +33,8 @@ class TestBelowAPath:
     def test_pages_links_redirects_and_cookies_carry_it(self, portal: RunningPortal) -> None:
         root = Person(f"{portal.url}/sub").sign_in()
         assert {cookie.path for cookie in root.cookies} == {"/sub"}
-        for path in ("/", "/admin/runners", "/admin/runners/new", "/-/people"):
-            answer = root.open(path)
-            if answer.status == 404:
-                continue
-            links = re.findall(r'(?:href|src|action|hx-get)="(/[^"]*)"', answer.body.decode())
+        for path in ("/", "/admin/runners", "/admin/runners/new"):
+            links = re.findall(r'(?:href|src|action|hx-get)="(/[^"]*)"', root.page(path))
             assert links
             assert [link for link in links if not link.startswith("/sub")] == []
 
@@ -58,8 +55,9 @@ class TestBelowAPath:
         assert machine.call("GET", "nothing").status == 404
 
     def test_a_proxy_that_takes_the_path_off_is_no_obstacle(self, portal: RunningPortal) -> None:
-        answer = Person(portal.url).open("/admin/runners")
-        assert 'action="/sub/-/sign-in' in answer.body.decode() or "/sub/" in answer.body.decode()
+        page = Person(portal.url).page("/admin/runners")  # asked without the path, answered with the sign-in page
+        assert 'action="/sub/' in page or 'href="/sub/' in page
+        assert 'href="/static' not in page
 
 
 class TestTheHostHeader:
@@ -148,7 +146,7 @@ class TestAWrongSetting:
         [
             ("PORTAL_PORT", "eighty", "PORTAL_PORT is 'eighty'; it must be a whole number from 1 to 65535."),
             ("PORTAL_URL", "portal.example.com", "PORTAL_URL is 'portal.example.com'; it must be an address such as"),
-            ("DATABASE_URL", "mysql://x/y", "DATABASE_URL is 'mysql://x/y'; it must be a PostgreSQL address"),
+            ("DATABASE_URL", "mysql://x/y", "DATABASE_URL is not usable; it must be a PostgreSQL address"),
             ("SECRET_KEY", "short", "SECRET_KEY is too short"),
             ("PORTAL_TOKEN_GRACE", "soon", "PORTAL_TOKEN_GRACE is 'soon'; it must be a time such as"),
         ],

@@ -157,11 +157,11 @@ def _wanted(scope: Scope, wanted: RunnerFilter, *, with_status: bool) -> ColumnE
         creator = select(User.id).where(func.lower(User.username) == wanted.creator.lower())
         parts.append(Runner.creator_id.in_(creator))
     if wanted.words.strip():
-        parts.append(Runner.id.in_(_matching(wanted.words.strip())))
+        parts.append(Runner.id.in_(_matching(scope, wanted.words.strip())))
     return and_(*parts)
 
 
-def _matching(words: str) -> Select[int]:
+def _matching(scope: Scope, words: str) -> Select[int]:
     """Ids of runners with these words in the description, or this beginning of a short token, system ID or address.
 
     Built-in full text search with the beginnings of words: it has an index without any extension.
@@ -169,7 +169,11 @@ def _matching(words: str) -> Select[int]:
     parts: list[Select[int]] = [
         select(RunnerToken.runner_id).where(RunnerToken.short.startswith(words, autoescape=True)),
         select(RunnerManager.runner_id).where(RunnerManager.system_xid.startswith(words, autoescape=True)),
-        select(RunnerManager.runner_id).where(RunnerManager.ip_address.startswith(words, autoescape=True)),
+        select(RunnerManager.runner_id).where(
+            RunnerManager.ip_address.startswith(words, autoescape=True),
+            # The list does not show the addresses of inherited runners, so nobody may guess them piece by piece.
+            RunnerManager.runner_id.in_(select(Runner.id).where(owned_below(scope))),
+        ),
     ]
     lexemes = re.findall(r"[^\W_]+", words)
     if lexemes:

@@ -1,4 +1,4 @@
-"""Machines as the tests play them: their calls, over the test client or over HTTP, and what they say of themselves."""
+"""Machines as the tests play them: their calls, over the test client or over HTTP, and what they tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person with a browser that runs no script, over HTTP: cookies are kept, forms are sent as they stand in the page."""
+"""A person with a browser that runs no script: cookies are kept, forms are sent as they stand in the page."""
 
 from __future__ import annotations
 

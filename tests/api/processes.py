@@ -1,4 +1,4 @@
-"""One server process of the portal inside the test's own: the app, its memory, its background work, its statements."""
+"""One server process of the portal inside the test's own: the app, its memory, its work, its statements."""
 
 from __future__ import annotations
 

@@ -36,10 +36,7 @@ anything = st.recursive(
 facts = st.fixed_dictionaries(
     {},
     optional={
-        **{
-            name: texts | anything
-            for name in ("version", "revision", "platform", "architecture", "executor", "shell")
-        },
+        **dict.fromkeys(("version", "revision", "platform", "architecture", "executor", "shell"), texts | anything),
         "features": st.dictionaries(texts, st.booleans() | scalars, max_size=5) | anything,
         "config": st.dictionaries(texts, scalars | anything, max_size=5) | anything,
         "labels": st.dictionaries(texts, texts | scalars, max_size=5) | anything,
@@ -115,5 +112,5 @@ headers = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_cha
 @settings(calm, max_examples=50)
 @given(door=doors, value=headers)
 def test_any_header_is_answered(client: FlaskClient, issued: IssuedRunner, door: tuple[str, str], value: str) -> None:
-    said = {name: value for name in ("Runner-Token", "Private-Token", "Job-Token", "X-Request-Id", "User-Agent")}
+    said = dict.fromkeys(("Runner-Token", "Private-Token", "Job-Token", "X-Request-Id", "User-Agent"), value)
     assert is_understood(through(client)(*door, b"{}", {**JSON, **said}))

@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.domain import runners
 from portal.domain.runners import IssuedRunner
 from portal.models import RunnerManager, RunnerToken
-from tests.api.machines import VERSIONS, Machine, info_of
+from tests.api.machines import JSON, VERSIONS, Machine, info_of, through
 from tests.cast import TAGGED, Cast
 
 
@@ -148,3 +149,9 @@ def test_a_deleted_runner_is_unknown(cast: Cast, machine: Machine, issued: Issue
     runners.delete_runner(session, cast.as_(cast.alice), issued.runner)
     session.commit()
     assert machine.poll().status == 403
+
+
+def test_a_number_that_postgresql_does_not_know_is_no_failure(client: FlaskClient, machine: Machine) -> None:
+    for number in (b"1e999", b"-1e999", b"123456789012345678901234567890", b"1e-999"):
+        body = b'{"token": "%b", "info": {"config": {"gpus": %b}}}' % (machine.token.encode(), number)
+        assert through(client)("POST", "/api/v4/jobs/request", body, JSON).status in (204, 400)

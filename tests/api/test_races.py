@@ -1,4 +1,4 @@
-"""Many at once against a portal that really runs, in two server processes: still one row, one runner, one live token."""
+"""Many at once against a portal that runs in two processes: still one row, one runner, one live token."""
 
 from __future__ import annotations
 

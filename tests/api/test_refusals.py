@@ -37,6 +37,7 @@ TEXT = "must be a text of at most"
         ({"info": {"features": {str(n): True for n in range(257)}}}, "info.features must be an object with at most"),
         ({"info": {"config": "gpus"}}, "info.config must be an object"),
         ({"info": {"config": {"gpus": {"deep": {}}}}}, "info.config.gpus has a value of a wrong type"),
+        ({"info": {"config": {"gpus": ["a", "b"]}}}, "info.config.gpus has a value of a wrong type"),
         ({"info": {"config": {"gpus": "x" * 1025}}}, "info.config.gpus has a value"),
         ({"info": {"labels": {"rack": 7}}}, "info.labels.rack has a value of a wrong type"),
         ({"info": {"labels": {"rack": "\0"}}}, "info.labels.rack has a value"),

@@ -73,8 +73,10 @@ class Visitor:
         page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
 
     def _hear(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not EXPECTED.match(message.text):
-            self.complaints.append(f"{message.location.get('url')}: {message.text}")
+        source = message.location.get("url", "")
+        ours = not source.startswith("chrome-error:")  # the browser's own page, "send the form again?"
+        if ours and message.type in ("error", "warning") and not EXPECTED.match(message.text):
+            self.complaints.append(f"{source}: {message.text}")
 
     def open(self, path: str, page: Page | None = None) -> Page:
         page = page or self.page

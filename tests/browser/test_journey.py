@@ -1,7 +1,7 @@
 """The main job in a browser: sign in, make a group and a runner, copy its command, watch the machine come online."""
 
 import re
-from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from playwright.sync_api import Error, Page, expect
@@ -125,20 +125,13 @@ def test_back_and_forward_show_no_token_and_make_no_second_runner(visit: Visit, 
     before = count(cast)
     page.get_by_role("link", name="Runners", exact=True).first.click()
     for way in (page.go_back, page.go_forward, page.go_back):
-        go(way)
-        assert token not in page.content()
-    page.reload()  # "yes, send the form again"
+        with suppress(Error):  # the browser kept no copy of the answer and asks whether to send the form again
+            way()
+        expect(page.locator("body")).not_to_contain_text(token)
+    page.reload()  # "yes, send it again"
     expect(page.get_by_text("cannot be shown again; if it is lost, reset the token.")).to_be_visible()
     assert token not in page.content()
     assert count(cast) == before
-
-
-def go(way: Callable[[], object]) -> None:
-    """Back to the answer of a form: the browser kept no copy, so it asks whether to send the form again."""
-    try:
-        way()
-    except Error as problem:
-        assert "ERR_CACHE_MISS" in str(problem)
 
 
 def test_a_second_tab_at_the_same_address_shows_an_empty_form(visit: Visit, cast: Cast) -> None:

@@ -102,3 +102,14 @@ ONE_WORD = ["build-1", "build-01.acme.example", "linux/amd64", "v1.2.3", "ops@ac
 def test_a_runner_is_found_by_its_whole_description(session: Session, cast: Cast, description: str) -> None:
     described(cast, description)
     assert search(session, description) == [description]
+
+
+def test_a_project_does_not_find_inherited_runners_by_the_address_that_it_does_not_show(
+    session: Session, cast: Cast
+) -> None:
+    inherited = cast.runner(cast.acme).runner
+    session.add(RunnerManager(runner_id=inherited.id, system_xid="s_inherited", ip_address="198.51.100.7"))
+    session.flush()
+    by_address = RunnerFilter(words="198.51.100")
+    assert runner_lists.page(session, cast.web, by_address).rows == []
+    assert [row.runner for row in runner_lists.page(session, cast.acme, by_address).rows] == [inherited]

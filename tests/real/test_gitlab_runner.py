@@ -108,14 +108,15 @@ def test_two_homes_with_the_same_token_are_two_machines(
 
 
 @every_client
-def test_a_token_that_nobody_has_ends_with_our_sentence_in_the_terminal(
+def test_a_token_that_nobody_has_is_not_valid_and_registers_nothing(
     running_portal: RunningPortal, process: Process, home: Home
 ) -> None:
     words = ("register", "--non-interactive", "--url", running_portal.url, "--executor", "shell")
     ended = home.run(*words, "--token", "glrt-nobody-has-this-token", "--description", "box")
     assert ended.returncode == 1
-    assert "This token belongs to no runner" in ended.stdout
-    assert running_portal.url in ended.stdout
+    assert "is not valid" in ended.stdout  # the client's own words: for this 403 it prints no message of ours
+    assert "Failed to verify the runner" in ended.stdout
+    assert not home.config.exists() or "glrt-" not in home.config.read_text()
     assert managers(process) == []
 
 
@@ -141,7 +142,7 @@ def test_a_paused_runner_stays_healthy_and_a_deleted_one_is_forbidden(
         assert "ERROR" not in home.log.read_text()
         answer = root.send(f"/admin/runners/{runner_id_on(page)}/delete")
         assert answer.status == 200
-        until(lambda: "This token belongs to no runner" in home.log.read_text(), seconds=40)
+        until(lambda: "forbidden" in home.log.read_text().lower(), seconds=60)
 
 
 def at_the_end_of_its_life() -> dict[str, str]:
@@ -175,7 +176,8 @@ def newest(process: Process) -> RunnerToken:
         return session.scalars(select(RunnerToken).order_by(RunnerToken.id.desc()).limit(1)).one()
 
 
-@clients.each(since=(16, 1))
+# Older ones ignore Retry-After. Newer ones obey it five times over before they log a word of it.
+@clients.each(since=(16, 1), before=(18, 3))
 def test_a_renewal_that_cannot_succeed_is_no_hot_loop(
     running_portal: RunningPortal, root: Person, home: Home
 ) -> None:
@@ -183,9 +185,9 @@ def test_a_renewal_that_cannot_succeed_is_no_hot_loop(
     root.send(f"/admin/runners/{runner_id_on(page)}/reset-token")
     config(home, token_on(page), running_portal, id=str(runner_id_on(page)), **at_the_end_of_its_life())
     with home.running() as process:
-        until(lambda: "429" in home.log.read_text() or "Too Many Requests" in home.log.read_text(), seconds=90)
+        until(lambda: "Too Many Requests" in home.log.read_text(), seconds=150)
         assert process.poll() is None
-        assert home.log.read_text().count("429") < 5
+        assert home.log.read_text().count("Too Many Requests") <= 2
 
 
 @every_client

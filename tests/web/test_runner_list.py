@@ -92,6 +92,14 @@ def test_the_counts_are_links_that_filter_and_keep_the_other_filters(place: Plac
     assert f"{place.url}?paused=false&status=online" in links(page)
 
 
+def test_the_counts_go_on_counting_what_the_status_filter_hides(acme: Place) -> None:
+    poll(acme.client, acme.runner(BUILD).token)
+    acme.runner(MAC)
+    page = read(acme.client, f"{acme.url}?status=online")
+    assert counts(page) == {"Online": 1, "Offline": 0, "Stale": 0, "Never contacted": 1}
+    assert "1 runner" in words(page[page.index("</table>") :])
+
+
 def test_the_count_that_filters_now_leads_back_to_all(acme: Place) -> None:
     acme.runner(BUILD)
     page = read(acme.client, f"{acme.url}?status=never_contacted&paused=false")

@@ -50,7 +50,7 @@ WRONG = [
     ({"description": "x" * 1025}, "description", "It is too long: at most 1024 characters."),
     ({"maintenance_note": "x" * 1025}, "maintenance_note", "It is too long: at most 1024 characters."),
     ({"maximum_timeout": "599"}, "maximum_timeout", "at least 10 minutes (600 seconds)"),
-    ({"maximum_timeout": "2147483648"}, "maximum_timeout", "at least 10 minutes (600 seconds)"),
+    ({"maximum_timeout": "2147483648"}, "maximum_timeout", "It is too long: at most 2147483647 seconds"),
     ({"maximum_timeout": "1h"}, "maximum_timeout", "Write whole seconds"),
     ({"maximum_timeout": "-600"}, "maximum_timeout", "Write whole seconds"),
     ({"maximum_timeout": "٦٠٠"}, "maximum_timeout", "Write whole seconds"),

@@ -141,7 +141,7 @@ def test_editing_changes_the_runner_and_the_trail_tells_what(place: Place) -> No
     assert "Saved." in says
     assert "changed the runner Mac minis" in says
     assert "tags: docker, linux → macos" in says
-    assert "maximum timeout: 5400 → nothing" in says
+    assert "maximum timeout: 1 hour 30 minutes → nothing" in says
 
 
 def test_saving_without_a_change_says_so_and_leaves_no_trace(acme: Place) -> None:
