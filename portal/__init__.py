@@ -18,7 +18,7 @@ from portal.database import db
 from portal.domain.errors import Refusal
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
-from portal.requests import PathPrefix, assign_request_id
+from portal.requests import PathPrefix, assign_request_id, label_api_answer
 from portal.web import errors as web_errors
 from portal.web import pages
 
@@ -45,6 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["known_runners"] = KnownRunners()
     app.extensions["heartbeats"] = Heartbeats()
     app.before_request(assign_request_id)
+    app.after_request(label_api_answer)
     app.register_blueprint(health.blueprint)
     for_runners.register(app)
     csrf.exempt(for_runners.blueprint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import select
 import threading
 from collections.abc import Callable
@@ -35,10 +36,12 @@ class Background:
         self.heartbeats: Heartbeats = app.extensions["heartbeats"]
         self.known: KnownRunners = app.extensions["known_runners"]
         self._stopping = threading.Event()
+        self._parent = os.getppid()
         self._threads = [
             threading.Thread(target=self._repeat, args=(self.write_heartbeats, WRITE_EVERY), name="heartbeats"),
             threading.Thread(target=self._listen, name="runner-changes"),
             threading.Thread(target=self._repeat, args=(self.prune, PRUNE_EVERY), name="prune"),
+            threading.Thread(target=self._repeat, args=(self._leave_with_the_parent, WRITE_EVERY), name="parent"),
         ]
 
     def start(self) -> None:
@@ -104,6 +107,14 @@ class Background:
             if batch < runner_managers.PRUNE_BATCH:
                 break
         return gone
+
+    def _leave_with_the_parent(self) -> None:
+        """A server process whose parent was killed would hold the port for ever, and nobody could stop it."""
+        if os.getppid() == self._parent:
+            return
+        log.warning("the process that started this one is gone; stopping")
+        self._guarded(self.write_heartbeats)
+        os._exit(1)
 
     def _listen(self) -> None:
         while not self._stopping.is_set():

@@ -107,7 +107,7 @@ KINDS = {
     "old": Kind("shell", "linux", "amd64", ("15.11.1", "16.11.4"), "198.51.100"),
     "mac": Kind("shell", "darwin", "arm64", ("18.6.6", "18.9.0"), "10.31.0", (("xcode", "16.2"), ("rack", "b4"))),
     "windows": Kind("docker-windows", "windows", "amd64", ("18.6.6", "17.11.4"), "10.40.2"),
-    "pods": Kind("kubernetes", "linux", "amd64", ("18.9.0",), "10.112.7", (("cluster", "prod-eu"),)),
+    "pods": Kind("kubernetes", "linux", "amd64", ("18.9.0",), "10.112.7", (("pool", "autoscaled"),)),
     "scaler": Kind("docker-autoscaler", "linux", "amd64", ("18.9.0", "19.3.0"), "203.0.113", (("cloud", "ec2"),)),
     "gpu": Kind("docker", "linux", "amd64", ("19.3.0", "18.9.0"), "10.66.1", (("gpu", "a100"),)),
     "python": Kind("", "", "", ("gitlab-python-runner",), "2001:db8:40:"),

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from flask import current_app, g, request
+from flask import Response, current_app, g, request
 
 from portal.config import Settings
 
@@ -37,6 +37,16 @@ def assign_request_id() -> None:
     """Keep the client's X-Request-Id when it is one (runners repeat it when they retry), else make one."""
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def label_api_answer(response: Response) -> Response:
+    """What every answer below /api/ has, refusals of unknown paths and methods included."""
+    if request.path.startswith("/api/"):
+        response.headers["X-Request-Id"] = g.request_id
+        response.headers["Cache-Control"] = "no-store"
+        if response.status_code == 204:
+            del response.headers["Content-Type"]  # there is no content to have one
+    return response
 
 
 def client_address() -> str:

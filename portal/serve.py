@@ -54,6 +54,7 @@ def _run(settings: Settings) -> int:
     finally:
         if server is not None:
             server.cleanup()
+    print("  Stopped.", flush=True)  # noqa: T201
     return 0
 
 

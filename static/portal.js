@@ -43,6 +43,11 @@
     }
   });
 
+  // The answer to a sending has no address of its own: reload and back lead to the thing it made, not to a
+  // browser's question whether to send again.
+  const made = document.querySelector("[data-address]");
+  if (made) history.replaceState(null, "", made.dataset.address);
+
   // A second click sends nothing again while the first is on its way.
   for (const form of document.querySelectorAll("form[data-once]")) {
     form.addEventListener("submit", (event) => {

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,6 +196,24 @@ class TestStopping:
             portal.start()
             for token in tokens:
                 assert Machine(over_http(portal.url), token).poll().status == 204
+
+    def test_by_kill_9_of_the_first_process_alone_frees_the_port(self, own_database: str) -> None:
+        with RunningPortal(own_database) as portal:
+            assert portal.process is not None
+            portal.process.kill()
+            portal.process.wait(timeout=30)
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline and answers(portal):
+                time.sleep(0.1)
+            assert not answers(portal), "a server process outlived the portal that started it"
+
+
+def answers(portal: RunningPortal) -> bool:
+    try:
+        with urllib.request.urlopen(f"{portal.url}/healthz", timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def test_a_body_over_the_limit_is_refused_by_the_running_server_too(running_portal: RunningPortal) -> None:

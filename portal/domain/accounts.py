@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import audit
 from portal.domain.actors import Actor, system
-from portal.domain.errors import Invalid, NotFound
+from portal.domain.errors import Invalid, NotFound, TryLater
 from portal.domain.names import username_problems
 from portal.domain.permissions import Action, require
 from portal.domain.scopes import INSTANCE
@@ -24,6 +25,8 @@ SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 512  # Argon2 would take more; a bound keeps a hostile sign-in cheap
 
 _hasher = PasswordHasher()
+# Checking a password costs a core for a while: so many at once and no more, or guessing would starve the runners.
+_checks = threading.BoundedSemaphore(2)
 # Checked when the account does not exist, so that the answer takes as long as for one that does.
 _nobody = _hasher.hash(secrets.token_urlsafe(16))
 
@@ -49,12 +52,19 @@ def find(session: Session, login: str) -> User | None:
 
 
 def signed_in(session: Session, login: str, password: str) -> User | None:
-    """The person these words belong to, or None; nothing tells which of the two was wrong."""
+    """The person these words belong to, or None; nothing tells which of the two was wrong.
+
+    Raises TryLater when many passwords are being checked at this moment.
+    """
     user = find(session, login)
+    if not _checks.acquire(blocking=False):
+        raise TryLater("Many people are signing in at this moment. Wait a few seconds and try again.", 3)
     try:
         _hasher.verify(user.password_digest if user else _nobody, password[: LONGEST_PASSWORD + 1])
     except (VerificationError, InvalidHashError):
         return None
+    finally:
+        _checks.release()
     if user is None:
         return None
     if _hasher.check_needs_rehash(user.password_digest):

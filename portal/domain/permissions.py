@@ -99,3 +99,12 @@ def require(session: Session, actor: Actor, action: Action, scope: Scope) -> Non
     lowest = needed(action, scope.kind)
     who = WHO[lowest] if lowest else "administrators"
     raise NotAllowed(f"You may not {action.value} ({scope.title}): {who} may. Ask one of them for the role.")
+
+
+def first_visible(session: Session, actor: Actor, scope: Scope) -> int:
+    """How many groups, from the top, stand above what the actor may see on the way down to this scope."""
+    ids = scope.group_ids
+    if actor.is_admin or not ids or actor.user is None:
+        return 0
+    mine = select(Membership.group_id).where(Membership.user_id == actor.user.id, Membership.group_id.in_(ids))
+    return min((ids.index(group_id) for group_id in session.scalars(mine) if group_id), default=len(ids))

@@ -14,6 +14,7 @@ from portal.database import now
 from portal.domain import audit, runner_changes, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import AlreadyIssued, Invalid, NotFound, Stale, TokenUnknown, TryLater
+from portal.domain.job_queue import queue_value
 from portal.domain.permissions import Action, require
 from portal.domain.scopes import Scope, ScopeKind, of_runner
 from portal.models import (
@@ -147,10 +148,27 @@ def create_runner(
     return issued
 
 
-def update_runner(session: Session, actor: Actor, runner: Runner, settings: RunnerSettings) -> bool:
-    """Change a runner's settings. Returns whether anything changed. Raises NotFound, NotAllowed, Invalid."""
+def version_of(runner: Runner) -> str:
+    """What changes with every change of the runner; a form says by it what its reader has seen."""
+    return queue_value(runner.updated_at)
+
+
+def update_runner(
+    session: Session, actor: Actor, runner: Runner, settings: RunnerSettings, *, seen: str | None = None
+) -> bool:
+    """Change a runner's settings. Returns whether anything changed.
+
+    `seen` is the version that the person decided on; if somebody changed the runner since, Stale is raised, so
+    that nobody undoes a change that they have not seen. Raises also NotFound, NotAllowed, Invalid.
+    """
     scope = of_runner(runner)
     require(session, actor, Action.WRITE_RUNNERS, scope)
+    session.refresh(runner, with_for_update={"of": Runner})
+    if seen is not None and seen != version_of(runner):
+        raise Stale(
+            "Somebody else changed this runner since you opened the form. What you wrote still stands below; "
+            "compare it with the runner, then save again."
+        )
     if problems := settings.problems():
         raise Invalid(problems)
     old = _facts(runner)

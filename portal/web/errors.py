@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Response, g, make_response, render_template
+from flask import Response, g, make_response, render_template, request
 from flask_login import current_user
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
@@ -38,6 +38,9 @@ def answer(problem: Exception) -> Response:
         status = next(STATUS[kind] for kind in type(problem).__mro__ if kind in STATUS)
         return _page(status, str(problem))
     if isinstance(problem, CSRFError):
+        if not current_user.is_authenticated and request.endpoint != "sessions.sign_in":
+            signed_out = "You are signed out, so nothing was changed. Go back to copy what you typed, then sign in."
+            return _page(400, signed_out)
         return _page(
             400,
             "The form was open for too long, or cookies are off. Go back, reload the page and send it again.",

@@ -16,6 +16,11 @@ from portal.domain.runners import RunnerSettings, split_tags
 from portal.models import Role
 
 
+def _number(digits: str) -> int | None:
+    """The number; for one that no column could hold just a number that is refused as too large."""
+    return None if not digits else int(digits) if len(digits) <= 18 else 10**18
+
+
 class PortalForm(FlaskForm):  # type: ignore[misc]  # flask-wtf ships no types
     """A form whose refusals stand beside their fields."""
 
@@ -125,7 +130,7 @@ class RunnerForm(KeyedForm):
             paused=bool(self.paused.data),
             protected=bool(self.protected.data),
             locked=bool(self.locked.data),
-            maximum_timeout=int(timeout[:12]) if timeout else None,
+            maximum_timeout=_number(timeout),
         )
 
     @staticmethod
@@ -141,6 +146,10 @@ class RunnerForm(KeyedForm):
             "locked": settings.locked,
             "maximum_timeout": "" if settings.maximum_timeout is None else str(settings.maximum_timeout),
         }
+
+
+class EditRunnerForm(RunnerForm):
+    seen_version = HiddenField()
 
 
 class ResetForm(KeyedForm):

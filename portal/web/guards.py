@@ -86,6 +86,11 @@ def allowed(action: Action, where: Scope | None = None) -> bool:
     return permissions.may(db.session(), actor(), action, where or scope())
 
 
+def hidden_above(where: Scope) -> int:
+    """How many groups above this scope the signed-in person may not see; links leave them out."""
+    return permissions.first_visible(db.session(), actor(), where)
+
+
 def require(action: Action, where: Scope | None = None) -> None:
     """Refuse a form to a person who may not send it."""
     permissions.require(db.session(), actor(), action, where or scope())

@@ -94,6 +94,7 @@ def _words() -> dict[str, Any]:
         "INSTANCE": INSTANCE,
         "me": current_user,
         "may": _may,
+        "hidden_above": guards.hidden_above,
         "now": now,
         "shortest_password": accounts.SHORTEST_PASSWORD,
     }

@@ -19,7 +19,7 @@ from portal.domain.scopes import of_runner
 from portal.models import Runner, RunnerType
 from portal.requests import portal_url
 from portal.web import guards
-from portal.web.forms import EmptyForm, ResetForm, RunnerForm
+from portal.web.forms import EditRunnerForm, EmptyForm, ResetForm, RunnerForm
 from portal.web.scoped import url_in
 
 Page = str | BaseResponse | tuple[str, int]
@@ -128,7 +128,6 @@ def show(runner_id: int) -> str:
         writable=guards.allowed(Action.WRITE_RUNNERS, of_runner(runner)),
         trusted=guards.allowed(Action.READ_RUNNERS, of_runner(runner)),
         events=events,
-        family=runners.family(session, runner),
         form=EmptyForm(),
         **_machines(runner),
     )
@@ -157,6 +156,7 @@ def _machines(runner: Runner) -> dict[str, Any]:
         "managers": [(manager, runner_status.of_manager(manager, moment)) for manager in found],
         "managers_total": runner_managers.count(session, runner),
         "tokens": runner_managers.tokens_in_use(session, found),
+        "family": runners.family(session, runner),
     }
 
 
@@ -187,18 +187,28 @@ def _connection(runner: Runner) -> dict[str, Any]:
 def edit(runner_id: int) -> Page:
     """Change a runner's settings."""
     runner = _own_runner(runner_id)
-    form = RunnerForm(data=RunnerForm.values_of(runners.settings_of(runner)))
-    page = {"scope": guards.scope(), "runner": runner, "form": form}
+    form = EditRunnerForm(data=RunnerForm.values_of(runners.settings_of(runner)))
     if request.method == "GET":
-        return render_template("runners/edit.html", **page)
+        return _edit_page(runner, form)
     try:
-        changed = runners.update_runner(db.session(), guards.actor(), runner, form.settings())
+        changed = runners.update_runner(
+            db.session(), guards.actor(), runner, form.settings(), seen=form.seen_version.data or None
+        )
     except Invalid as invalid:
         form.refuse(invalid)
-        return render_template("runners/edit.html", **page), 422
+        return _edit_page(runner, form), 422
+    except Stale as stale:
+        db.session.rollback()
+        form.seen_version.data = ""  # the next sending is on what stands now
+        return _edit_page(runner, form, refusal=str(stale)), 409
     db.session.commit()
     flash("Saved." if changed else "Nothing was different, so nothing changed.")
     return redirect(url_in(guards.scope(), "runners.show", runner_id=runner.id))
+
+
+def _edit_page(runner: Runner, form: EditRunnerForm, refusal: str = "") -> str:
+    form.seen_version.data = form.seen_version.data or runners.version_of(runner)
+    return render_template("runners/edit.html", scope=guards.scope(), runner=runner, form=form, refusal=refusal)
 
 
 def pause(runner_id: int) -> BaseResponse:

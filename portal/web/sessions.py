@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 
 from portal.database import db
 from portal.domain import accounts
+from portal.domain.errors import TryLater
 from portal.web import guards
 from portal.web.forms import SignInForm
 
@@ -24,7 +25,11 @@ def sign_in() -> Response | str | tuple[str, int]:
     form = SignInForm()
     if request.method == "GET":
         return render_template("sessions/sign_in.html", form=form)
-    user = accounts.signed_in(db.session(), form.login.data or "", form.password.data or "")
+    try:
+        user = accounts.signed_in(db.session(), form.login.data or "", form.password.data or "")
+    except TryLater as busy:
+        form.password.errors = [str(busy)]
+        return render_template("sessions/sign_in.html", form=form), 429
     if user is None:
         form.password.errors = ["The user name or the password is wrong."]
         return render_template("sessions/sign_in.html", form=form), 422

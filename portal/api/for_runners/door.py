@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from flask import Blueprint, Response, current_app, g
+from flask import Blueprint, current_app, g
 
 from portal.api.params import Params, runner_token
 from portal.database import db, now
@@ -21,13 +21,6 @@ blueprint = Blueprint("runner_api", __name__, url_prefix="/api/v4")
 @blueprint.before_request
 def public() -> None:
     """Public by design: each view takes the runner's token from the body and refuses an unknown one."""
-
-
-@blueprint.after_request
-def correlate(response: Response) -> Response:
-    response.headers["X-Request-Id"] = g.request_id
-    response.headers["Cache-Control"] = "no-store"
-    return response
 
 
 def known_runners() -> KnownRunners:
