@@ -7,6 +7,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 import psycopg
@@ -23,6 +24,13 @@ log = logging.getLogger(__name__)
 
 WRITE_EVERY = 1.0  # seconds between two writes of heartbeats; pages are at most two seconds behind
 LISTEN_TICK = 5.0  # seconds after which a silent connection is asked whether it still lives
+# A network that swallows packets without a word must not leave an old memory looking fresh.
+ALIVE: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
 PRUNE_EVERY = 600.0  # seconds
 PRUNE_LOCK = 0x706F7274616C01  # advisory lock: one process prunes at a time
 
@@ -130,7 +138,7 @@ class Background:
 
     def _listen_once(self) -> None:
         url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        with psycopg.connect(url, autocommit=True, connect_timeout=10, **ALIVE) as connection:
             connection.add_notify_handler(lambda notice: self._heard(notice.payload))
             connection.execute(f"LISTEN {runner_changes.CHANNEL}")
             self.known.forget_all(listening=True)

@@ -65,7 +65,11 @@ class RunningPortal:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_ready()
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def _wait_until_ready(self, seconds: float = 60) -> None:
