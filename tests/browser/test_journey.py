@@ -111,9 +111,9 @@ def test_a_reload_shows_no_token_and_makes_no_second_runner(visit: Visit, cast: 
     page = visit().sign_in("alice")
     token = create_runner(page, Description="Reloaded")
     before = count(cast)
-    page.reload()
-    expect(page.get_by_text("cannot be shown again; if it is lost, reset the token.")).to_be_visible()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Reloaded")
+    page.reload()  # the address is the runner's by now, so nothing is sent again
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("^Reloaded"))
+    expect(page.locator("#machines-head")).to_be_visible()
     assert token not in page.content()
     assert count(cast) == before
 
@@ -128,13 +128,14 @@ def test_back_and_forward_show_no_token_and_make_no_second_runner(visit: Visit, 
         with suppress(Error):  # the browser kept no copy of the answer and asks whether to send the form again
             way()
         expect(page.locator("body")).not_to_contain_text(token)
-    page.reload()  # "yes, send it again"
-    expect(page.get_by_text("cannot be shown again; if it is lost, reset the token.")).to_be_visible()
+    page.reload()  # without script: "yes, send it again"
+    if not javascript:
+        expect(page.get_by_text("cannot be shown again; if it is lost, reset the token.")).to_be_visible()
     assert token not in page.content()
     assert count(cast) == before
 
 
-def test_a_second_tab_at_the_same_address_shows_an_empty_form(visit: Visit, cast: Cast) -> None:
+def test_a_second_tab_at_the_same_address_shows_the_runner_without_its_token(visit: Visit, cast: Cast) -> None:
     visitor = visit()
     page = visitor.sign_in("alice")
     token = create_runner(page, Description="First tab")
@@ -142,7 +143,7 @@ def test_a_second_tab_at_the_same_address_shows_an_empty_form(visit: Visit, cast
     second = visitor.context.new_page()
     second.goto(page.url)
     assert token not in second.content()
-    expect(second.get_by_label("Description")).to_have_value("")
+    expect(second.get_by_role("heading", level=1)).to_contain_text("First tab")
     assert count(cast) == before
 
 
