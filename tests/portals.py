@@ -92,7 +92,8 @@ class RunningPortal:
     def kill(self) -> None:
         """kill -9 to all of its processes at once."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=30)
 
     def __exit__(
