@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
+SHORTEST_KEY = 32  # characters
 
 
 class SettingError(Exception):
@@ -93,6 +94,20 @@ def _database(value: str) -> str:
     return "postgresql+psycopg" + value[len(scheme) :]
 
 
+def _switch(value: str) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if value.lower() not in words:
+        raise ValueError("true or false")
+    return words[value.lower()]
+
+
+def _keys(value: str) -> tuple[str, ...]:
+    keys = tuple(key for key in (part.strip() for part in value.split(",")) if key)
+    if any(len(key) < SHORTEST_KEY for key in keys):
+        raise ValueError(f"one or more keys of at least {SHORTEST_KEY} characters, separated by commas")
+    return keys
+
+
 def setting(
     name: str, default: str, sentence: str, read: Callable[[str], Any] = _text, *, secret: bool = False
 ) -> Any:
@@ -117,7 +132,7 @@ class Settings:
     data_dir: Path = setting(
         "PORTAL_DATA_DIR",
         "./data",
-        "Folder for the embedded database and the generated secret key.",
+        "Folder for the embedded database and the generated keys.",
         _folder,
     )
     host: str = setting("PORTAL_HOST", "127.0.0.1", "Address the server listens on.", _host)
@@ -133,6 +148,20 @@ class Settings:
         "SECRET_KEY",
         "",
         "Key that signs sessions and forms; empty generates one into the data folder, readable by its owner only.",
+    )
+    encryption_keys: tuple[str, ...] = setting(
+        "PORTAL_ENCRYPTION_KEYS",
+        "",
+        "Keys that registration tokens are encrypted with, separated by commas: the first encrypts, every one "
+        "decrypts; empty generates one into the data folder.",
+        _keys,
+        secret=True,
+    )
+    enforce_create_runner_workflow: bool = setting(
+        "PORTAL_ENFORCE_CREATE_RUNNER_WORKFLOW",
+        "false",
+        "true turns registration tokens off for the whole portal; no page can turn them on again.",
+        _switch,
     )
     root_password: str = setting(
         "PORTAL_ROOT_PASSWORD",
@@ -175,9 +204,14 @@ class Settings:
                 shown = "not usable" if each.metadata["secret"] else repr(text)
                 raise SettingError(f"{name} is {shown}; it must be {wrong}.") from None
         values["url"] = values["url"] or _own_address(values["host"], values["port"])
-        values["secret_key"] = values["secret_key"] or _own_secret(values["data_dir"])
-        if len(values["secret_key"]) < 32:
-            raise SettingError("SECRET_KEY is too short; it must have at least 32 characters.")
+        values["secret_key"] = values["secret_key"] or _own_secret(values["data_dir"], "secret-key")
+        if len(values["secret_key"]) < SHORTEST_KEY:
+            raise SettingError(f"SECRET_KEY is too short; it must have at least {SHORTEST_KEY} characters.")
+        values["encryption_keys"] = values["encryption_keys"] or _keys(
+            _own_secret(values["data_dir"], "encryption-key")
+        )
+        if not values["encryption_keys"]:
+            raise SettingError("PORTAL_ENCRYPTION_KEYS is empty, and so is encryption-key in the data folder.")
         return cls(**values)
 
     @property
@@ -201,9 +235,9 @@ def _own_address(host: str, port: int) -> str:
     return f"http://{shown}:{port}"
 
 
-def _own_secret(data_dir: Path) -> str:
+def _own_secret(data_dir: Path, name: str) -> str:
     try:
-        return stored_secret(data_dir / "secret-key")
+        return stored_secret(data_dir / name)
     except OSError as problem:
         reason = problem.strerror or "unusable"
         raise SettingError(

@@ -18,6 +18,7 @@ from portal.config import Settings
 from portal.database import db
 
 _numbers = itertools.count(1)
+ENCRYPTION_KEY = "another key for tests only of no use either"
 SECRET_KEY = "a key for tests only, of no use to anybody else"
 
 
@@ -89,6 +90,7 @@ def settings(database_url: str, **changes: str) -> Settings:
         {
             "DATABASE_URL": database_url,
             "SECRET_KEY": SECRET_KEY,
+            "PORTAL_ENCRYPTION_KEYS": ENCRYPTION_KEY,
             "PORTAL_URL": "https://portal.example.com",
             **changes,
         }

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from portal.config import ROOT
-from tests.databases import SECRET_KEY
+from tests.databases import ENCRYPTION_KEY, SECRET_KEY
 
 ROOT_PASSWORD = "correct horse battery"
 
@@ -39,6 +39,7 @@ class RunningPortal:
             **{name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")},
             "DATABASE_URL": database_url,
             "SECRET_KEY": SECRET_KEY,
+            "PORTAL_ENCRYPTION_KEYS": ENCRYPTION_KEY,
             "PORTAL_PORT": str(self.port),
             "PORTAL_ROOT_PASSWORD": ROOT_PASSWORD,
             **environment,

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Mapped, deferred, mapped_column, relationship
 from portal.database import Base, now
 from portal.models.group import Group
 from portal.models.project import Project
+from portal.models.registration_token import RegistrationToken
 from portal.models.user import User
 
 
@@ -69,6 +70,8 @@ class Runner(Base):
             name="owner_fits_type",
         ),
         CheckConstraint("maximum_timeout IS NULL OR maximum_timeout >= 600", name="timeout_at_least_600"),
+        CheckConstraint("token_expiration_interval >= 3600", name="token_lives_an_hour"),
+        CheckConstraint("machines_forgotten_after >= 3600", name="machines_kept_an_hour"),
         CheckConstraint("run_untagged OR cardinality(tag_list) > 0", name="tags_or_untagged"),
         # Order by last contact and the ranges of the statuses, runners without contact at the end.
         Index(
@@ -99,6 +102,14 @@ class Runner(Base):
     access_level: Mapped[int] = mapped_column(SmallInteger, default=AccessLevel.NOT_PROTECTED)
     maximum_timeout: Mapped[int | None]
     tag_list: Mapped[list[str]] = mapped_column(ARRAY(String(255)), default=list)
+    token_expiration_interval: Mapped[int | None]  # seconds; on top of what the scopes say
+    machines_forgotten_after: Mapped[int | None]  # seconds of silence; null: seven days
+    machines_forgotten: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    machines_forgotten_at: Mapped[datetime | None]
+    kept_when_stale: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    registered_with_id: Mapped[int | None] = mapped_column(
+        ForeignKey("ci_registration_tokens.id", ondelete="SET NULL"), index=True
+    )
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
     contacted_at: Mapped[datetime | None]
@@ -119,6 +130,7 @@ class Runner(Base):
     group: Mapped[Group | None] = relationship()
     project: Mapped[Project | None] = relationship()
     creator: Mapped[User | None] = relationship()
+    registered_with: Mapped[RegistrationToken | None] = relationship()
 
     @property
     def paused(self) -> bool:

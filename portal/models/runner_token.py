@@ -15,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     SmallInteger,
     String,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -27,6 +28,8 @@ class TokenOrigin(enum.IntEnum):
     CREATED = 0
     RESET_BY_PERSON = 1
     RESET_BY_MACHINE = 2
+    REGISTERED = 3
+    IMPORTED = 4
 
 
 class RunnerToken(Base):
@@ -42,6 +45,8 @@ class RunnerToken(Base):
     __table_args__ = (
         CheckConstraint("octet_length(digest) = 32", name="digest_is_sha256"),
         Index("ix_ci_runner_tokens_short", "short", postgresql_ops={"short": "text_pattern_ops"}),
+        # Few tokens expire, and those are asked for: which are due, which are over.
+        Index("ix_ci_runner_tokens_expires_at", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
