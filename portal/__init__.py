@@ -18,6 +18,8 @@ from portal.database import db
 from portal.domain.errors import Refusal
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
+from portal.domain.registration import Configured
+from portal.domain.vault import Vault
 from portal.requests import PathPrefix, assign_request_id, label_api_answer
 from portal.web import errors as web_errors
 from portal.web import pages
@@ -44,6 +46,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     login.init_app(app)
     app.extensions["known_runners"] = KnownRunners()
     app.extensions["heartbeats"] = Heartbeats()
+    app.extensions["registration"] = Configured(
+        enforced=settings.enforce_create_runner_workflow, vault=Vault(settings.encryption_keys)
+    )
     app.before_request(assign_request_id)
     app.after_request(label_api_answer)
     app.register_blueprint(health.blueprint)

@@ -14,12 +14,23 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.demo_tables import GROUPS, KINDS, LATER, MEMBERS, PEOPLE, PROJECTS, ROTATED, RUNNERS, SHORT_LIVED, Plan
-from portal.domain import accounts, actors, groups, memberships, runner_managers, runners, scopes
+from portal.domain import (
+    accounts,
+    actors,
+    groups,
+    memberships,
+    runner_managers,
+    runner_settings,
+    runner_tokens,
+    runners,
+    scopes,
+)
 from portal.domain.actors import Actor
 from portal.domain.errors import Invalid
 from portal.domain.groups import Naming
 from portal.domain.runner_managers import Contact, MachineFacts
-from portal.domain.runners import IssuedRunner, RunnerSettings
+from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import EXECUTORS, LEGACY, AuditEvent, Role, Route, User
 
@@ -173,7 +184,7 @@ class _Story:
         settings = RunnerSettings(
             description=plan.description,
             maintenance_note=plan.note,
-            tags=runners.split_tags(plan.tags),
+            tags=runner_settings.split_tags(plan.tags),
             run_untagged="untagged" in plan.flags,
             protected="protected" in plan.flags,
             locked="locked" in plan.flags,
@@ -185,7 +196,7 @@ class _Story:
     def later(self, by: str, what: str, name: str) -> None:
         session, actor, runner = self.session, self.actor(by), self.issued[name].runner
         word, _, value = what.partition(":")
-        settings = runners.settings_of(runner)
+        settings = runner_settings.settings_of(runner)
         if word == "tag":
             runners.update_runner(session, actor, runner, replace(settings, tags=(*settings.tags, value)))
         elif word == "note":
@@ -193,10 +204,10 @@ class _Story:
         elif word in ("pause", "resume"):
             runners.set_paused(session, actor, runner, word == "pause")
         elif word == "reset":
-            self.issued[name] = runners.reset_token(session, actor, runner, seen_token_id=None)
+            self.issued[name] = runner_tokens.reset_token(session, actor, runner, seen_token_id=None)
         elif word == "rotate":
             grace = _GRACE - (self.present - self.at)
-            self.rotated = runners.reset_token_by_machine(
+            self.rotated = runner_tokens.reset_token_by_machine(
                 session, self.issued[name].token, grace=grace, address="10.20.4.10"
             )
         elif word == "delete":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flask import Response, current_app, g, request
 
 from portal.config import Settings
+from portal.domain.registration import Configured
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -57,6 +58,12 @@ def client_address() -> str:
 def settings() -> Settings:
     """The settings of this process."""
     found: Settings = current_app.config["PORTAL"]
+    return found
+
+
+def registration_configured() -> Configured:
+    """What this process's configuration says of registration tokens."""
+    found: Configured = current_app.extensions["registration"]
     return found
 
 

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from portal.domain import accounts, actors, groups, memberships, runners, scopes
 from portal.domain.actors import Actor
 from portal.domain.groups import Naming
-from portal.domain.runners import IssuedRunner, RunnerSettings
+from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import Scope
 from portal.models import Group, Project, Role, User
 

@@ -14,8 +14,8 @@ from sqlalchemy.exc import ProgrammingError
 
 from portal.background import PRUNE_LOCK
 from portal.database import now
-from portal.domain import runners
-from portal.domain.runners import IssuedRunner
+from portal.domain import runner_tokens, runners
+from portal.domain.runner_tokens import IssuedRunner
 from portal.models import Runner, RunnerManager, RunnerToken
 from tests.api.machines import Machine, info_of, over_http, until
 from tests.api.processes import Process
@@ -154,7 +154,7 @@ class TestTwoPortalsOnOneDatabase:
         self.act(process, lambda *who: runners.set_paused(*who, True))
         for machine in machines:
             until(lambda m=machine: m.poll().headers["X-GitLab-Last-Update"] not in before, why="the pause is heard")
-        issued: IssuedRunner = self.act(process, lambda *who: runners.reset_token(*who, seen_token_id=None))
+        issued: IssuedRunner = self.act(process, lambda *who: runner_tokens.reset_token(*who, seen_token_id=None))
         for machine in machines:
             until(lambda m=machine: m.poll().status == 403, why="the reset is heard")
             machine.token = issued.token

@@ -17,7 +17,7 @@ from portal.commands import DEMO_PASSWORD
 from portal.config import ROOT
 from portal.database import db, now
 from portal.demo_tables import LATER, MEMBERS, PEOPLE, RUNNERS
-from portal.domain import accounts, runner_lists, runner_status, runners
+from portal.domain import accounts, runner_lists, runner_status, runner_tokens
 from portal.domain.errors import Invalid
 from portal.domain.runner_lists import RunnerFilter
 from portal.domain.runner_status import Status
@@ -129,7 +129,7 @@ def test_one_runner_has_a_family_of_two_tokens_that_its_machines_use(stored: Ses
     used = select(RunnerManager.runner_id, func.count(RunnerManager.token_id.distinct()).label("tokens"))
     by_runner = used.group_by(RunnerManager.runner_id).subquery()
     runner_id = stored.scalars(select(by_runner.c.runner_id).where(by_runner.c.tokens == 2)).one()
-    family = runners.family(stored, stored.get_one(Runner, runner_id))
+    family = runner_tokens.family(stored, stored.get_one(Runner, runner_id))
     assert [token.ends_at is None for token in family] == [True, False]
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from flask import Response, jsonify
+from flask import Response, jsonify, url_for
 from werkzeug.exceptions import HTTPException
 
+from portal.addresses import absolute, url_at
 from portal.domain import errors
+from portal.domain.scopes import ScopeKind
 from portal.requests import portal_url
 
 STATUS: dict[type[errors.Refusal], int] = {
     errors.BadRequest: 400,
+    errors.RegistrationTokenUnknown: 403,
+    errors.RegistrationOff: 410,
+    errors.ClientTooOld: 410,  # not 403, after which a client may sleep for an hour or drop the runner from its file
     errors.Invalid: 400,
     errors.NotAllowed: 403,
     errors.TokenUnknown: 403,  # the only status by which a client knows that its token is no good
@@ -41,12 +46,45 @@ def answer(problem: Exception) -> Response:
 
 def _refused(refusal: errors.Refusal) -> Response:
     status = next(STATUS[kind] for kind in type(refusal).__mro__ if kind in STATUS)
-    sentence = str(refusal)
-    if isinstance(refusal, errors.TokenUnknown):
-        sentence = f"{sentence.rstrip('.')}: {portal_url('/')}"
-    response = _json(status, sentence)
+    response = (
+        _messages(status, refusal) if isinstance(refusal, errors.Invalid) else _json(status, _sentence(refusal))
+    )
     if isinstance(refusal, errors.TryLater):
         response.headers["Retry-After"] = str(refusal.seconds)
+    return response
+
+
+def _sentence(refusal: errors.Refusal) -> str:
+    """What is wrong, and where to do something about it. GitLab's own words lead where clients look for them."""
+    sentence = str(refusal)
+    if isinstance(refusal, errors.RegistrationOff):
+        create = (
+            url_at(ScopeKind(refusal.kind), refusal.path, "runners.new") if refusal.path else url_for("start.show")
+        )
+        return (
+            f"runner registration disallowed: {sentence} Create a runner in the browser and register with its glrt- "
+            f"token (gitlab-runner 15.10 or newer): {absolute(create)}"
+        )
+    if isinstance(refusal, errors.TokenOver):
+        return f"{sentence.rstrip('.')}: {absolute(url_for('runner_links.show', runner_id=refusal.runner_id))}"
+    if isinstance(refusal, errors.RegistrationTokenUnknown):
+        return f"invalid token supplied: {sentence.rstrip('.')}: {portal_url('/')}"
+    if isinstance(refusal, errors.TokenUnknown):
+        return f"{sentence.rstrip('.')}: {portal_url('/')}"
+    return sentence
+
+
+FIELDS = {"tags": "tags_list"}  # GitLab's names of the fields that we call otherwise
+
+
+def _messages(status: int, invalid: errors.Invalid) -> Response:
+    """GitLab's hash of messages, in its words where it has any (reference/rest.md sections 2.6 and 8)."""
+    message = {
+        FIELDS.get(name, name): [getattr(sentence, "gitlab", sentence) for sentence in sentences]
+        for name, sentences in invalid.problems.items()
+    }
+    response = jsonify(message=message)
+    response.status_code = status
     return response
 
 

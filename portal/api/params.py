@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 from flask import request
 
 from portal.domain.errors import BadRequest
+from portal.domain.runner_settings import split_tags
 
 Params = Mapping[str, Any]
 
@@ -19,8 +21,7 @@ def read() -> Params:
     Raises BadRequest for a body that is neither; a body over the limit is refused by Flask with 413.
     """
     if request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
-        form = request.form
-        return {name: values[0] if len(values) == 1 else values for name, values in form.lists()}
+        return _from_form(request.form.lists())
     body = request.get_data(cache=False)
     if not body:
         return request.args.to_dict() if request.method in ("GET", "HEAD") else {}
@@ -33,6 +34,78 @@ def read() -> Params:
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.")
     return value
+
+
+_NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]*)\]")
+
+
+def _from_form(lists: Iterable[tuple[str, list[str]]]) -> Params:
+    """Form fields as parameters: a repeated one is a list, `tag_list[]` too, and `info[version]` lies in `info`."""
+    found: dict[str, Any] = {}
+    for name, values in lists:
+        nested = _NESTED.fullmatch(name)
+        if nested is None:
+            found[name] = values[0] if len(values) == 1 else values
+        elif not nested[2]:
+            found[nested[1]] = values
+        else:
+            inner = found.setdefault(nested[1], {})
+            if isinstance(inner, dict):
+                inner[nested[2]] = values[-1]
+    return found
+
+
+def text(params: Params, name: str, default: str = "") -> str:
+    """A text; how long it may be is the domain's business. Raises BadRequest for anything else."""
+    value = params.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, str) or "\0" in value:
+        raise BadRequest(f"{name} must be a text")
+    return value
+
+
+def flag(params: Params, name: str) -> bool | None:
+    """True, false, or None when it is not there; as JSON or in words. Raises BadRequest."""
+    value = params.get(name)
+    if value is None or value == "" or isinstance(value, bool):
+        return value if isinstance(value, bool) else None
+    known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    word = str(value).lower() if isinstance(value, str | int) else ""
+    if word not in known:
+        raise BadRequest(f"{name} must be true or false")
+    return known[word]
+
+
+def number(params: Params, name: str) -> int | None:
+    """A whole number, or None when it is not there. Raises BadRequest."""
+    value = params.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 10**18:
+        raise BadRequest(f"{name} must be a whole number")
+    return value
+
+
+def tags(params: Params, name: str = "tag_list") -> tuple[str, ...]:
+    """Tags from a list, a repeated field or a comma separated text, each once. Raises BadRequest."""
+    value = params.get(name)
+    if value is None:
+        return ()
+    parts = value if isinstance(value, list) else [value]
+    if not all(isinstance(part, str) for part in parts):
+        raise BadRequest(f"{name} must be a list of texts, or one text with commas")
+    return split_tags(",".join(parts))
+
+
+def only_one(params: Params, *names: str) -> str:
+    """The one of these names that the request uses; the last when it uses none. Raises BadRequest for more."""
+    used = [name for name in names if params.get(name) is not None]
+    if len(used) > 1:
+        raise BadRequest(f"{', '.join(used)} are mutually exclusive")
+    return used[0] if used else names[-1]
 
 
 def runner_token(params: Params) -> str:

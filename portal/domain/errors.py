@@ -21,12 +21,27 @@ class NotAllowed(Refusal):
     """The person sees the thing and may not do this with it."""
 
 
+class Worded(str):
+    """A sentence for people that knows how GitLab words the same refusal, for the clients that print that."""
+
+    gitlab: str
+
+    def __new__(cls, sentence: str, *, gitlab: str) -> Worded:
+        made = super().__new__(cls, sentence)
+        made.gitlab = gitlab
+        return made
+
+
 class Invalid(Refusal):
     """Some values cannot be taken. `problems` maps a field to its sentences, in the words of the field."""
 
     def __init__(self, problems: Mapping[str, Sequence[str]]) -> None:
         self.problems = {name: list(sentences) for name, sentences in problems.items()}
         super().__init__(" ".join(s for sentences in self.problems.values() for s in sentences))
+
+
+class LimitReached(Invalid):
+    """The scope has as many runners as it may have."""
 
 
 class Stale(Refusal):
@@ -46,6 +61,30 @@ class AlreadyIssued(Refusal):
 
 class TokenUnknown(Refusal):
     """No runner has this token: mistyped, ended, expired, or its runner was deleted."""
+
+
+class TokenOver(TokenUnknown):
+    """The token is no good any more: it has expired or was ended. Its holder may know that, nobody else asks."""
+
+    def __init__(self, sentence: str, runner_id: int) -> None:
+        self.runner_id = runner_id
+        super().__init__(sentence)
+
+
+class RegistrationTokenUnknown(Refusal):
+    """No scope has this registration token: mistyped, reset since, or never one of ours."""
+
+
+class RegistrationOff(Refusal):
+    """Registration tokens are off in the scope; `path` is that of the group or project, empty for the instance."""
+
+    def __init__(self, sentence: str, *, kind: str = "instance", path: str = "") -> None:
+        self.kind, self.path = kind, path
+        super().__init__(sentence)
+
+
+class ClientTooOld(Refusal):
+    """The machine sends no system ID, and its scope takes only machines that do."""
 
 
 class ManagerUnknown(Refusal):

@@ -12,9 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import tokens
-from portal.domain.errors import TokenUnknown
+from portal.domain import registration, scopes, tokens
+from portal.domain.errors import ClientTooOld, TokenOver, TokenUnknown
 from portal.domain.job_queue import queue_value
+from portal.domain.registration import Configured
 from portal.models import RegistrationType, Runner, RunnerToken
 
 MOST_KNOWN = 200_000
@@ -51,6 +52,7 @@ class KnownRunners:
         self._known: dict[bytes, KnownRunner] = {}
         self._unknown: dict[bytes, float] = {}
         self._by_runner: dict[int, set[bytes]] = {}
+        self._too_old: dict[int, str] = {}
         self._generation = 0
         self._lock = threading.Lock()
 
@@ -68,8 +70,23 @@ class KnownRunners:
                 raise TokenUnknown(_REFUSAL)
             known = self._look_up(open_session(), digest)
         if known.ends_at is not None and known.ends_at <= now():
-            raise TokenUnknown(_REFUSAL)
+            raise TokenOver(_over(known), known.runner_id)
         return known
+
+    def refuse_too_old(self, open_session: Callable[[], Session], runner_id: int, configured: Configured) -> None:
+        """Refuse with ClientTooOld a machine without system ID while registration tokens are off in its scope.
+
+        Asked only for such machines, and of the database only once between two changes.
+        """
+        sentence = self._too_old.get(runner_id)
+        if sentence is None:
+            generation = self._generation
+            sentence = _why_too_old(open_session(), runner_id, configured)
+            with self._lock:
+                if self.listening and generation == self._generation and len(self._too_old) < MOST_KNOWN:
+                    self._too_old[runner_id] = sentence
+        if sentence:
+            raise ClientTooOld(sentence)
 
     def _look_up(self, session: Session, digest: bytes) -> KnownRunner:
         generation = self._generation
@@ -99,6 +116,7 @@ class KnownRunners:
         with self._lock:
             self._generation += 1
             self._unknown.clear()
+            self._too_old.pop(runner_id, None)
             for digest in self._by_runner.pop(runner_id, ()):
                 self._known.pop(digest, None)
 
@@ -109,8 +127,29 @@ class KnownRunners:
             self._known.clear()
             self._unknown.clear()
             self._by_runner.clear()
+            self._too_old.clear()
             if listening is not None:
                 self.listening = listening
+
+
+def _over(known: KnownRunner) -> str:
+    """What the holder of a token that worked once is told."""
+    if known.expires_at is not None and known.expires_at == known.ends_at:
+        return f"This token expired on {known.expires_at:%Y-%m-%d %H:%M} UTC. Reset the runner's token for a new one"
+    return "This token was replaced or ended. Use the runner's newest token, or reset it for another one"
+
+
+def _why_too_old(session: Session, runner_id: int, configured: Configured) -> str:
+    runner = session.get(Runner, runner_id)
+    if runner is None:
+        return ""
+    decided = registration.decision(session, scopes.of_runner(runner), configured)
+    if decided.allowed:
+        return ""
+    return (
+        f"{decided.sentence} Machines there must send a system ID, and this one sends none: "
+        "upgrade its gitlab-runner to 15.10 or newer."
+    )
 
 
 def _query(session: Session, digest: bytes) -> KnownRunner | None:

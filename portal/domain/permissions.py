@@ -20,6 +20,10 @@ class Action(enum.StrEnum):
     SEE = "see this"
     READ_RUNNERS = "see its runners"
     WRITE_RUNNERS = "create or change its runners"
+    REGISTER_RUNNERS = "see or reset its registration token"
+    SWITCH_REGISTRATION = "turn registration tokens off or on"
+    SET_RUNNER_RULES = "change its runner settings"
+    CLEAN_UP_RUNNERS = "clean up its stale runners"
     READ_MEMBERS = "see its members"
     WRITE_MEMBERS = "change its members"
     READ_TRAIL = "read its trail"
@@ -28,6 +32,9 @@ class Action(enum.StrEnum):
     RENAME = "rename it"
     DELETE = "delete it"
     WRITE_PEOPLE = "manage people"
+    LIMIT_RUNNERS = "say who may create runners, and how many"
+    LOOK_UP_TOKENS = "look up tokens"
+    IMPORT_RUNNERS = "import runners"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,10 @@ TABLE: dict[Action, Rule] = {
     Action.READ_MEMBERS: Rule(Role.GUEST, Role.GUEST),
     Action.READ_RUNNERS: Rule(Role.MAINTAINER, Role.MAINTAINER),
     Action.WRITE_RUNNERS: Rule(Role.OWNER, Role.MAINTAINER),
+    Action.REGISTER_RUNNERS: Rule(Role.OWNER, Role.MAINTAINER),
+    Action.SWITCH_REGISTRATION: Rule(Role.OWNER, Role.MAINTAINER),
+    Action.SET_RUNNER_RULES: Rule(Role.OWNER, Role.MAINTAINER),
+    Action.CLEAN_UP_RUNNERS: Rule(Role.OWNER, Role.MAINTAINER),
     Action.READ_TRAIL: Rule(Role.MAINTAINER, Role.MAINTAINER),
     Action.WRITE_MEMBERS: Rule(Role.OWNER, Role.MAINTAINER),
     Action.CREATE_GROUP: Rule(Role.OWNER),
@@ -51,6 +62,9 @@ TABLE: dict[Action, Rule] = {
     Action.RENAME: Rule(Role.OWNER, Role.MAINTAINER),
     Action.DELETE: Rule(Role.OWNER, Role.OWNER),
     Action.WRITE_PEOPLE: Rule(),
+    Action.LIMIT_RUNNERS: Rule(),
+    Action.LOOK_UP_TOKENS: Rule(),
+    Action.IMPORT_RUNNERS: Rule(),
 }
 
 WHO = {

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, runner_changes, runners
+from portal.domain import audit, runner_changes, runner_tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import BadRequest, ManagerUnknown, TokenUnknown, TryLater
 from portal.domain.runner_status import STALE_AFTER
@@ -121,7 +121,7 @@ def record_contact(session: Session, contact: Contact) -> None:
             inserted = session.execute(_upsert(contact)).scalar_one()
             if inserted:
                 _refuse_flood(session, contact)
-            runners.mark_used(session, contact.runner_id, contact.token_id)
+            runner_tokens.mark_used(session, contact.runner_id, contact.token_id)
             if contact.polled:
                 _note_poll(session, contact)
     except IntegrityError:

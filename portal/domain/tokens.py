@@ -16,9 +16,10 @@ SHORT_LENGTH = 9  # what gitlab-runner prints in its logs (18.1 and newer)
 
 CREATED = "glrt-"  # the client treats exactly this prefix as "created by a person"
 REGISTERED = "glrtr-"
+REGISTRATION = "GR1348941"  # GitLab's constant prefix of registration tokens; secret scanners look for it
 
 _OURS = re.compile(r"(glrt-|glrtr-)t([123])_([0-9A-Za-z]{27})\.([0-9a-z]{2})([0-9a-z]{7})")
-_PREFIX = re.compile(r"^(?:glrt-(?:t[123]_)?|t[123]_|glrtr-)")  # the client's own rule, since 18.1
+_PREFIX = re.compile(r"^(?:glrt-(?:t[123]_)?|t[123]_|glrtr-|GR[0-9a-f]{7})")  # the client's own rule, since 18.1
 LONGEST = 512  # longer texts are no token of anybody's; they are refused before they are hashed
 
 
@@ -43,6 +44,11 @@ def make(kind: int, *, prefix: str = CREATED) -> str:
     body = "".join(secrets.choice(BASE62) for _ in range(RANDOM_LENGTH))
     before = f"{prefix}t{kind}_{body}.{_base36(RANDOM_LENGTH, 2)}"
     return before + _checksum(before)
+
+
+def make_registration() -> str:
+    """A new registration token: the prefix and 20 random base62 characters (119 bits)."""
+    return REGISTRATION + "".join(secrets.choice(BASE62) for _ in range(20))
 
 
 def is_mistyped(token: str) -> bool:

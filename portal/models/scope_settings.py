@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, ClassVar
 
 from sqlalchemy import CheckConstraint, ForeignKey, SmallInteger, String, text, true
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -19,7 +20,16 @@ def _long_enough(*columns: str) -> CheckConstraint:
     return CheckConstraint(f"least({', '.join(columns)}) >= {SHORTEST_INTERVAL}", name="tokens_live_long_enough")
 
 
-class RegistrationSwitch:
+class AsInstalled:
+    """Settings that nobody has stored stand as they were installed: defaults count from the first moment on."""
+
+    installed: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{"allow_runner_registration_token": True, **self.installed, **values})
+
+
+class RegistrationSwitch(AsInstalled):
     """The columns that every scope has. `switched_*` say who last turned registration tokens off or on, and when."""
 
     allow_runner_registration_token: Mapped[bool] = mapped_column(default=True, server_default=true())
@@ -49,6 +59,13 @@ class InstanceSettings(RegistrationSwitch, StaleRunnerCleanup, Base):
     """
 
     __tablename__ = "application_settings"  # GitLab's name
+    installed: ClassVar[dict[str, Any]] = {
+        "id": 1,
+        "valid_runner_registrars": list(REGISTRARS),
+        "ci_registered_group_runners": 1000,
+        "ci_registered_project_runners": 1000,
+        "stale_runner_cleanup_legacy_only": False,
+    }
     __table_args__ = (
         CheckConstraint("id = 1", name="one_row"),
         _long_enough(
@@ -73,6 +90,10 @@ class GroupSettings(RegistrationSwitch, StaleRunnerCleanup, Base):
     """One group's settings; no row while nothing was settled. A limit of null leaves it to the group above."""
 
     __tablename__ = "namespace_settings"  # GitLab's name
+    installed: ClassVar[dict[str, Any]] = {
+        "runner_registration_enabled": True,
+        "stale_runner_cleanup_legacy_only": False,
+    }
     __table_args__ = (
         _long_enough(
             "runner_token_expiration_interval",

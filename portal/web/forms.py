@@ -12,7 +12,7 @@ from wtforms import BooleanField, HiddenField, PasswordField, StringField, TextA
 
 from portal.domain.errors import Invalid
 from portal.domain.groups import Naming
-from portal.domain.runners import RunnerSettings, split_tags
+from portal.domain.runner_settings import RunnerSettings, split_tags
 from portal.models import Role
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from portal.addresses import url_in
 from portal.database import db
 from portal.domain import memberships
 from portal.domain.errors import Invalid
@@ -77,7 +78,7 @@ def _refused(invalid: Invalid) -> tuple[str, int]:
 
 
 def _back() -> Response:
-    return redirect(scoped.url_in(guards.scope(), "members.index"))
+    return redirect(url_in(guards.scope(), "members.index"))
 
 
 def _room(kind: ScopeKind) -> Blueprint:

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Flask, Response, current_app, request, url_for
 from flask_login import LoginManager, current_user
 
+from portal.addresses import scope_url, url_in
 from portal.database import db, now
 from portal.domain import accounts
 from portal.domain.permissions import Action
@@ -25,13 +26,14 @@ from portal.web import (
     members,
     people,
     project_runners,
+    runner_links,
     scope_pages,
     sessions,
     start,
     times,
     trail,
 )
-from portal.web.scoped import ProjectPath, StoredNumber, scope_url, url_in
+from portal.web.scoped import ProjectPath, StoredNumber
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -47,6 +49,7 @@ def register(app: Flask, login: LoginManager) -> None:
         account.blueprint,
         start.blueprint,
         people.blueprint,
+        runner_links.blueprint,
         instance_runners.blueprint,
         group_runners.blueprint,
         project_runners.blueprint,

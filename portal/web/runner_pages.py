@@ -8,19 +8,28 @@ from typing import Any
 from flask import Blueprint, Response, flash, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
+from portal.addresses import url_in
 from portal.database import db, now
-from portal.domain import audit, instructions, runner_lists, runner_managers, runner_status, runners
+from portal.domain import (
+    audit,
+    instructions,
+    runner_lists,
+    runner_managers,
+    runner_settings,
+    runner_status,
+    runner_tokens,
+    runners,
+)
 from portal.domain.errors import AlreadyIssued, Invalid, NotAllowed, NotFound, Stale
 from portal.domain.permissions import Action
 from portal.domain.runner_lists import SORTS, RunnerFilter
 from portal.domain.runner_status import Status
-from portal.domain.runners import IssuedRunner
+from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import of_runner
 from portal.models import Runner, RunnerType
 from portal.requests import portal_url
 from portal.web import guards
 from portal.web.forms import EditRunnerForm, EmptyForm, ResetForm, RunnerForm
-from portal.web.scoped import url_in
 
 Page = str | BaseResponse | tuple[str, int]
 SHOWN_MANAGERS = 200
@@ -156,7 +165,7 @@ def _machines(runner: Runner) -> dict[str, Any]:
         "managers": [(manager, runner_status.of_manager(manager, moment)) for manager in found],
         "managers_total": runner_managers.count(session, runner),
         "tokens": runner_managers.tokens_in_use(session, found),
-        "family": runners.family(session, runner),
+        "family": runner_tokens.family(session, runner),
     }
 
 
@@ -173,7 +182,7 @@ def connection(runner_id: int) -> Response:
 def _connection(runner: Runner) -> dict[str, Any]:
     """How far the newest machine has come: waiting, registered, online."""
     moment = now()
-    token = runners.last_issued(db.session(), runner)
+    token = runner_tokens.last_issued(db.session(), runner)
     manager = runner_managers.newest_with_token(db.session(), runner, token)
     step = "waiting"
     if manager is not None:
@@ -187,7 +196,7 @@ def _connection(runner: Runner) -> dict[str, Any]:
 def edit(runner_id: int) -> Page:
     """Change a runner's settings."""
     runner = _own_runner(runner_id)
-    form = EditRunnerForm(data=RunnerForm.values_of(runners.settings_of(runner)))
+    form = EditRunnerForm(data=RunnerForm.values_of(runner_settings.settings_of(runner)))
     if request.method == "GET":
         return _edit_page(runner, form)
     try:
@@ -238,7 +247,7 @@ def reset_token(runner_id: int) -> Page:
     if request.method == "GET":
         return _reset_page(runner, form)
     try:
-        issued = runners.reset_token(
+        issued = runner_tokens.reset_token(
             db.session(), guards.actor(), runner, seen_token_id=form.seen(), request_key=form.key()
         )
     except AlreadyIssued as repeated:
@@ -251,7 +260,7 @@ def reset_token(runner_id: int) -> Page:
 
 
 def _reset_page(runner: Runner, form: ResetForm, refusal: str = "") -> str:
-    form.seen_token_id.data = str(runners.last_issued(db.session(), runner).id)
+    form.seen_token_id.data = str(runner_tokens.last_issued(db.session(), runner).id)
     count = runner_managers.count(db.session(), runner)
     return render_template(
         "runners/reset_token.html",

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute
 from werkzeug.wrappers import Response
 
+from portal.addresses import scope_url
 from portal.database import db
 from portal.domain import groups, runner_lists, scopes
 from portal.domain.errors import Invalid
@@ -60,7 +61,7 @@ def _new(action: Action, what: str) -> Response | str | tuple[str, int]:
         return render_template("scopes/new.html", **page), 422
     db.session.commit()
     flash(f"The {what} {made.full_path} is created.")
-    return redirect(scoped.scope_url(made))
+    return redirect(scope_url(made))
 
 
 def edit() -> Response | str | tuple[str, int]:
@@ -78,7 +79,7 @@ def edit() -> Response | str | tuple[str, int]:
         return render_template("scopes/edit.html", form=form, scope=scope), 422
     db.session.commit()
     flash("Saved.")
-    return redirect(scoped.scope_url(scope))
+    return redirect(scope_url(scope))
 
 
 def delete() -> Response | str | tuple[str, int]:

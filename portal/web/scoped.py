@@ -1,14 +1,14 @@
-"""Blueprints that live in a scope, and links into them: the one place that knows how scopes look in URLs."""
+"""Blueprints that live in a scope: the pages below its address, and the guards that go with them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, g, url_for
+from flask import Blueprint, g
 from werkzeug.routing import IntegerConverter, Map, PathConverter
 
 from portal.domain.permissions import Action
-from portal.domain.scopes import Scope, ScopeKind
+from portal.domain.scopes import ScopeKind
 from portal.web import guards
 
 _PREFIX = {
@@ -48,17 +48,3 @@ def guard(blueprint: Blueprint, kind: ScopeKind, action: Action) -> None:
 
     for each in (guards.signed_in, guards.in_scope, guards.may(action)):
         blueprint.before_request(each)
-
-
-def url_in(scope: Scope, place: str, **values: Any) -> str:
-    """The address of a page in a scope: `url_in(scope, "runners.show", runner_id=7)`."""
-    if scope.kind is not ScopeKind.INSTANCE:
-        values[f"{scope.kind}_path"] = scope.full_path
-    return url_for(f"{scope.kind}_{place}", **values)
-
-
-def scope_url(scope: Scope) -> str:
-    """The front page of a scope."""
-    if scope.kind is ScopeKind.INSTANCE:
-        return url_for("instance_runners.index")
-    return url_in(scope, "front.show")

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from portal.database import db
-from portal.domain.runners import IssuedRunner
+from portal.domain.runner_tokens import IssuedRunner
 from tests.api.machines import Machine, through
 from tests.cast import Cast
 

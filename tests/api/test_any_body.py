@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from portal.domain.runners import IssuedRunner
+from portal.domain.runner_tokens import IssuedRunner
 from tests.api.machines import JSON, Answer, info_of, through
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -10,8 +10,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import runners
-from portal.domain.runners import IssuedRunner
+from portal.domain import runner_tokens, runners
+from portal.domain.runner_tokens import IssuedRunner
 from portal.models import RunnerManager, RunnerToken
 from tests.api.machines import JSON, VERSIONS, Machine, info_of, through
 from tests.cast import TAGGED, Cast
@@ -137,7 +137,7 @@ def test_a_reset_by_a_person_ends_polls_with_the_old_token_at_once(
     cast: Cast, machine: Machine, issued: IssuedRunner, session: Session
 ) -> None:
     assert machine.poll().status == 204
-    fresh = runners.reset_token(session, cast.as_(cast.alice), issued.runner, seen_token_id=None)
+    fresh = runner_tokens.reset_token(session, cast.as_(cast.alice), issued.runner, seen_token_id=None)
     session.commit()
     assert machine.poll().status == 403
     machine.token = fresh.token

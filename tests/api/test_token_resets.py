@@ -9,8 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import runners, tokens
-from portal.domain.runners import UNUSED_RESETS, IssuedRunner
+from portal.domain import runner_tokens, tokens
+from portal.domain.runner_tokens import UNUSED_RESETS, IssuedRunner
 from portal.models import RunnerToken
 from tests.api.machines import Machine
 from tests.cast import Cast
@@ -84,7 +84,7 @@ def test_a_reset_by_a_person_ends_the_tokens_of_all_machines(
     old = machine.token
     machine.token = renewed = machine.reset_token().json["token"]
     machine.poll()
-    runners.reset_token(session, cast.as_(cast.alice), issued.runner, seen_token_id=None)
+    runner_tokens.reset_token(session, cast.as_(cast.alice), issued.runner, seen_token_id=None)
     session.commit()
     for token in (old, renewed):
         machine.token = token
@@ -104,7 +104,7 @@ def test_a_reset_that_cannot_succeed_is_told_to_wait(stranger: Machine, token: s
 def test_a_token_that_a_person_has_reset_is_told_to_wait(
     cast: Cast, machine: Machine, issued: IssuedRunner, session: Session
 ) -> None:
-    runners.reset_token(session, cast.as_(cast.alice), issued.runner, seen_token_id=None)
+    runner_tokens.reset_token(session, cast.as_(cast.alice), issued.runner, seen_token_id=None)
     session.commit()
     answer = machine.reset_token()
     assert (answer.status, answer.headers["Retry-After"]) == (429, "60")

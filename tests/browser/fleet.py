@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from portal.database import now
-from portal.domain.runners import IssuedRunner, RunnerSettings
+from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE
 from portal.models import RunnerManager
 from portal.models.runner import CreationState

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from portal.domain import audit, groups, memberships, runners
+from portal.domain import audit, groups, memberships, runner_tokens, runners
 from portal.domain.groups import Naming
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import AuditEvent, Group, Membership, Role, Runner
@@ -74,7 +74,7 @@ def test_a_trail_outlives_what_it_tells_about(session: Session, cast: Cast) -> N
 
 def test_a_machines_change_is_told_by_its_short_token_and_address(session: Session, cast: Cast) -> None:
     issued = cast.runner()
-    minted = runners.reset_token_by_machine(
+    minted = runner_tokens.reset_token_by_machine(
         session, issued.token, grace=timedelta(hours=1), address="192.0.2.55", request_id="r-1"
     )
     event = session.scalars(audit.of_runner(issued.runner).limit(1)).one()

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import known_runners as module
-from portal.domain import runners, tokens
+from portal.domain import runner_tokens, runners, tokens
 from portal.domain.errors import TokenUnknown
 from portal.domain.known_runners import KnownRunners
 from tests.cast import Cast
@@ -105,7 +105,7 @@ def test_a_change_that_was_heard_of_is_seen(session: Session, cast: Cast, known:
     issued, neighbour = cast.runner(), cast.runner()
     for each in (issued, neighbour):
         known.find(lambda: session, each.token)
-    runners.reset_token(session, cast.as_(cast.alice), issued.runner, seen_token_id=None)
+    runner_tokens.reset_token(session, cast.as_(cast.alice), issued.runner, seen_token_id=None)
     known.forget(issued.runner.id)
     with pytest.raises(TokenUnknown):
         known.find(lambda: session, issued.token)
@@ -183,7 +183,7 @@ def test_a_remembered_token_ends_when_its_time_is_over_without_any_news(
     session: Session, cast: Cast, known: KnownRunners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issued = cast.runner()
-    runners.reset_token_by_machine(session, issued.token, grace=timedelta(hours=1))
+    runner_tokens.reset_token_by_machine(session, issued.token, grace=timedelta(hours=1))
     ends_at = known.find(lambda: session, issued.token).ends_at
     assert ends_at is not None
     monkeypatch.setattr(module, "now", lambda: ends_at)

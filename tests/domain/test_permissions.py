@@ -18,6 +18,10 @@ NEEDED: dict[Action, tuple[Role | None, Role | None]] = {
     Action.READ_MEMBERS: (Role.GUEST, Role.GUEST),
     Action.READ_RUNNERS: (Role.MAINTAINER, Role.MAINTAINER),
     Action.WRITE_RUNNERS: (Role.OWNER, Role.MAINTAINER),
+    Action.REGISTER_RUNNERS: (Role.OWNER, Role.MAINTAINER),
+    Action.SWITCH_REGISTRATION: (Role.OWNER, Role.MAINTAINER),
+    Action.SET_RUNNER_RULES: (Role.OWNER, Role.MAINTAINER),
+    Action.CLEAN_UP_RUNNERS: (Role.OWNER, Role.MAINTAINER),
     Action.READ_TRAIL: (Role.MAINTAINER, Role.MAINTAINER),
     Action.WRITE_MEMBERS: (Role.OWNER, Role.MAINTAINER),
     Action.CREATE_GROUP: (Role.OWNER, None),
@@ -25,6 +29,9 @@ NEEDED: dict[Action, tuple[Role | None, Role | None]] = {
     Action.RENAME: (Role.OWNER, Role.MAINTAINER),
     Action.DELETE: (Role.OWNER, Role.OWNER),
     Action.WRITE_PEOPLE: (None, None),
+    Action.LIMIT_RUNNERS: (None, None),
+    Action.LOOK_UP_TOKENS: (None, None),
+    Action.IMPORT_RUNNERS: (None, None),
 }
 GROUP = Scope(ScopeKind.GROUP, group=Group(id=7, name="Acme", path="acme", traversal_ids=[7]))
 PROJECT = Scope(ScopeKind.PROJECT, project=Project(id=8, name="Web", path="web", group=GROUP.group))

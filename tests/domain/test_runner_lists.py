@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import runner_lists, runners, scopes
+from portal.domain import runner_lists, runner_tokens, runners, scopes
 from portal.domain.runner_lists import SORTS, RunnerFilter
+from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_status import Status
-from portal.domain.runners import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import Runner, RunnerManager, RunnerType, User
 from tests.cast import Cast
@@ -177,7 +177,7 @@ def test_a_line_shows_the_machine_heard_of_last(session: Session, cast: Cast) ->
 def test_a_line_shows_the_newest_token_short(session: Session, cast: Cast) -> None:
     made = runner(cast, "reset twice")
     for _ in range(2):
-        issued = runners.reset_token(session, cast.as_(cast.dana), made, seen_token_id=None)
+        issued = runner_tokens.reset_token(session, cast.as_(cast.dana), made, seen_token_id=None)
     assert [row.short for row in lines(session)] == [issued.record.short]
 
 

@@ -10,10 +10,10 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import actors, audit, runner_managers, runners
+from portal.domain import actors, audit, runner_managers, runner_tokens, runners
 from portal.domain.errors import BadRequest, ManagerUnknown, TokenUnknown, TryLater
 from portal.domain.runner_managers import Contact, MachineFacts, read_facts, read_system_id
-from portal.domain.runners import IssuedRunner
+from portal.domain.runner_tokens import IssuedRunner
 from portal.models import LEGACY, CreationState, Executor, Runner, RunnerManager, RunnerToken
 from tests.cast import Cast
 from tests.domain.clock import let_pass
@@ -388,7 +388,7 @@ def test_the_newest_contact_stands_on_top_and_silence_at_the_end(session: Sessio
 def test_a_machine_shows_which_token_it_used_last(session: Session, cast: Cast) -> None:
     issued = cast.runner()
     runner_managers.record_contact(session, contact(issued))
-    minted = runners.reset_token_by_machine(session, issued.token, grace=timedelta(hours=1)).record
+    minted = runner_tokens.reset_token_by_machine(session, issued.token, grace=timedelta(hours=1)).record
     runner_managers.record_contact(session, contact(issued, token_id=minted.id))
     found = runner_managers.tokens_in_use(session, [only_manager(session)])
     assert [row.short for row in found.values()] == [minted.short]

@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy.orm import Session
 
-from portal.domain import runner_lists, runners
+from portal.domain import runner_lists, runner_tokens, runners
 from portal.domain.runner_lists import RunnerFilter
-from portal.domain.runners import RunnerSettings
+from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import Runner, RunnerManager
 from tests.cast import Cast
@@ -52,8 +52,8 @@ def test_a_runner_is_found_by_its_number(session: Session, fleet: Runner) -> Non
 def test_a_runner_is_found_by_any_of_its_short_tokens_whole_or_begun(
     session: Session, cast: Cast, fleet: Runner
 ) -> None:
-    old = runners.last_issued(session, fleet).short
-    new = runners.reset_token(session, cast.as_(cast.dana), fleet, seen_token_id=None).record.short
+    old = runner_tokens.last_issued(session, fleet).short
+    new = runner_tokens.reset_token(session, cast.as_(cast.dana), fleet, seen_token_id=None).record.short
     for short in (old, new, new[:6]):
         assert search(session, short) == [fleet.description]
 

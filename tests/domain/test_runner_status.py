@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import runner_status, runners, scopes
+from portal.domain import runner_settings, runner_status, runners, scopes
 from portal.domain.runner_status import Status, condition, of_manager, of_runner
 from portal.models import CreationState, Runner, RunnerManager
 from tests.cast import SYSTEM
@@ -50,7 +50,7 @@ def test_a_machine_that_only_verified_has_never_contacted() -> None:
 def test_python_and_sql_agree_on_every_edge_and_every_runner_has_one_status(session: Session) -> None:
     ages = list(product(AGES, [*AGES, None]))
     for created, contacted in ages:
-        settings = runners.RunnerSettings(run_untagged=True)
+        settings = runner_settings.RunnerSettings(run_untagged=True)
         made = runners.create_runner(session, SYSTEM, scopes.INSTANCE, settings).runner
         made.created_at, made.contacted_at = AT - created, None if contacted is None else AT - contacted
     session.flush()

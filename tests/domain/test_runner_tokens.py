@@ -10,9 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, runners
+from portal.domain import audit, runner_settings, runner_tokens, runners
 from portal.domain.errors import AlreadyIssued, Stale, TokenUnknown, TryLater
-from portal.domain.runners import IssuedRunner
+from portal.domain.runner_tokens import IssuedRunner
 from portal.models import RegistrationType, Runner, RunnerManager, RunnerToken
 from tests.cast import Cast
 from tests.domain.clock import let_pass
@@ -23,23 +23,23 @@ SECOND = timedelta(seconds=1)
 
 def works(session: Session, token: str) -> bool:
     try:
-        runners.token_row(session, token)
+        runner_tokens.token_row(session, token)
     except TokenUnknown:
         return False
     return True
 
 
 def use(session: Session, token: str) -> None:
-    row = runners.token_row(session, token)
-    runners.mark_used(session, row.runner_id, row.id)
+    row = runner_tokens.token_row(session, token)
+    runner_tokens.mark_used(session, row.runner_id, row.id)
 
 
 def rotate(session: Session, token: str) -> str:
-    return runners.reset_token_by_machine(session, token, grace=GRACE).token
+    return runner_tokens.reset_token_by_machine(session, token, grace=GRACE).token
 
 
 def reset(session: Session, cast: Cast, runner: Runner, seen: int | None = None) -> IssuedRunner:
-    return runners.reset_token(session, cast.as_(cast.alice), runner, seen_token_id=seen)
+    return runner_tokens.reset_token(session, cast.as_(cast.alice), runner, seen_token_id=seen)
 
 
 # A person's reset
@@ -54,7 +54,7 @@ def test_a_persons_reset_ends_every_older_token_at_once(session: Session, cast: 
     fresh = reset(session, cast, issued.runner)
     assert not any(works(session, token) for token in (issued.token, used, unused))
     assert works(session, fresh.token)
-    assert [row.id for row in runners.family(session, issued.runner)] == [fresh.record.id]
+    assert [row.id for row in runner_tokens.family(session, issued.runner)] == [fresh.record.id]
 
 
 def test_a_reset_leaves_the_tokens_of_other_runners_alone(session: Session, cast: Cast) -> None:
@@ -66,7 +66,7 @@ def test_a_reset_leaves_the_tokens_of_other_runners_alone(session: Session, cast
 def test_a_token_that_was_cut_is_not_revived_by_a_late_first_use(session: Session, cast: Cast) -> None:
     issued = cast.runner()
     reset(session, cast, issued.runner)
-    runners.mark_used(session, issued.runner.id, issued.record.id)
+    runner_tokens.mark_used(session, issued.runner.id, issued.record.id)
     session.expire_all()
     assert not works(session, issued.token)
 
@@ -90,9 +90,9 @@ def test_a_machines_reset_meanwhile_does_not_make_a_persons_stale(session: Sessi
 def test_the_same_reset_form_sent_again_issues_nothing(session: Session, cast: Cast) -> None:
     issued, key = cast.runner(), uuid4()
     alice, runner = cast.as_(cast.alice), issued.runner
-    fresh = runners.reset_token(session, alice, runner, seen_token_id=issued.record.id, request_key=key)
+    fresh = runner_tokens.reset_token(session, alice, runner, seen_token_id=issued.record.id, request_key=key)
     with pytest.raises(AlreadyIssued) as refused:
-        runners.reset_token(session, alice, runner, seen_token_id=issued.record.id, request_key=key)
+        runner_tokens.reset_token(session, alice, runner, seen_token_id=issued.record.id, request_key=key)
     assert refused.value.runner_id == runner.id
     assert works(session, fresh.token)
 
@@ -180,7 +180,7 @@ def test_an_ended_an_unknown_and_a_mistyped_token_cannot_be_reset(session: Sessi
 
 def test_a_loop_of_resets_is_told_to_wait_until_a_token_is_used(session: Session, cast: Cast) -> None:
     issued = cast.runner()
-    minted = [rotate(session, issued.token) for _ in range(runners.UNUSED_RESETS)]
+    minted = [rotate(session, issued.token) for _ in range(runner_tokens.UNUSED_RESETS)]
     with pytest.raises(TryLater) as refused:
         rotate(session, issued.token)
     assert refused.value.seconds == 60
@@ -202,7 +202,7 @@ def test_unused_tokens_of_past_days_do_not_count_against_a_family(session: Sessi
     issued = cast.runner()
     current = rotate(session, issued.token)
     use(session, current)
-    for _ in range(runners.UNUSED_RESETS):
+    for _ in range(runner_tokens.UNUSED_RESETS):
         rotate(session, issued.token)
     let_pass(session, GRACE + SECOND)
     assert rotate(session, current)
@@ -233,7 +233,7 @@ def test_whatever_machines_do_within_the_grace_nobody_who_got_an_answer_is_left_
 ) -> None:
     with session.begin_nested() as story:
         first = runners.create_runner(
-            session, cast.as_(cast.alice), cast.acme, runners.RunnerSettings("", "", (), True)
+            session, cast.as_(cast.alice), cast.acme, runner_settings.RunnerSettings("", "", (), True)
         )
         held, given_up = dict.fromkeys(range(MACHINES), first.token), set()
         for machine, step in steps:

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from portal.domain import audit, runners, scopes, tokens
+from portal.domain import audit, runner_settings, runner_tokens, runners, scopes, tokens
 from portal.domain.errors import AlreadyIssued, Invalid, NotAllowed, NotFound
-from portal.domain.runners import RunnerSettings, split_tags
+from portal.domain.runner_settings import RunnerSettings, split_tags
 from portal.models import AccessLevel, AuditEvent, Runner, RunnerManager, RunnerToken, RunnerType
 from tests.cast import TAGGED, Cast
 
@@ -67,7 +67,7 @@ def test_every_broken_rule_is_told_at_once() -> None:
 def test_values_just_inside_the_rules_are_stored(session: Session, cast: Cast, settings: RunnerSettings) -> None:
     made = runners.create_runner(session, cast.as_(cast.alice), cast.acme, settings).runner
     session.expire(made)
-    assert runners.settings_of(made) == settings
+    assert runner_settings.settings_of(made) == settings
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_alice_creates_a_runner_with_a_token_of_its_own_kind(session: Session, c
     assert runner.contacted_at is None
     assert issued.token.startswith("glrt-t2_")
     assert issued.record.digest == tokens.digest(issued.token)
-    assert runners.token_row(session, issued.token).runner_id == runner.id
+    assert runner_tokens.token_row(session, issued.token).runner_id == runner.id
 
 
 def test_each_kind_of_scope_makes_its_kind_of_runner(session: Session, cast: Cast) -> None:
@@ -155,7 +155,7 @@ def test_an_update_changes_what_differs_and_tells_old_and_new(session: Session, 
     assert runners.update_runner(session, cast.as_(cast.alice), runner, wanted)
     session.flush()
     session.expire(runner)
-    assert runners.settings_of(runner) == wanted
+    assert runner_settings.settings_of(runner) == wanted
     assert runner.access_level == AccessLevel.REF_PROTECTED
     assert runner.updated_at > before
     event = newest_event(session)
@@ -183,7 +183,7 @@ def test_a_wrong_update_leaves_the_runner_as_it_was(session: Session, cast: Cast
     runner = cast.runner().runner
     with pytest.raises(Invalid):
         runners.update_runner(session, cast.as_(cast.alice), runner, RunnerSettings(description="new"))
-    assert runners.settings_of(runner) == TAGGED
+    assert runner_settings.settings_of(runner) == TAGGED
 
 
 def test_pausing_and_resuming_are_told_once_each(session: Session, cast: Cast) -> None:
@@ -222,10 +222,10 @@ def test_nobody_else_changes_the_groups_runner(
     with pytest.raises(refusal):
         runners.set_paused(session, actor, runner, True)
     with pytest.raises(refusal):
-        runners.reset_token(session, actor, runner, seen_token_id=None)
+        runner_tokens.reset_token(session, actor, runner, seen_token_id=None)
     with pytest.raises(refusal):
         runners.delete_runner(session, actor, runner)
-    assert runners.settings_of(runner) == TAGGED
+    assert runner_settings.settings_of(runner) == TAGGED
     assert (count(session, AuditEvent), count(session, RunnerToken)) == (before, 1)
 
 

@@ -12,7 +12,7 @@ FLOORS = [
     ["portal.config", "portal.database", "portal.embedded_postgres"],
     ["portal.models"],
     ["portal.domain"],
-    ["portal.requests", "portal.demo", "portal.demo_tables", "portal.background"],
+    ["portal.requests", "portal.addresses", "portal.demo", "portal.demo_tables", "portal.background"],
     ["portal.web", "portal.api", "portal.health", "portal.commands"],
     ["portal"],
     ["portal.serve"],

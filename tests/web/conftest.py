@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from portal.database import db
 from portal.domain import accounts
-from portal.domain.runners import IssuedRunner, RunnerSettings
+from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE, Scope
 from tests.cast import TAGGED, Cast, send, sign_in
 

@@ -3,7 +3,7 @@
 import pytest
 from flask.testing import FlaskClient
 
-from portal.domain import runners
+from portal.domain import runner_settings
 from portal.models import Runner
 from tests.cast import Cast, csrf_of, hidden, sign_in
 
@@ -37,7 +37,7 @@ def test_a_pause_survives_an_edit_form_that_was_opened_before_it(
     html = refused.get_data(as_text=True)
     assert "Somebody else changed this runner" in html
     assert 'value="Mine"' in html
-    kept = runners.settings_of(cast.session.get_one(Runner, int(at.rpartition("/")[2])))
+    kept = runner_settings.settings_of(cast.session.get_one(Runner, int(at.rpartition("/")[2])))
     assert kept.paused
     assert kept.description != "Mine"
 

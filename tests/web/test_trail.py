@@ -5,7 +5,7 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-from portal.domain.runners import RunnerSettings
+from portal.domain.runner_settings import RunnerSettings
 from portal.models import Role
 from tests.cast import Cast, sign_in
 from tests.web.conftest import Place

@@ -13,7 +13,8 @@ from portal.domain.actors import Actor
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunner, KnownRunners
 from portal.domain.runner_managers import Contact
-from portal.requests import client_address
+from portal.models import LEGACY
+from portal.requests import client_address, registration_configured
 
 blueprint = Blueprint("runner_api", __name__, url_prefix="/api/v4")
 
@@ -42,6 +43,8 @@ def hear(known: KnownRunner, params: Params, *, polled: bool) -> None:
     """Take a machine's sign of life: into the memory when it has a row already, else into the database at once."""
     info = params.get("info")
     system_xid = runner_managers.read_system_id(params.get("system_id"))
+    if system_xid == LEGACY:
+        known_runners().refuse_too_old(db.session, known.runner_id, registration_configured())
     contact = Contact(
         runner_id=known.runner_id,
         token_id=known.token_id,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Response, g, jsonify
+import re
+from uuid import UUID
+
+from flask import Response, g, jsonify, request
 
 from portal.api import params
 from portal.api.for_runners.door import (
@@ -14,12 +17,16 @@ from portal.api.for_runners.door import (
     machine,
     rfc3339,
 )
+from portal.api.params import Params
 from portal.database import db
-from portal.domain import runner_managers, runners
+from portal.domain import registration as domain
+from portal.domain import runner_managers, runner_tokens, runners
 from portal.domain.errors import BadRequest, TokenUnknown, TryLater
 from portal.domain.known_runners import KnownRunner
+from portal.domain.registration import Registering
+from portal.domain.runner_settings import RunnerSettings
 from portal.models import Runner
-from portal.requests import client_address, portal_url, settings
+from portal.requests import client_address, portal_url, registration_configured, settings
 
 NO_CONTENT = 204
 
@@ -35,14 +42,50 @@ def verify() -> Response:
 
 @blueprint.post("/runners")
 def register() -> tuple[Response, int]:
-    """410: this portal has no registration tokens. Clients print the message and exit with 1."""
-    params.read()
-    where = portal_url("/")
-    sentence = (
-        "410 Gone - this portal takes no registration tokens. Create a runner in the browser and register with "
-        f"its glrt- token (gitlab-runner 15.11 or newer): {where}"
+    """201 with id, `glrtr-` token and expiry of a new runner in the registration token's scope.
+
+    403 for a token that nobody has, 410 where registration tokens are off, 400 with GitLab's hash of messages.
+    """
+    given = params.read()
+    wanted = Registering(
+        token=params.runner_token(given),
+        settings=_wanted(given),
+        facts=runner_managers.read_facts(given.get("info")),
+        address=client_address(),
+        request_id=g.request_id,
+        request_key=_request_key(),
     )
-    return jsonify(message=sentence), 410
+    issued = domain.register(db.session(), registration_configured(), wanted)
+    db.session.commit()
+    record = issued.record
+    return jsonify(id=issued.runner.id, token=issued.token, token_expires_at=rfc3339(record.expires_at)), 201
+
+
+def _wanted(given: Params) -> RunnerSettings:
+    """The settings in a registration. Defaults as in GitLab: unlocked, untagged jobs too (rest.md section 1.1)."""
+    note = params.only_one(given, "maintainer_note", "maintenance_note")
+    pausing = params.only_one(given, "active", "paused")
+    paused = params.flag(given, pausing) or False
+    untagged = params.flag(given, "run_untagged")
+    level = params.text(given, "access_level") or "not_protected"
+    if level not in ("not_protected", "ref_protected"):
+        raise BadRequest("access_level does not have a valid value: not_protected or ref_protected")
+    return RunnerSettings(
+        description=params.text(given, "description"),
+        maintenance_note=params.text(given, note),
+        tags=params.tags(given),
+        run_untagged=True if untagged is None else untagged,
+        paused=not paused if pausing == "active" else paused,
+        protected=level == "ref_protected",
+        locked=params.flag(given, "locked") or False,
+        maximum_timeout=params.number(given, "maximum_timeout"),
+    )
+
+
+def _request_key() -> UUID | None:
+    """What a client from 18.3 on repeats when it sends the same request again; older ones send nothing."""
+    sent = request.headers.get("X-Request-Id", "")
+    return UUID(sent) if re.fullmatch("[0-9a-f]{32}", sent) else None
 
 
 @blueprint.delete("/runners/managers")
@@ -86,7 +129,7 @@ def reset_authentication_token() -> tuple[Response, int]:
     """
     given = params.read()
     try:
-        issued = runners.reset_token_by_machine(
+        issued = runner_tokens.reset_token_by_machine(
             db.session(),
             params.runner_token(given),
             grace=settings().token_grace,

@@ -1,0 +1,112 @@
+"""Who may create runners at all, and how many: switches and limits that are independent of registration tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain import permissions, scope_settings
+from portal.domain.actors import Actor
+from portal.domain.errors import LimitReached, NotAllowed, Worded
+from portal.domain.permissions import Action
+from portal.domain.runner_status import STALE_AFTER
+from portal.domain.scopes import INSTANCE, Scope, ScopeKind
+from portal.models import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many recent runners a scope may have, and who decided it. `most` of 0 is no limit."""
+
+    most: int
+    by: Scope
+
+
+def closed_because(session: Session, scope: Scope) -> str:
+    """Why nobody but administrators may create runners here; empty when the scope is open.
+
+    Rule: `valid_runner_registrars` of the instance and `runner_registration_enabled` of the group and every group
+    above (reference/rest.md section 3); both count for the old way and the new one.
+    """
+    if scope.kind is ScopeKind.INSTANCE:
+        return ""
+    chain = scope_settings.chain(session, scope)
+    if scope.kind.value not in chain.instance.valid_runner_registrars:
+        return f"The administrators of this portal let nobody else create runners in {scope.kind}s."
+    for group, settings in chain.groups:
+        if not settings.runner_registration_enabled:
+            return f"The administrators of this portal let nobody else create runners in {group.full_path} and below."
+    return ""
+
+
+def may_create(session: Session, actor: Actor, scope: Scope) -> bool:
+    """Whether the actor may create a runner here: by role, and because the scope is open."""
+    if not permissions.may(session, actor, Action.WRITE_RUNNERS, scope):
+        return False
+    return _above_switches(actor) or not closed_because(session, scope)
+
+
+def require_may_create(session: Session, actor: Actor, scope: Scope) -> None:
+    """Refuse to create a runner here: NotFound or NotAllowed."""
+    permissions.require(session, actor, Action.WRITE_RUNNERS, scope)
+    if not _above_switches(actor):
+        require_open(session, scope)
+
+
+def require_open(session: Session, scope: Scope) -> None:
+    """Refuse with NotAllowed when nobody but administrators may create runners here."""
+    if reason := closed_because(session, scope):
+        raise NotAllowed(f"{reason} Ask one of them to create it.")
+
+
+def _above_switches(actor: Actor) -> bool:
+    return actor.is_admin or actor.kind == "system"
+
+
+def limit(session: Session, scope: Scope) -> Limit | None:
+    """How many runners the scope may have: what the nearest group says, else the instance. None for the instance."""
+    if scope.kind is ScopeKind.INSTANCE:
+        return None
+    name = f"ci_registered_{scope.kind}_runners"
+    chain = scope_settings.chain(session, scope)
+    for group, settings in reversed(chain.groups):
+        if (most := getattr(settings, name)) is not None:
+            return Limit(most, group)
+    return Limit(getattr(chain.instance, name), INSTANCE)
+
+
+def recent(session: Session, scope: Scope) -> int:
+    """How many of the scope's own runners count: created or heard of in the last seven days."""
+    deadline = now() - STALE_AFTER
+    owner = Runner.project_id == scope.project.id if scope.project else Runner.group_id == scope.id
+    fresh = or_(Runner.created_at > deadline, Runner.contacted_at > deadline)
+    return session.scalar(select(func.count()).select_from(Runner).where(owner, fresh)) or 0
+
+
+def require_room(session: Session, scope: Scope, *, adding: int = 1) -> None:
+    """Refuse with LimitReached when the scope has no room for so many more runners.
+
+    Counted under a lock that is held until the transaction ends: of two creations at once one waits.
+    """
+    allowed = limit(session, scope)
+    if allowed is None or allowed.most == 0:
+        return
+    session.execute(
+        select(func.pg_advisory_xact_lock(func.hashtextextended(f"runners of {scope.kind} {scope.id}", 0)))
+    )
+    if recent(session, scope) + adding > allowed.most:
+        raise LimitReached(
+            {
+                "base": [
+                    Worded(
+                        f"{scope.full_path} has as many runners as it may have: {allowed.most}, counted are those "
+                        "created or heard of in the last seven days. Delete some, or ask an administrator of this "
+                        "portal for a higher limit.",
+                        gitlab=f"Maximum number of ci registered {scope.kind} runners ({allowed.most}) exceeded",
+                    )
+                ]
+            }
+        )

@@ -1,0 +1,224 @@
+"""The tokens of runners: issuing, resetting by people and by machines, ending, and finding them by their text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain import audit, runner_changes, token_life, tokens
+from portal.domain.actors import Actor
+from portal.domain.errors import AlreadyIssued, Stale, TokenUnknown, TryLater
+from portal.domain.permissions import Action, require
+from portal.domain.scopes import of_runner
+from portal.models import Runner, RunnerManager, RunnerToken, TokenOrigin
+
+UNUSED_RESETS = 20  # a family may hold this many unused tokens minted by machines, or two for each machine
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedRunner:
+    """A runner with its new token in clear: the only type that carries one. Never stored, never logged."""
+
+    runner: Runner
+    record: RunnerToken
+    token: str
+
+    def __repr__(self) -> str:
+        return f"IssuedRunner(runner={self.runner.id}, token=[not shown])"
+
+
+def last_issued(session: Session, runner: Runner) -> RunnerToken:
+    """The newest token that was shown to a person; what a reset page has seen when it asks to reset."""
+    shown = (RunnerToken.runner_id == runner.id) & (RunnerToken.origin != TokenOrigin.RESET_BY_MACHINE)
+    return session.scalars(select(RunnerToken).where(shown).order_by(RunnerToken.id.desc()).limit(1)).one()
+
+
+def family(session: Session, runner: Runner) -> list[RunnerToken]:
+    """The runner's tokens that machines may still use, the newest first."""
+    moment = now()
+    rows = session.scalars(
+        select(RunnerToken).where(RunnerToken.runner_id == runner.id).order_by(RunnerToken.id.desc())
+    )
+    return [row for row in rows if row.is_live(moment)]
+
+
+def reset_token(
+    session: Session,
+    actor: Actor,
+    runner: Runner,
+    *,
+    seen_token_id: int | None,
+    request_key: UUID | None = None,
+) -> IssuedRunner:
+    """A person's reset: one new token, every older one of the family ends at once.
+
+    `seen_token_id` is the newest token when the person decided; if somebody was quicker, Stale is raised,
+    so that nobody walks away with a token that is dead already. Raises also AlreadyIssued, NotFound,
+    NotAllowed.
+    """
+    scope = of_runner(runner)
+    require(session, actor, Action.WRITE_RUNNERS, scope)
+    session.execute(select(Runner.id).where(Runner.id == runner.id).with_for_update())
+    refuse_repeated(session, request_key)
+    if seen_token_id is not None and last_issued(session, runner).id != seen_token_id:
+        raise Stale("Somebody else reset this token a moment ago. Ask them for it, or reset it once more.")
+    moment = now()
+    ended = session.execute(
+        update(RunnerToken)
+        .where(
+            RunnerToken.runner_id == runner.id,
+            or_(RunnerToken.ends_at.is_(None), RunnerToken.ends_at > moment),
+        )
+        .values(ends_at=moment)
+        .returning(RunnerToken.short)
+    ).scalars()
+    old = ", ".join(sorted(ended))
+    issued = issue(session, runner, TokenOrigin.RESET_BY_PERSON, request_key=request_key, prefix=prefix_of(runner))
+    audit.record(session, actor, "runner_token_reset", runner, scope, {"token": (old, issued.record.short)})
+    runner_changes.announce(session, runner.id)
+    return issued
+
+
+def reset_token_by_machine(
+    session: Session, token: str, *, grace: timedelta, address: str = "", request_id: str = ""
+) -> IssuedRunner:
+    """A machine's own reset: one more token of the family.
+
+    The token it was made with, and the new one while nobody uses it, end after `grace`. The request does
+    not say which machine asks, so each call mints: two machines with the same old token each get their own.
+    Raises TokenUnknown, or TryLater when a family holds too many unused tokens (a loop somewhere).
+    """
+    known = token_row(session, token)
+    runner = session.scalars(select(Runner).where(Runner.id == known.runner_id).with_for_update(of=Runner)).one()
+    session.refresh(known)
+    moment = now()
+    if not known.is_live(moment):  # a person's reset came first, while we waited for the lock
+        raise TokenUnknown("This token has ended.")
+    _refuse_loop(session, runner, moment)
+    end = moment + grace
+    if known.first_used_at is None:
+        known.first_used_at = moment
+    _let_end(session, known, end)
+    issued = issue(
+        session,
+        runner,
+        TokenOrigin.RESET_BY_MACHINE,
+        minted_from=known,
+        ends_at=end,
+        prefix=prefix_of(runner),
+    )
+    actor = _machine(runner, known, address, request_id)
+    audit.record(
+        session,
+        actor,
+        "runner_token_rotated",
+        runner,
+        of_runner(runner),
+        {"token": (known.short, issued.record.short)},
+    )
+    runner_changes.announce(session, runner.id)
+    return issued
+
+
+def _let_end(session: Session, old: RunnerToken, end: datetime) -> None:
+    """The token that a machine has replaced ends with the grace period.
+
+    One that expires anyway lives until then while other machines use it: each of them gets a new one by itself, but
+    at its own time, which may come after the grace period.
+    """
+    users = session.scalar(select(func.count()).where(RunnerManager.token_id == old.id)) or 0
+    if old.expires_at is not None and users > 1:
+        end = max(end, old.expires_at)
+    old.ends_at = min(old.ends_at, end) if old.ends_at else end
+
+
+def token_row(session: Session, token: str) -> RunnerToken:
+    """The live token with this text. Raises TokenUnknown; a mistyped one is refused without a query."""
+    if not token or len(token) > tokens.LONGEST or tokens.is_mistyped(token):
+        raise TokenUnknown("No runner has this token.")
+    row = session.scalar(select(RunnerToken).where(RunnerToken.digest == tokens.digest(token)))
+    if row is None or not row.is_live(now()):
+        raise TokenUnknown("No runner has this token.")
+    return row
+
+
+def mark_used(session: Session, runner_id: int, token_id: int) -> None:
+    """Note a token's first use; an unused one that a machine's reset minted would end with the grace period."""
+    moment = now()
+    marked = session.execute(
+        update(RunnerToken)
+        .where(
+            RunnerToken.id == token_id,
+            RunnerToken.first_used_at.is_(None),
+            or_(RunnerToken.ends_at.is_(None), RunnerToken.ends_at > moment),  # never revive one that was cut
+        )
+        .values(first_used_at=moment, last_used_at=moment, ends_at=None)
+        .returning(RunnerToken.id)
+    ).all()
+    if marked:
+        runner_changes.announce(session, runner_id)
+
+
+def _machine(runner: Runner, token: RunnerToken, address: str, request_id: str) -> Actor:
+    return Actor("runner", f"runner {token.short}", runner.id, None, address, request_id)
+
+
+def prefix_of(runner: Runner) -> str:
+    """How the runner's tokens begin; the client decides by it what kind of runner it is."""
+    return tokens.CREATED if runner.created_by_person else tokens.REGISTERED
+
+
+def _refuse_loop(session: Session, runner: Runner, moment: datetime) -> None:
+    unused = session.scalar(
+        select(func.count()).where(
+            RunnerToken.runner_id == runner.id,
+            RunnerToken.origin == TokenOrigin.RESET_BY_MACHINE,
+            RunnerToken.first_used_at.is_(None),
+            RunnerToken.ends_at > moment,
+        )
+    )
+    managers = session.scalar(select(func.count()).where(RunnerManager.runner_id == runner.id)) or 0
+    if (unused or 0) >= max(UNUSED_RESETS, 2 * managers):
+        raise TryLater("This runner has many new tokens that no machine uses yet. Use one of them, or wait.", 60)
+
+
+def refuse_repeated(session: Session, request_key: UUID | None) -> None:
+    """Raise AlreadyIssued when a form with this key was sent before."""
+    if request_key is None:
+        return
+    runner_id = session.scalar(select(RunnerToken.runner_id).where(RunnerToken.request_key == request_key))
+    if runner_id is not None:
+        raise AlreadyIssued(runner_id)
+
+
+def issue(
+    session: Session,
+    runner: Runner,
+    origin: TokenOrigin,
+    *,
+    request_key: UUID | None = None,
+    minted_from: RunnerToken | None = None,
+    ends_at: datetime | None = None,
+    prefix: str = tokens.CREATED,
+) -> IssuedRunner:
+    """One more token of the runner's family; it expires as its scopes and the runner say. Asks and notes nothing."""
+    clear = tokens.make(runner.runner_type, prefix=prefix)
+    life = token_life.of_runner_tokens(session, runner)
+    record = RunnerToken(
+        runner_id=runner.id,
+        digest=tokens.digest(clear),
+        short=tokens.shorten(clear),
+        origin=origin,
+        request_key=request_key,
+        minted_from_id=minted_from.id if minted_from else None,
+        expires_at=now() + life.time if life else None,
+        ends_at=ends_at,
+    )
+    session.add(record)
+    session.flush()
+    return IssuedRunner(runner, record, clear)
