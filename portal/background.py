@@ -1,4 +1,4 @@
-"""What runs beside the requests in every server process: heartbeats out, changes in, old machines away."""
+"""What runs beside the requests in every server process: heartbeats out, changes in, what is stale away."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -15,8 +17,8 @@ from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from portal.database import db
-from portal.domain import runner_changes, runner_managers
+from portal.database import db, now
+from portal.domain import runner_changes, runner_cleanup, runner_managers
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
 
@@ -31,8 +33,32 @@ ALIVE: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-PRUNE_EVERY = 600.0  # seconds
-PRUNE_LOCK = 0x706F7274616C01  # advisory lock: one process prunes at a time
+PRUNE_EVERY = 600.0  # seconds; stale runners are looked after as often, and each scope's at most once an hour
+# Advisory lock: one process prunes or cleans up at a time. A stale runner whose machines are just being pruned would
+# look as if one of them was calling, and stay for another hour.
+PRUNE_LOCK = 0x706F7274616C01
+
+
+def in_batches(
+    session: Session,
+    take: Callable[[], int],
+    *,
+    say: Callable[[int], object],
+    stopping: Callable[[], bool] = lambda: False,
+) -> int:
+    """Repeat `take`, each time in a transaction of its own, until it takes nothing. Returns how many it took.
+
+    `say` hears after each batch how many were taken so far. `take` must look at one fixed moment, so that it ends.
+    """
+    gone = 0
+    while not stopping():
+        taken = take()
+        session.commit()
+        if not taken:
+            break
+        gone += taken
+        say(gone)
+    return gone
 
 
 class Background:
@@ -48,7 +74,7 @@ class Background:
         self._threads = [
             threading.Thread(target=self._repeat, args=(self.write_heartbeats, WRITE_EVERY), name="heartbeats"),
             threading.Thread(target=self._listen, name="runner-changes"),
-            threading.Thread(target=self._repeat, args=(self.prune, PRUNE_EVERY), name="prune"),
+            threading.Thread(target=self._repeat, args=(self._forget, PRUNE_EVERY), name="forget"),
             threading.Thread(target=self._repeat, args=(self._leave_with_the_parent, WRITE_EVERY), name="parent"),
         ]
 
@@ -91,30 +117,66 @@ class Background:
         self.heartbeats.forget(missing)
         return len(contacts) - len(missing)
 
+    def _forget(self) -> None:
+        self._guarded(self.prune)
+        self._guarded(self.clean_up)
+
     def prune(self) -> int:
-        """Delete managers without contact for seven days, unless another process is at it. Returns how many."""
-        gone = 0
-        with self.engine.connect() as guard:
-            if not guard.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": PRUNE_LOCK}):
+        """Delete managers that have been silent for too long, unless another process is at it. Returns how many."""
+        with self._alone() as alone:
+            if not alone:
                 return 0
-            try:
-                gone = self._prune_all()
-            finally:
-                guard.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": PRUNE_LOCK})
-        if gone:
-            log.info("deleted %d machines without contact for seven days", gone)
+            with Session(self.engine) as session:
+                moment = now()
+                return self._in_batches(
+                    session, lambda: runner_managers.prune(session, at=moment), "silent machines forgotten"
+                )
+
+    def clean_up(self) -> int:
+        """Delete stale runners where that is turned on and was not done within the hour. Returns how many.
+
+        Another process that is at it is left alone with it.
+        """
+        with self._alone() as alone:
+            if not alone:
+                return 0
+            with Session(self.engine) as session:
+                moment = now()
+                return sum(
+                    self._clean_up(session, group_id, moment) for group_id in runner_cleanup.due(session, moment)
+                )
+
+    def _clean_up(self, session: Session, group_id: int | None, at: datetime) -> int:
+        where = f"group {group_id}" if group_id else "the instance"
+        try:
+            gone = self._in_batches(
+                session, lambda: len(runner_cleanup.run(session, group_id, at)), f"stale runners of {where} deleted"
+            )
+            if not self._stopping.is_set():
+                runner_cleanup.note_run(session, group_id, at)
+                session.commit()
+        except Exception:  # the other groups' clean-ups do not wait for this one
+            session.rollback()
+            log.exception("the clean-up of %s failed; it is tried again", where)
+            return 0
         return gone
 
-    def _prune_all(self) -> int:
-        gone = 0
-        while not self._stopping.is_set():
-            with Session(self.engine) as session:
-                batch = runner_managers.prune(session)
-                session.commit()
-            gone += batch
-            if batch < runner_managers.PRUNE_BATCH:
-                break
-        return gone
+    def _in_batches(self, session: Session, take: Callable[[], int], what: str) -> int:
+        return in_batches(
+            session, take, say=lambda gone: log.info("%s: %d so far", what, gone), stopping=self._stopping.is_set
+        )
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Whether this is the one process that has the advisory lock, for the length of the block."""
+        with self.engine.connect() as guard:
+            if not guard.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": PRUNE_LOCK}):
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                guard.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": PRUNE_LOCK})
 
     def _leave_with_the_parent(self) -> None:
         """A server process whose parent was killed would hold the port for ever, and nobody could stop it."""

@@ -1,8 +1,8 @@
-"""The portal's own commands: `flask --app app user …`, `managers …`, `demo …`."""
+"""The portal's own commands: `flask --app app user …`, `managers …`, `runners …`, `demo …`."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -11,13 +11,17 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 from flask_migrate import upgrade
 from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.orm import Session
 
 from portal import demo as demo_story
-from portal.database import db
+from portal.background import in_batches
+from portal.database import db, now
 from portal.demo_tables import PEOPLE
-from portal.domain import accounts, runner_managers
+from portal.domain import accounts, registration, runner_cleanup, runner_managers
 from portal.domain.actors import system
 from portal.domain.errors import Refusal
+from portal.domain.runner_cleanup import Gone
+from portal.requests import portal_url
 
 
 class Commands(AppGroup):
@@ -36,6 +40,8 @@ class Commands(AppGroup):
 
 user = Commands("user", help="Create people and give them new passwords.")
 managers = Commands("managers", help="Look after runner managers (the machines).")
+registration_tokens = Commands("registration-tokens", help="Look after the keys of registration tokens.")
+runners = Commands("runners", help="Look after runners.")
 demo = Commands("demo", help="Fill the portal with a believable organisation, to look around in.")
 ACTOR = system("command line")
 DEMO_PASSWORD = "let me look around"  # noqa: S105  (printed, and only for people that the demo makes)
@@ -44,6 +50,8 @@ DEMO_PASSWORD = "let me look around"  # noqa: S105  (printed, and only for peopl
 def register(app: Flask) -> None:
     app.cli.add_command(user)
     app.cli.add_command(managers)
+    app.cli.add_command(registration_tokens)
+    app.cli.add_command(runners)
     app.cli.add_command(demo)
 
 
@@ -90,15 +98,92 @@ def reset_password(username: str, password: str | None) -> None:
 @managers.command("prune")
 @click.option("--days", default=7, show_default=True, type=click.IntRange(1, 3650), help="Days without contact.")
 def prune_managers(days: int) -> None:
-    """Delete managers without contact for that many days; their runners stay."""
-    total = 0
-    while True:
-        gone = runner_managers.prune(db.session(), silent_for=timedelta(days=days))
-        db.session.commit()
-        total += gone
-        if gone < runner_managers.PRUNE_BATCH:
-            break
-    click.echo(f"Deleted {total} machine{'' if total == 1 else 's'} without contact for {days} days.")
+    """Delete managers without contact for that many days; their runners stay.
+
+    A runner that has a time of its own for that keeps its managers for so long.
+    """
+    session, moment, silent_for = db.session(), now(), timedelta(days=days)
+    total = in_batches(
+        session, lambda: runner_managers.prune(session, at=moment, silent_for=silent_for), say=_say_so_far
+    )
+    click.echo(f"Deleted {_some(total, 'machine')} without contact for {days} days.")
+
+
+def _say_so_far(gone: int) -> None:
+    if gone >= runner_managers.PRUNE_BATCH:  # what fits into one batch needs no news on the way
+        click.echo(f"{gone} so far", err=True)
+
+
+def _some(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+@runners.command("clean-up")
+@click.option("--dry-run", is_flag=True, help="Print what would go, and change nothing.")
+def clean_up_runners(dry_run: bool) -> None:
+    """Delete stale runners wherever their clean-up is turned on, and print what goes.
+
+    The running portal does the same by itself, once an hour.
+    """
+    session, moment = db.session(), now()
+    group_ids = runner_cleanup.turned_on(session)
+    if not group_ids:
+        click.echo(f"No clean-up is turned on. The instance's is turned on at {portal_url('/admin/cleanup')}.")
+    listed: set[int] = set()  # a group's runners may be the instance's clean-up's too
+    for group_id in group_ids:
+        if dry_run:
+            listed |= _say_what_would_go(session, group_id, moment, listed)
+        else:
+            _clean_up(session, group_id, moment)
+
+
+def _clean_up(session: Session, group_id: int | None, at: datetime) -> None:
+    clean_up = runner_cleanup.of_id(session, group_id)
+    if clean_up is None or clean_up.criteria is None:
+        return
+    what = f"{clean_up.scope.title}, silent for {clean_up.criteria.days} days"
+
+    def take() -> int:
+        gone = runner_cleanup.run(session, group_id, at)
+        for runner in gone:
+            click.echo(_line(runner))
+        return len(gone)
+
+    total = in_batches(session, take, say=_say_so_far)
+    runner_cleanup.note_run(session, group_id, at)
+    session.commit()
+    click.echo(f"{what}: {_some(total, 'stale runner')} deleted.")
+
+
+def _say_what_would_go(session: Session, group_id: int | None, at: datetime, listed: set[int]) -> set[int]:
+    clean_up = runner_cleanup.of_id(session, group_id)
+    if clean_up is None or clean_up.criteria is None:
+        return set()
+    found = runner_cleanup.preview(session, clean_up.scope, clean_up.criteria, at)
+    fresh = [Gone.of(runner) for runner in found.runners if runner.id not in listed]
+    for runner in fresh:
+        click.echo(_line(runner))
+    what = f"{clean_up.scope.title}, silent for {clean_up.criteria.days} days"
+    click.echo(f"{what}: {_some(len(fresh), 'stale runner')} would go; nothing was changed.")
+    return {runner.id for runner in fresh}
+
+
+def _line(runner: Gone) -> str:
+    heard = f"last poll {runner.contacted_at:%Y-%m-%d %H:%M} UTC" if runner.contacted_at else "never polled"
+    return f"  {runner.name} of {runner.scope}, {heard}"
+
+
+@registration_tokens.command("re-encrypt")
+def re_encrypt() -> None:
+    """Encrypt all registration tokens with the first key of PORTAL_ENCRYPTION_KEYS; afterwards the others can go."""
+    done = registration.renew_encryption(db.session(), current_app.extensions["registration"])
+    db.session.commit()
+    click.echo(f"Encrypted {done.renewed} registration token{'' if done.renewed == 1 else 's'} with the first key.")
+    if done.lost:
+        raise click.ClickException(
+            f"{done.lost} could not be opened with any of the keys. Their text is lost unless an older key is added; "
+            "they still register runners, and can be reset."
+        )
 
 
 @demo.command("fill")
@@ -112,7 +197,7 @@ def fill_demo(password: str) -> None:
     settings = current_app.config["PORTAL"]
     try:
         root_password = accounts.ensure_first_administrator(db.session(), settings.root_password)
-        filled = demo_story.fill(db.session(), password)
+        filled = demo_story.fill(db.session(), password, current_app.extensions["registration"])
     except Refusal as refusal:
         raise click.ClickException(str(refusal)) from None
     db.session.commit()

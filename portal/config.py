@@ -132,7 +132,7 @@ class Settings:
     data_dir: Path = setting(
         "PORTAL_DATA_DIR",
         "./data",
-        "Folder for the embedded database and the generated keys.",
+        "Folder for the embedded database and the generated secret key.",
         _folder,
     )
     host: str = setting("PORTAL_HOST", "127.0.0.1", "Address the server listens on.", _host)
@@ -153,7 +153,7 @@ class Settings:
         "PORTAL_ENCRYPTION_KEYS",
         "",
         "Keys that registration tokens are encrypted with, separated by commas: the first encrypts, every one "
-        "decrypts; empty generates one into the data folder.",
+        "decrypts; empty uses SECRET_KEY.",
         _keys,
         secret=True,
     )
@@ -204,14 +204,10 @@ class Settings:
                 shown = "not usable" if each.metadata["secret"] else repr(text)
                 raise SettingError(f"{name} is {shown}; it must be {wrong}.") from None
         values["url"] = values["url"] or _own_address(values["host"], values["port"])
-        values["secret_key"] = values["secret_key"] or _own_secret(values["data_dir"], "secret-key")
+        values["secret_key"] = values["secret_key"] or _own_secret(values["data_dir"])
         if len(values["secret_key"]) < SHORTEST_KEY:
             raise SettingError(f"SECRET_KEY is too short; it must have at least {SHORTEST_KEY} characters.")
-        values["encryption_keys"] = values["encryption_keys"] or _keys(
-            _own_secret(values["data_dir"], "encryption-key")
-        )
-        if not values["encryption_keys"]:
-            raise SettingError("PORTAL_ENCRYPTION_KEYS is empty, and so is encryption-key in the data folder.")
+        values["encryption_keys"] = values["encryption_keys"] or (values["secret_key"],)
         return cls(**values)
 
     @property
@@ -235,9 +231,9 @@ def _own_address(host: str, port: int) -> str:
     return f"http://{shown}:{port}"
 
 
-def _own_secret(data_dir: Path, name: str) -> str:
+def _own_secret(data_dir: Path) -> str:
     try:
-        return stored_secret(data_dir / name)
+        return stored_secret(data_dir / "secret-key")
     except OSError as problem:
         reason = problem.strerror or "unusable"
         raise SettingError(

@@ -13,21 +13,38 @@ from sqlalchemy import event, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.demo_tables import GROUPS, KINDS, LATER, MEMBERS, PEOPLE, PROJECTS, ROTATED, RUNNERS, SHORT_LIVED, Plan
+from portal.demo_tables import (
+    GROUPS,
+    KINDS,
+    LATER,
+    MEMBERS,
+    PEOPLE,
+    PROJECTS,
+    ROTATED,
+    RUNNERS,
+    SHORT_LIVED,
+    THE_OLD_WAY,
+    TURNED_OFF,
+    Plan,
+)
 from portal.domain import (
     accounts,
     actors,
     groups,
     memberships,
+    registration,
+    registration_switch,
     runner_managers,
     runner_settings,
     runner_tokens,
     runners,
+    scope_settings,
     scopes,
 )
 from portal.domain.actors import Actor
 from portal.domain.errors import Invalid
 from portal.domain.groups import Naming
+from portal.domain.registration import Configured, Registering
 from portal.domain.runner_managers import Contact, MachineFacts
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
@@ -59,7 +76,7 @@ def is_there(session: Session) -> bool:
     return bool(session.scalar(select(func.count()).where(User.username.in_(usernames), User.id.in_(made))))
 
 
-def fill(session: Session, password: str) -> Filled | None:
+def fill(session: Session, password: str, configured: Configured) -> Filled | None:
     """Tell the whole story in the caller's transaction. None when the demo is there already.
 
     Times are relative to the moment of filling. Nothing that exists is changed: raises Invalid when a name
@@ -69,7 +86,7 @@ def fill(session: Session, password: str) -> Filled | None:
     if is_there(session):
         return None
     _refuse_taken(session)
-    story = _Story(session, now())
+    story = _Story(session, now(), configured)
     with _dated(session, story):
         story.tell(password)
         machines = sum(story.machines(plan) for plan in RUNNERS)
@@ -122,7 +139,8 @@ def _dated(session: Session, story: _Story) -> Iterator[None]:
 class _Story:
     """The filling, in the order in which it would have happened."""
 
-    def __init__(self, session: Session, present: datetime) -> None:
+    def __init__(self, session: Session, present: datetime, configured: Configured) -> None:
+        self.configured = configured
         self.session, self.present, self.at = session, present, present
         self.administrator = session.scalars(select(User).where(User.admin).order_by(User.id).limit(1)).first()
         self.people: dict[str, User] = {}
@@ -139,6 +157,7 @@ class _Story:
             *((row[-1], self.member, row) for row in MEMBERS),
             *((plan.days, self.runner, (plan,)) for plan in (SHORT_LIVED, *RUNNERS)),
             *((days, self.later, (by, what, name)) for days, by, what, name in LATER),
+            *((days, self.turn_off, (by, path)) for days, by, path in TURNED_OFF),
         ]
         for days, act, told in sorted(acts, key=lambda act: -act[0]):
             self.at = self.present - days * _DAY
@@ -189,9 +208,28 @@ class _Story:
             protected="protected" in plan.flags,
             locked="locked" in plan.flags,
             maximum_timeout=plan.timeout,
+            token_expiration_interval=plan.life * 86_400 if plan.life else None,
         )
         scope = self.scopes[plan.scope]
+        if plan.by == THE_OLD_WAY:
+            self.issued[plan.description] = self.registered(plan, scope, settings)
+            return
         self.issued[plan.description] = runners.create_runner(self.session, self.actor(plan.by), scope, settings)
+
+    def registered(self, plan: Plan, scope: Scope, settings: RunnerSettings) -> IssuedRunner:
+        """A runner that its machine registered with the scope's registration token."""
+        row = registration.make_token(self.session, ACTOR, scope, self.configured)
+        text = self.configured.vault.open(row.ciphertext or b"") or ""
+        facts = MachineFacts(version=KINDS[plan.machines.kind].versions[0], platform="linux")
+        address = f"{KINDS[plan.machines.kind].network}.10"
+        issued = registration.register(self.session, self.configured, Registering(text, settings, facts, address))
+        row.last_used_at = self.at
+        return issued
+
+    def turn_off(self, by: str, path: str) -> None:
+        actor, scope = self.actor(by), self.scopes[path]
+        registration_switch.switch(self.session, actor, scope, allow=False, configured=self.configured)
+        scope_settings.own_for_update(self.session, scope).switched_at = self.at
 
     def later(self, by: str, what: str, name: str) -> None:
         session, actor, runner = self.session, self.actor(by), self.issued[name].runner
@@ -262,7 +300,7 @@ class _Story:
         return Contact(
             runner_id=issued.runner.id,
             token_id=issued.record.id,
-            system_xid=system_xid if kind.executor else LEGACY,
+            system_xid=LEGACY if kind.nameless else system_xid,
             at=self.at,
             address=address,
             polled=False,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from portal.models import Role
 
+THE_OLD_WAY = "a registration token"  # stands where a name stands, for runners that machines registered the old way
 ADMINISTRATOR = ""  # stands for the portal's own first administrator; a group made by "" was there from the start
 
 
@@ -33,6 +34,7 @@ class Plan:
     flags: str = ""
     note: str = ""
     timeout: int | None = None
+    life: int | None = None  # days a token lives
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Kind:
     versions: tuple[str, ...]
     network: str
     labels: tuple[tuple[str, str], ...] = ()
+    nameless: bool = False  # sends no system ID
 
 
 # (user name, name, what to tell about them); everybody joined 400 days ago.
@@ -110,7 +113,8 @@ KINDS = {
     "pods": Kind("kubernetes", "linux", "amd64", ("18.9.0",), "10.112.7", (("pool", "autoscaled"),)),
     "scaler": Kind("docker-autoscaler", "linux", "amd64", ("18.9.0", "19.3.0"), "203.0.113", (("cloud", "ec2"),)),
     "gpu": Kind("docker", "linux", "amd64", ("19.3.0", "18.9.0"), "10.66.1", (("gpu", "a100"),)),
-    "python": Kind("", "", "", ("gitlab-python-runner",), "2001:db8:40:"),
+    "python": Kind("", "", "", ("gitlab-python-runner",), "2001:db8:40:", nameless=True),
+    "nameless": Kind("shell", "linux", "amd64", ("13.12.0", "11.11.4"), "198.51.100", nameless=True),
 }
 
 RUNNERS = (
@@ -158,9 +162,15 @@ RUNNERS = (
     Plan("acme/data/warehouse", "ivan", "Nightly loads", "dbt, nightly", 205, Machines("docker", 0, 1), "locked"),
     Plan("acme/data/warehouse", "ivan", "Ad hoc queries", "sql", 1, flags="untagged"),
     Plan("acme/data/research", "alice", "GPU nodes", "gpu, cuda, large", 110, Machines("gpu", 6, 2), "", "", 172800),
+    Plan("acme/data", "alice", "Report rendering", "latex, fonts", 28, Machines("docker", 2), life=35),
+    Plan("acme/data", THE_OLD_WAY, "report-host-2", "latex", 230, Machines("nameless", 1)),
+    Plan("acme/mobile/android", THE_OLD_WAY, "emulator-host-3", "android, kvm", 345, Machines("old", 1)),
+    Plan("acme/platform", THE_OLD_WAY, "builder-eu-07", "docker, linux", 21, Machines("nameless", 1), "untagged"),
+    Plan("acme/platform", THE_OLD_WAY, "builder-eu-08", "docker, linux", 12, Machines("old", 0, 0, 1), "untagged"),
     Plan("acme/data/research", "alice", "Notebook checks", "jupyter", 70, Machines("python", 1)),
     Plan("nordwind", "nora", "Nordwind builders", "docker, linux", 280, Machines("docker", 5, 1, 1), "untagged"),
     Plan("nordwind", "nora", "Nordwind deploys", "deploy", 260, Machines("shell", 1), "protected", "Call Nora", 1800),
+    Plan("nordwind", THE_OLD_WAY, "packing-desk", "printer", 270, Machines("old", 0, 1)),
     Plan("nordwind", "nora", "Retired builder", "docker", 275, Machines("old", 0, 0, 1)),
     Plan("nordwind/shipping", "nora", "Label printer tests", "printer, usb", 120, Machines("shell", 0, 1)),
     Plan(
@@ -188,3 +198,5 @@ LATER: tuple[tuple[float, str, str, str], ...] = (
     (0.8, "bob", "pause", "Visual comparisons"),
     (0.12, "hana", "rotate", ROTATED),
 )
+# (days ago, who, where): registration tokens turned off, after the last machine there was registered with one.
+TURNED_OFF = ((40, "nora", "nordwind"),)

@@ -42,7 +42,6 @@ def _run(settings: Settings) -> int:
         os.environ["DATABASE_URL"] = database_url
         settings = Settings.from_environment()
     os.environ["SECRET_KEY"] = settings.secret_key
-    os.environ["PORTAL_ENCRYPTION_KEYS"] = ",".join(settings.encryption_keys)
     try:
         password = prepare(create_app(settings))
     except Invalid as problem:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from portal import create_app
 from portal.database import db
 from portal.domain import accounts
+from portal.domain.registration import Configured
 from tests import databases
 from tests.cast import Cast
 from tests.portals import RunningPortal
@@ -70,6 +71,13 @@ def session(app: Flask) -> Session:
 def cast(session: Session) -> Cast:
     """Alice owns the group acme, Bob maintains its project, Charlie is a stranger, Dana is the administrator."""
     return Cast(session)
+
+
+@pytest.fixture
+def configured(app: Flask) -> Configured:
+    """What the app's configuration says of registration tokens: allowed, and the key of the tests."""
+    found: Configured = app.extensions["registration"]
+    return found
 
 
 @pytest.fixture

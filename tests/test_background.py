@@ -9,17 +9,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.orm import Session
 
 from portal.background import PRUNE_LOCK
 from portal.database import now
-from portal.domain import runner_tokens, runners
+from portal.domain import runner_cleanup, runner_managers, runner_tokens, runners, scopes
+from portal.domain.runner_cleanup import Criteria
+from portal.domain.runner_managers import Contact
 from portal.domain.runner_tokens import IssuedRunner
-from portal.models import Runner, RunnerManager, RunnerToken
+from portal.models import AuditEvent, Runner, RunnerManager, RunnerToken
 from tests.api.machines import Machine, info_of, over_http, until
 from tests.api.processes import Process
-from tests.cast import Cast
+from tests.cast import SYSTEM, Cast
+from tests.domain.clock import let_pass
 from tests.portals import RunningPortal
 
 
@@ -289,3 +293,200 @@ class TestPrune:
     def test_happens_by_itself(self, silent: Process, own_database: str) -> None:
         with RunningPortal(own_database):
             until(lambda: self.left(silent) == ["r_000000000000"], seconds=60, why="silent machines are gone")
+
+    def test_says_in_the_log_after_each_batch_how_many_so_far(
+        self, silent: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level("INFO", logger="portal.background"):
+            silent.background.prune()
+        said = [record.getMessage() for record in caplog.records]
+        assert said == [f"silent machines forgotten: {number} so far" for number in (1000, 2000, 2499)]
+        with silent.session() as session:
+            assert session.scalars(select(Runner.machines_forgotten)).one() == self.MANY - 1
+            told = session.scalars(select(AuditEvent.changes).where(AuditEvent.action == "machines_forgotten"))
+            assert sorted(each["machines"][1] for each in told) == [499, 1000, 1000]
+
+    @pytest.mark.parametrize("table", [RunnerManager, Runner])
+    def test_waits_for_nobody_who_holds_a_machine_or_its_runner(self, silent: Process, table: Any) -> None:
+        with silent.session() as other:
+            held = len(other.execute(select(table.id).limit(10).with_for_update()).all())
+            with silent.session() as session:
+                session.execute(text("SET LOCAL lock_timeout = '1ms'"))
+                gone = runner_managers.prune(session, batch=self.MANY)
+                session.commit()
+        assert gone in ([0] if table is Runner else [self.MANY - 1 - held, self.MANY - held])
+        assert gone + silent.background.prune() == self.MANY - 1
+
+
+class TestCleanUp:
+    """Stale runners go where that is turned on, once an hour, and none whose machine calls at that moment."""
+
+    MANY = 12
+    WEEK = Criteria(7)
+
+    @pytest.fixture
+    def stale(self, process: Process) -> list[IssuedRunner]:
+        """Runners of acme that are stale for a week, each with a machine, and one that is not."""
+        with process.session() as session:
+            cast = Cast(session)
+            issued = [cast.runner() for _ in range(self.MANY)]
+            for each in issued:
+                session.add(RunnerManager(runner_id=each.runner.id, system_xid="r_machine00001", contacted_at=now()))
+            let_pass(session, timedelta(days=8))
+            cast.runner()
+            runner_cleanup.change(session, SYSTEM, cast.acme, self.WEEK)
+            session.commit()
+            for each in issued:
+                session.refresh(each.runner)
+                session.refresh(each.record)
+            session.expunge_all()
+        return issued
+
+    @staticmethod
+    def left(process: Process) -> set[int]:
+        with process.session() as session:
+            return set(session.scalars(select(Runner.id)))
+
+    @staticmethod
+    def clean(process: Process) -> list[int]:
+        """Clean acme up at once; whoever makes it wait fails the test."""
+        with process.session() as session:
+            session.execute(text("SET LOCAL lock_timeout = '1ms'"))
+            acme = scopes.find_group(session, "acme")
+            gone = runner_cleanup.delete_stale(session, SYSTEM, acme, TestCleanUp.WEEK, now())
+            session.commit()
+            return [each.id for each in gone]
+
+    @staticmethod
+    def contact(issued: IssuedRunner, *, polled: bool, at: datetime | None = None) -> Contact:
+        return Contact(issued.runner.id, issued.record.id, "r_machine00001", at or now(), "192.0.2.1", polled, None)
+
+    def test_takes_them_and_says_so_in_the_log(
+        self, process: Process, stale: list[IssuedRunner], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level("INFO", logger="portal.background"):
+            assert process.background.clean_up() == self.MANY
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said.startswith("stale runners of group ")
+        assert said.endswith(f" deleted: {self.MANY} so far")
+        assert len(self.left(process)) == 1
+
+    def test_happens_at_most_once_an_hour_whichever_process_does_it(
+        self, process: Process, stale: list[IssuedRunner], own_database: str
+    ) -> None:
+        assert process.background.clean_up() == self.MANY
+        other = Process(own_database)
+        for age, gone in ((timedelta(minutes=59), 0), (timedelta(minutes=2), 1)):
+            with process.session() as session:
+                let_pass(session, age)
+                session.execute(update(Runner).values(created_at=now() - timedelta(days=8)))
+                session.execute(update(RunnerToken).values(created_at=now() - timedelta(days=8)))
+                session.commit()
+            assert other.background.clean_up() == gone
+        other.close()
+
+    def test_leaves_it_to_the_process_that_is_at_it(self, process: Process, stale: list[IssuedRunner]) -> None:
+        with process.engine.connect() as other:
+            other.execute(select(func.pg_advisory_lock(PRUNE_LOCK)))
+            assert process.background.clean_up() == 0
+            other.execute(select(func.pg_advisory_unlock(PRUNE_LOCK)))
+        assert process.background.clean_up() == self.MANY
+
+    def test_of_one_group_that_fails_does_not_stop_the_others_and_is_tried_again(
+        self, process: Process, stale: list[IssuedRunner], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with process.session() as session:
+            runner_cleanup.change(session, SYSTEM, scopes.INSTANCE, Criteria(3650))
+            session.commit()
+        run = runner_cleanup.run
+
+        def fail_at_the_instance(session: Session, group_id: int | None, at: datetime) -> object:
+            if group_id is None:
+                session.execute(text("SELECT 1/0"))
+            return run(session, group_id, at)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(runner_cleanup, "run", fail_at_the_instance)
+            assert process.background.clean_up() == self.MANY
+        with process.session() as session:
+            assert runner_cleanup.due(session, now()) == [None]
+
+    @pytest.mark.parametrize("polled", [True, False], ids=["poll", "verification"])
+    def test_a_machine_that_calls_at_that_moment_keeps_its_runner(
+        self, process: Process, stale: list[IssuedRunner], polled: bool
+    ) -> None:
+        with process.session() as calling:
+            runner_managers.record_contact(calling, self.contact(stale[0], polled=polled))
+            assert len(self.clean(process)) == self.MANY - 1
+            calling.commit()
+        assert self.clean(process) == []
+        assert stale[0].runner.id in self.left(process)
+
+    def test_a_machine_whose_call_came_to_nothing_does_not(self, process: Process, stale: list[IssuedRunner]) -> None:
+        with process.session() as calling:
+            runner_managers.record_contact(calling, self.contact(stale[0], polled=True))
+            assert len(self.clean(process)) == self.MANY - 1
+            calling.rollback()
+        assert self.clean(process) == [stale[0].runner.id]
+
+    def test_heartbeats_that_are_being_written_keep_their_runners(
+        self, process: Process, stale: list[IssuedRunner]
+    ) -> None:
+        contacts = [self.contact(each, polled=n % 2 == 0) for n, each in enumerate(stale[:4])]
+        with process.session() as writing:
+            runner_managers.write_heartbeats(writing, contacts, lambda _: "{}")
+            assert len(self.clean(process)) == self.MANY - 4
+            writing.commit()
+        assert self.clean(process) == []
+        assert {each.runner.id for each in stale[:4]} < self.left(process)
+
+    def test_a_verification_between_the_choice_and_the_deletion_keeps_the_runner(
+        self, process: Process, stale: list[IssuedRunner], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The statement that deletes asks again."""
+        hold = runner_cleanup._hold
+
+        def hold_late(session: Session, ids: Any) -> dict[int, int]:
+            with process.session() as calling:
+                calling.execute(text("SET LOCAL lock_timeout = '100ms'"))
+                beat = [self.contact(stale[0], polled=False)]
+                assert runner_managers.write_heartbeats(calling, beat, lambda _: "{}") == set()
+                calling.commit()
+            return hold(session, ids)
+
+        monkeypatch.setattr(runner_cleanup, "_hold", hold_late)
+        assert len(self.clean(process)) == self.MANY - 1
+        assert stale[0].runner.id in self.left(process)
+
+    def test_polls_against_clean_ups_are_answered_as_it_went(
+        self, process: Process, stale: list[IssuedRunner], own_database: str
+    ) -> None:
+        """Whose poll was accepted, that runner stands; whose was refused, that one is gone; nothing fails."""
+        cleaning = [Process(own_database) for _ in range(2)]
+        start = threading.Barrier(len(stale) + len(cleaning))
+        answers: dict[int, int] = {}
+
+        def poll(issued: IssuedRunner) -> None:
+            machine = process.machine(issued.token)
+            start.wait()
+            answers[issued.runner.id] = machine.poll().status
+
+        def clean(other: Process) -> None:
+            start.wait()
+            for _ in range(5):
+                self.clean(other)
+
+        threads = [threading.Thread(target=poll, args=(issued,)) for issued in stale]
+        threads += [threading.Thread(target=clean, args=(other,)) for other in cleaning]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(answers.values()) <= {204, 403}
+        assert self.left(process) & set(answers) == {each for each, status in answers.items() if status == 204}
+        for other in cleaning:
+            other.close()
+
+    def test_happens_by_itself(self, process: Process, stale: list[IssuedRunner], own_database: str) -> None:
+        with RunningPortal(own_database):
+            until(lambda: len(self.left(process)) == 1, seconds=60, why="stale runners are gone")

@@ -13,13 +13,19 @@ import pytest
 from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 
 from portal.config import ROOT
 from portal.database import db, now
-from portal.models import AuditEvent, Runner, RunnerManager, User
-from tests.cast import PASSWORD, Cast, send, sign_in
-from tests.databases import SECRET_KEY, Server
+from portal.domain import registration, runner_cleanup
+from portal.domain.registration import Configured
+from portal.domain.runner_cleanup import Criteria
+from portal.domain.scopes import INSTANCE, Scope
+from portal.domain.vault import Vault
+from portal.models import AuditEvent, RegistrationToken, Runner, RunnerManager, User
+from tests.cast import PASSWORD, SYSTEM, Cast, send, sign_in
+from tests.databases import ENCRYPTION_KEY, SECRET_KEY, Server
+from tests.domain.clock import let_pass
 
 
 def run(app: Flask, *words: str) -> Result:
@@ -33,6 +39,40 @@ def create(app: Flask, username: str = "frida", *more: str) -> Result:
 def shown_password(result: Result) -> str:
     (password,) = re.findall(r"^Password \(shown once\): (\S+)$", result.output, re.MULTILINE)
     return str(password)
+
+
+class TestReEncrypt:
+    @staticmethod
+    def token(app: Flask, cast: Cast) -> tuple[int, str]:
+        configured: Configured = app.extensions["registration"]
+        row = registration.make_token(db.session(), cast.as_(cast.dana), cast.acme, configured)
+        made = row.id, configured.vault.open(row.ciphertext or b"") or ""
+        db.session.commit()
+        return made
+
+    def test_a_new_first_key_takes_over_and_the_old_one_can_go(
+        self, app: Flask, cast: Cast, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        number, text = self.token(app, cast)
+        new = "a new key that is long enough to be one"
+        both = Configured(enforced=False, vault=Vault([new, ENCRYPTION_KEY]))
+        monkeypatch.setitem(app.extensions, "registration", both)
+        result = run(app, "registration-tokens", "re-encrypt")
+        assert (result.exit_code, result.output) == (0, "Encrypted 1 registration token with the first key.\n")
+        stored = db.session.get_one(RegistrationToken, number).ciphertext or b""
+        assert Vault([new]).open(stored) == text
+        assert Vault([ENCRYPTION_KEY]).open(stored) is None
+
+    def test_what_no_key_opens_is_left_alone_and_told(
+        self, app: Flask, cast: Cast, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        number, text = self.token(app, cast)
+        stranger = Configured(enforced=False, vault=Vault(["somebody else's key, long enough"]))
+        monkeypatch.setitem(app.extensions, "registration", stranger)
+        result = run(app, "registration-tokens", "re-encrypt")
+        assert result.exit_code == 1
+        assert "1 could not be opened" in result.output
+        assert Vault([ENCRYPTION_KEY]).open(db.session.get_one(RegistrationToken, number).ciphertext or b"") == text
 
 
 class TestUserCreate:
@@ -140,6 +180,63 @@ class TestManagersPrune:
         assert "--days" in result.output
         assert db.session.scalar(select(func.count(RunnerManager.id))) == 3
 
+    def test_a_runner_with_a_time_of_its_own_keeps_to_it(self, app: Flask, silent: None) -> None:
+        db.session.execute(update(Runner).values(machines_forgotten_after=30 * 86_400))
+        db.session.commit()
+        result = run(app, "managers", "prune", "--days", "1")
+        assert result.output == "Deleted 1 machine without contact for 1 days.\n"
+
+
+class TestRunnersCleanUp:
+    @pytest.fixture
+    def stale(self, cast: Cast) -> list[str]:
+        """Two runners, in acme and in acme/web, that are stale for ten days; how the command names them."""
+        runners = [cast.runner(scope).runner for scope in (cast.acme, cast.web)]
+        let_pass(db.session(), timedelta(days=10))
+        cast.runner()
+        db.session.commit()
+        return [
+            f"  Linux build fleet (#{runner.id}) of {path}, never polled"
+            for runner, path in zip(runners, ("acme", "acme/web"), strict=True)
+        ]
+
+    @staticmethod
+    def turn_on(*scopes_: Scope) -> None:
+        for scope in scopes_:
+            runner_cleanup.change(db.session(), SYSTEM, scope, Criteria(10))
+        db.session.commit()
+
+    def test_says_so_where_nothing_is_turned_on(self, app: Flask, stale: list[str]) -> None:
+        result = run(app, "runners", "clean-up")
+        assert result.exit_code == 0
+        assert result.output == (
+            "No clean-up is turned on. The instance's is turned on at https://portal.example.com/admin/cleanup.\n"
+        )
+        assert db.session.scalar(select(func.count(Runner.id))) == 3
+
+    def test_prints_what_goes(self, app: Flask, cast: Cast, stale: list[str]) -> None:
+        self.turn_on(cast.acme)
+        result = run(app, "runners", "clean-up")
+        end = "acme, silent for 10 days: 2 stale runners deleted."
+        assert (result.exit_code, result.output.splitlines()) == (0, [*stale, end])
+        assert db.session.scalar(select(func.count(Runner.id))) == 1
+        again = run(app, "runners", "clean-up")
+        assert again.output == "acme, silent for 10 days: 0 stale runners deleted.\n"
+
+    def test_prints_only_with_dry_run_and_each_runner_once(self, app: Flask, cast: Cast, stale: list[str]) -> None:
+        self.turn_on(INSTANCE, cast.acme)
+        before = db.session.scalar(select(func.count(AuditEvent.id)))
+        result = run(app, "runners", "clean-up", "--dry-run")
+        assert result.exit_code == 0
+        assert result.output.splitlines() == [
+            *stale,
+            "the instance, silent for 10 days: 2 stale runners would go; nothing was changed.",
+            "acme, silent for 10 days: 0 stale runners would go; nothing was changed.",
+        ]
+        assert db.session.scalar(select(func.count(Runner.id))) == 3
+        assert db.session.scalar(select(func.count(AuditEvent.id))) == before
+        assert runner_cleanup.due(db.session(), now()) == [None, cast.acme.id]
+
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
@@ -149,6 +246,8 @@ class TestManagersPrune:
         (("user", "reset-password"), "Give USERNAME a new password"),
         (("managers",), "Look after runner managers"),
         (("managers", "prune"), "Delete managers without contact"),
+        (("runners",), "Look after runners."),
+        (("runners", "clean-up"), "Delete stale runners wherever their clean-up is turned on"),
     ],
 )
 def test_each_command_explains_itself(app: Flask, words: tuple[str, ...], sentence: str) -> None:

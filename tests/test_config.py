@@ -37,6 +37,9 @@ WRONG = [
     ("PORTAL_URL", "https://portal.example.com:99999"),
     ("PORTAL_URL", "http://[::1"),
     ("SECRET_KEY", "short"),
+    ("PORTAL_ENCRYPTION_KEYS", "short"),
+    ("PORTAL_ENCRYPTION_KEYS", "a-key-that-is-quite-long-enough-for-this,short"),
+    ("PORTAL_ENFORCE_CREATE_RUNNER_WORKFLOW", "perhaps"),
     ("PORTAL_ROOT_PASSWORD", "short"),
     ("PORTAL_ROOT_PASSWORD", "x" * 513),
     ("PORTAL_WORKERS", "0"),
@@ -75,7 +78,12 @@ def test_a_data_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         Settings.from_environment({"PORTAL_DATA_DIR": str(tmp_path / "file" / "data")})
 
 
-SECRETS = {"SECRET_KEY": "p4ssw0rd", "PORTAL_ROOT_PASSWORD": "p4ssw0rd", "DATABASE_URL": "mysql://u:p4ssw0rd@h/db"}
+SECRETS = {
+    "SECRET_KEY": "p4ssw0rd",
+    "PORTAL_ENCRYPTION_KEYS": "p4ssw0rd",
+    "PORTAL_ROOT_PASSWORD": "p4ssw0rd",
+    "DATABASE_URL": "mysql://u:p4ssw0rd@h/db",
+}
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -165,6 +173,26 @@ def test_a_root_password_is_taken_when_an_account_would_take_it(tmp_path: Path, 
     else:
         with pytest.raises(SettingError):
             read(tmp_path, PORTAL_ROOT_PASSWORD=password)
+
+
+# The keys of registration tokens
+
+
+def test_registration_tokens_are_encrypted_with_the_secret_key_unless_they_have_keys_of_their_own(
+    tmp_path: Path,
+) -> None:
+    assert read(tmp_path).encryption_keys == (KEY,)
+    first, second = "a first key of their own, long enough".replace(",", ""), "a second key that is long enough too"
+    given = read(tmp_path, PORTAL_ENCRYPTION_KEYS=f"{first}, {second}")
+    assert given.encryption_keys == (first, second)
+
+
+@pytest.mark.parametrize(
+    ("value", "on"), [("true", True), ("YES", True), ("1", True), ("false", False), ("off", False)]
+)
+def test_a_switch_is_told_in_words(tmp_path: Path, value: str, on: bool) -> None:
+    given = read(tmp_path, PORTAL_ENFORCE_CREATE_RUNNER_WORKFLOW=value)
+    assert given.enforce_create_runner_workflow is on
 
 
 # The secret key

@@ -19,13 +19,16 @@ from portal.database import db, now
 from portal.demo_tables import LATER, MEMBERS, PEOPLE, RUNNERS
 from portal.domain import accounts, runner_lists, runner_status, runner_tokens
 from portal.domain.errors import Invalid
+from portal.domain.registration import Configured
 from portal.domain.runner_lists import RunnerFilter
 from portal.domain.runner_status import Status
 from portal.domain.scopes import INSTANCE
+from portal.domain.vault import Vault
 from portal.models import AuditEvent, Group, Project, Role, Runner, RunnerManager, RunnerToken, User
 from tests import databases
 from tests.cast import Cast, sign_in
 
+KEYS = Configured(enforced=False, vault=Vault([databases.ENCRYPTION_KEY]))
 ROOT_PASSWORD = "a password of its own"
 TABLES = (User, Group, Project, Runner, RunnerManager, RunnerToken, AuditEvent)
 
@@ -61,7 +64,7 @@ def filled(postgres: databases.Server) -> Iterator[Flask]:
             accounts.ensure_first_administrator(db.session(), ROOT_PASSWORD)
             db.session.commit()
             app.config["ROOT_BEFORE"] = whole_row(db.session(), "root")
-            assert demo.fill(db.session(), DEMO_PASSWORD) is not None
+            assert demo.fill(db.session(), DEMO_PASSWORD, app.extensions["registration"]) is not None
             db.session.commit()
         yield app
         with app.app_context():
@@ -149,14 +152,14 @@ def test_there_is_somebody_with_each_role_and_no_administrator_among_them(stored
 
 def test_a_second_fill_changes_nothing(stored: Session) -> None:
     before = sizes(stored)
-    assert demo.fill(stored, DEMO_PASSWORD) is None
+    assert demo.fill(stored, DEMO_PASSWORD, KEYS) is None
     assert sizes(stored) == before
 
 
 def test_names_of_others_are_left_alone_and_named(session: Session, cast: Cast) -> None:
     before = sizes(session)
     with pytest.raises(Invalid, match=r"acme, alice, bob, charlie, erin\. Nothing was changed"):
-        demo.fill(session, DEMO_PASSWORD)
+        demo.fill(session, DEMO_PASSWORD, KEYS)
     assert sizes(session) == before
 
 

@@ -30,6 +30,7 @@ def upgrade():
         sa.Column("switched_by_id", sa.BigInteger(), nullable=True),
         sa.Column("stale_runner_cleanup_days", sa.Integer(), nullable=True),
         sa.Column("stale_runner_cleanup_legacy_only", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("stale_runner_cleanup_ran_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("id = 1", name=op.f("ck_application_settings_one_row")),
         sa.CheckConstraint(
             "least(runner_token_expiration_interval, group_runner_token_expiration_interval, "
@@ -62,6 +63,7 @@ def upgrade():
         sa.Column("switched_by_id", sa.BigInteger(), nullable=True),
         sa.Column("stale_runner_cleanup_days", sa.Integer(), nullable=True),
         sa.Column("stale_runner_cleanup_legacy_only", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("stale_runner_cleanup_ran_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "least(runner_token_expiration_interval, subgroup_runner_token_expiration_interval, "
             "project_runner_token_expiration_interval) >= 7200",
@@ -192,6 +194,13 @@ def upgrade():
         ondelete="SET NULL",
     )
 
+    op.create_index(
+        "ix_ci_runners_own_memory",
+        "ci_runners",
+        ["id"],
+        unique=False,
+        postgresql_where=sa.text("machines_forgotten_after IS NOT NULL"),
+    )
     op.create_check_constraint(
         op.f("ck_ci_runners_token_lives_an_hour"), "ci_runners", "token_expiration_interval >= 3600"
     )
@@ -201,6 +210,11 @@ def upgrade():
 
 
 def downgrade():
+    op.drop_index(
+        "ix_ci_runners_own_memory",
+        table_name="ci_runners",
+        postgresql_where=sa.text("machines_forgotten_after IS NOT NULL"),
+    )
     op.drop_constraint(
         op.f("fk_ci_runners_registered_with_id_ci_registration_tokens"), "ci_runners", type_="foreignkey"
     )

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain.actors import Actor
 from portal.domain.scopes import Scope
-from portal.models import AuditEvent, Group, Membership, Project, Runner, User
+from portal.models import AuditEvent, Group, Membership, Project, RegistrationToken, Runner, User
 
 Changes = Mapping[str, tuple[Any, Any]]
 _KINDS: dict[type, str] = {
@@ -19,13 +19,16 @@ _KINDS: dict[type, str] = {
     Project: "project",
     User: "person",
     Membership: "member",
+    RegistrationToken: "registration_token",
 }
 
 
 def record(
     session: Session, actor: Actor, action: str, target: Any, scope: Scope, changes: Changes | None = None
 ) -> AuditEvent:
-    """Add one event. `changes` maps a name to (old, new); it must never hold a secret.
+    """Add one event about `target`, which may be the scope itself.
+
+    `changes` maps a name to (old, new); it must never hold a secret.
 
     The caller's commit writes it together with the change it tells of, or neither.
     """
@@ -34,7 +37,7 @@ def record(
         actor_id=actor.id,
         actor_name=actor.name,
         action=action,
-        target_kind=_KINDS[type(target)],
+        target_kind=target.kind.value if isinstance(target, Scope) else _KINDS[type(target)],
         target_id=target.id,
         target_name=_name(target),
         scope_kind=scope.kind.value,
@@ -54,6 +57,10 @@ def _name(target: Any) -> str:
         return target.title
     if isinstance(target, Membership):
         return target.user.name
+    if isinstance(target, RegistrationToken):
+        return target.short
+    if isinstance(target, Scope):
+        return target.title
     return target.name if isinstance(target, User) else str(target.full_path)
 
 

@@ -1,4 +1,4 @@
-"""The texts a new runner's page offers to copy: shell, docker-compose and Helm, with the token filled in."""
+"""The texts that pages offer to copy, with the token filled in: shell, docker-compose and Helm, new way and old."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _CREDENTIALS = "gitlab-runner-credentials"  # the Kubernetes Secret that block 1
 
 # A function, because zsh does not split an unquoted variable that holds `sudo --preserve-env=...`.
 _AS_ROOT = """\
-  as_root() {
-    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo --preserve-env=CI_SERVER_TOKEN "$@"; fi
-  }"""
+  as_root() {{
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo --preserve-env={variable} "$@"; fi
+  }}"""
 # Not $(hostname): slim systems have no such program, and the client refuses an empty description.
 _NAME = '--description "$(uname -n)"'
 
@@ -77,6 +77,24 @@ class Section:
     blocks: tuple[Block, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Credential:
+    """What proves to the portal who may come: an environment variable of the client, and the options beside it."""
+
+    variable: str
+    value: str
+    since: str  # the first gitlab-runner that takes it
+    options: str = ""  # of `register`, each with a continued line before it
+
+    @property
+    def is_new(self) -> bool:
+        return self.variable == "CI_SERVER_TOKEN"
+
+    @property
+    def on_one_line(self) -> str:
+        return self.options.replace(" \\\n    ", " ")
+
+
 def sections(*, url: str, token: str) -> tuple[Section, ...]:
     """The created page's instructions: shell, docker-compose, Helm, in this order.
 
@@ -86,7 +104,43 @@ def sections(*, url: str, token: str) -> tuple[Section, ...]:
     limits: the Windows text writes a double quote in `url` as %22, and Kubernetes reads `$$` and `$(NAME)`
     in an address by itself. Rules: gitlab-runner's `register` since 15.11, the chart since 0.53.
     """
-    return (_shell(url, token), _docker_compose(url, token), _helm(url, token))
+    new = _Credential("CI_SERVER_TOKEN", token, "15.11")
+    return (_shell(url, new), _docker_compose(url, new), _helm(url, new))
+
+
+# What may only be said together with a registration token: the client refuses it with a glrt- token.
+_LEGACY_OPTIONS = """ \\
+    --tag-list docker,linux \\
+    --run-untagged=false \\
+    --locked=false"""
+_HELM_OPTIONS = """\
+envVars:
+  - name: RUNNER_TAG_LIST
+    value: "docker,linux"
+  - name: REGISTER_RUN_UNTAGGED
+    value: "false"
+  - name: REGISTER_LOCKED
+    value: "false"
+"""
+LEGACY_OPTIONS = (
+    ("--tag-list", "Tags, separated by commas."),
+    ("--run-untagged", "Take jobs without tags too; the client makes it true when there are no tags."),
+    ("--locked", "Keep a project runner to its project; true unless you say false."),
+    ("--access-level", "not_protected, or ref_protected for jobs on protected refs only (12.0 and newer)."),
+    ("--maximum-timeout", "Seconds after which a job ends, at least 600."),
+    ("--paused", "Connect, but take no jobs yet."),
+    ("--maintenance-note", "A note for those who look after it (14.8 and newer)."),
+)
+
+
+def legacy_sections(*, url: str, token: str) -> tuple[Section, ...]:
+    """The same for a registration token (`GR1348941…`): each run of `register` makes a runner of its own.
+
+    `url` and `token` as in `sections`, quoted the same way. The options are examples: with a registration token the
+    machine, not the portal, says which jobs the runner takes (reference/wire.md section 12).
+    """
+    old = _Credential("REGISTRATION_TOKEN", token, "11", _LEGACY_OPTIONS)
+    return (_shell(url, old), _docker_compose(url, old), _helm(url, old))
 
 
 def reachable_from_elsewhere(url: str) -> bool:
@@ -111,24 +165,24 @@ def reachable_from_elsewhere(url: str) -> bool:
     return not (address.is_loopback or address.is_unspecified)
 
 
-def _shell(url: str, token: str) -> Section:
+def _shell(url: str, credential: _Credential) -> Section:
     return Section(
         id="shell",
         title="Shell",
-        floor="Linux, macOS, Windows · gitlab-runner 15.11 or newer",
-        blocks=(_linux(url, token), _linux_run(), _macos(url, token), _windows(url, token)),
+        floor=f"Linux, macOS, Windows · gitlab-runner {credential.since} or newer",
+        blocks=(_linux(url, credential), _linux_run(), _macos(url, credential), _windows(url, credential)),
     )
 
 
-def _linux(url: str, token: str) -> Block:
+def _linux(url: str, credential: _Credential) -> Block:
     text = f"""\
 (
-  export CI_SERVER_TOKEN={shlex.quote(token)}
-{_AS_ROOT}
+  export {credential.variable}={shlex.quote(credential.value)}
+{_AS_ROOT.format(variable=credential.variable)}
   as_root gitlab-runner register --non-interactive \\
     --url {shlex.quote(url)} \\
     --executor shell \\
-    {_NAME}
+    {_NAME}{credential.options}
 )"""
     note = "The package's service picks up the new runner by itself within seconds."
     return Block(id="linux", title="Linux", language="bash", text=text, note=note)
@@ -140,42 +194,42 @@ def _linux_run() -> Block:
     return Block(id="linux-run", title="Linux, without a service", language="bash", text=text, note=note)
 
 
-def _macos(url: str, token: str) -> Block:
+def _macos(url: str, credential: _Credential) -> Block:
     # `install` remembers the folder it was called in as the jobs' folder, hence the home folder.
     text = f"""\
 (
-  export CI_SERVER_TOKEN={shlex.quote(token)}
+  export {credential.variable}={shlex.quote(credential.value)}
   gitlab-runner register --non-interactive \\
     --url {shlex.quote(url)} \\
     --executor shell \\
-    {_NAME}
+    {_NAME}{credential.options}
 ) && (cd ~ && gitlab-runner install && gitlab-runner start)"""
     note = "Without sudo, as the user who is logged in at the Mac: the service is that user's."
     return Block(id="macos", title="macOS", language="bash", text=text, note=note)
 
 
-def _windows(url: str, token: str) -> Block:
+def _windows(url: str, credential: _Credential) -> Block:
     # Windows PowerShell 5.1 drops a double quote on the way to a program; %22 is the same address.
     address = _powershell(url.replace('"', "%22"))
     # One line a command: a backslash continues no line here. The client's default shell is pwsh, which
     # Windows does not bring along.
     text = f"""\
-$env:CI_SERVER_TOKEN = {_powershell(token)}
+$env:{credential.variable} = {_powershell(credential.value)}
 .\\gitlab-runner.exe register --non-interactive --url {address} \
---executor shell --shell powershell --description $env:COMPUTERNAME
-Remove-Item Env:CI_SERVER_TOKEN
+--executor shell --shell powershell --description $env:COMPUTERNAME{credential.on_one_line}
+Remove-Item Env:{credential.variable}
 .\\gitlab-runner.exe install
 .\\gitlab-runner.exe start"""
     note = "In an elevated PowerShell, in the folder that holds gitlab-runner.exe."
     return Block(id="windows", title="Windows", language="powershell", text=text, note=note)
 
 
-def _docker_compose(url: str, token: str) -> Section:
+def _docker_compose(url: str, credential: _Credential) -> Section:
     return Section(
         id="docker-compose",
         title="docker-compose",
-        floor="Docker with its compose plugin · gitlab-runner 15.11 or newer",
-        blocks=(_compose_file(), _compose_commands(url, token)),
+        floor=f"Docker with its compose plugin · gitlab-runner {credential.since} or newer",
+        blocks=(_compose_file(), _compose_commands(url, credential)),
     )
 
 
@@ -198,33 +252,34 @@ volumes:
     return Block(id="compose-file", title="compose.yaml", language="yaml", text=text, note=note)
 
 
-def _compose_commands(url: str, token: str) -> Block:
+def _compose_commands(url: str, credential: _Credential) -> Block:
     # `-e NAME` without a value: compose takes the value from its own environment, not from its arguments.
     text = f"""\
 (
-  export CI_SERVER_TOKEN={shlex.quote(token)}
-  docker compose run --rm -e CI_SERVER_TOKEN gitlab-runner register --non-interactive \\
+  export {credential.variable}={shlex.quote(credential.value)}
+  docker compose run --rm -e {credential.variable} gitlab-runner register --non-interactive \\
     --url {shlex.quote(url)} \\
     --executor docker \\
     --docker-image {JOB_IMAGE} \\
-    {_NAME}
+    {_NAME}{credential.options}
 ) && docker compose up -d"""
     note = "Once, in the folder of compose.yaml: each registration adds one more entry to the configuration."
     return Block(id="compose-commands", title="Commands", language="bash", text=text, note=note)
 
 
-def _helm(url: str, token: str) -> Section:
+def _helm(url: str, credential: _Credential) -> Section:
     return Section(
         id="helm",
         title="Helm",
         floor="Kubernetes with Helm · chart 0.53 or newer, 0.74 or newer recommended",
-        blocks=(_helm_secret(token), _helm_values(url), _helm_commands()),
+        blocks=(_helm_secret(credential), _helm_values(url, credential), _helm_commands()),
     )
 
 
-def _helm_secret(token: str) -> Block:
+def _helm_secret(credential: _Credential) -> Block:
     # Both keys: the pod mounts both and does not start when one is missing. The quoted delimiter keeps the
     # shell from expanding anything.
+    new, old = (credential.value, "") if credential.is_new else ("", credential.value)
     text = f"""\
 kubectl apply -f - <<'EOF'
 apiVersion: v1
@@ -239,20 +294,20 @@ metadata:
   namespace: {_NAMESPACE}
 type: Opaque
 stringData:
-  runner-token: {_double_quoted(token)}
-  runner-registration-token: ""
+  runner-token: {_double_quoted(new)}
+  runner-registration-token: {_double_quoted(old)}
 EOF"""
-    note = "Creates the namespace and the Secret; the chart asks for both keys, the second one stays empty."
+    note = "Creates the namespace and the Secret; the chart asks for both keys, the other one stays empty."
     return Block(id="helm-secret", title="Secret", language="bash", text=text, note=note)
 
 
-def _helm_values(url: str) -> Block:
+def _helm_values(url: str, credential: _Credential) -> Block:
     # The chart runs `runners.config` through Helm's templating, `gitlabUrl` not.
     namespace = _double_quoted("{{.Release.Namespace}}")
     text = f"""\
 gitlabUrl: {_double_quoted(url)}
 unregisterRunners: true
-rbac:
+{"" if credential.is_new else _HELM_OPTIONS}rbac:
   create: true
   rules:
 {_RBAC_RULES}

@@ -29,7 +29,7 @@ from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE, Scope, ScopeKind, of_group, of_project
 from portal.domain.vault import Vault
-from portal.models import RegistrationToken, RegistrationType, Runner, RunnerToken, TokenOrigin, User
+from portal.models import Group, Project, RegistrationToken, RegistrationType, Runner, RunnerToken, TokenOrigin, User
 
 ENFORCED_BY = "PORTAL_ENFORCE_CREATE_RUNNER_WORKFLOW"
 OWNERS = {ScopeKind.INSTANCE: "An administrator", ScopeKind.GROUP: "An owner", ScopeKind.PROJECT: "A maintainer"}
@@ -165,6 +165,31 @@ def reset_token(
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """How many registration tokens are encrypted with the first key now, and how many no key opens."""
+
+    renewed: int
+    lost: int
+
+
+def renew_encryption(session: Session, configured: Configured) -> Renewed:
+    """Encrypt every live registration token anew with the first key, so that the keys after it can go.
+
+    The tokens themselves stay as they are, so that nothing goes into the trail. What no key opens is left alone.
+    """
+    live = select(RegistrationToken).where(RegistrationToken.ended_at.is_(None)).order_by(RegistrationToken.id)
+    renewed = lost = 0
+    for row in session.scalars(live.with_for_update(of=RegistrationToken)):
+        ciphertext = configured.vault.renew(row.ciphertext or b"")
+        if ciphertext is None:
+            lost += 1
+        else:
+            row.ciphertext = ciphertext
+            renewed += 1
+    return Renewed(renewed, lost)
+
+
 def find(session: Session, text: str) -> RegistrationToken | None:
     """The registration token with this text, ended ones too: found by digest, compared in constant time."""
     if not text or len(text) > tokens.LONGEST:
@@ -205,11 +230,7 @@ def register(session: Session, configured: Configured, wanted: Registering) -> I
     then the runner that the first sending made gets a new token, unless a machine has used it already.
     """
     require_allowed(session, INSTANCE, configured)
-    row = find(session, wanted.token)
-    if row is not None:
-        session.refresh(
-            row, with_for_update={"of": RegistrationToken}
-        )  # a reset waits for us, or we see that it was quicker
+    row = _held(session, wanted.token)
     if row is None or row.ended_at is not None:
         raise RegistrationTokenUnknown(_unknown(wanted.token))
     scope = scope_of(row)
@@ -219,9 +240,23 @@ def register(session: Session, configured: Configured, wanted: Registering) -> I
         raise Invalid(problems)
     row.last_used_at = now()
     if (again := _sent_before(session, row, wanted.request_key)) is not None:
-        return _issue_again(session, again, wanted)
+        return _issue_again(session, *again, wanted.request_key)
     runner_creation.require_room(session, scope)
     return _create(session, row, scope, wanted)
+
+
+def _held(session: Session, text: str) -> RegistrationToken | None:
+    """The token, locked until the transaction ends: a reset waits for us, or we see that it was quicker."""
+    found = find(session, text)
+    if found is None:
+        return None
+    # Its owner first, as whoever deletes a group or project does: the other way round each would wait for the other.
+    # No shared lock: a stream of registrations would hold it for ever between them, and the deletion would starve.
+    for owner, key in ((Group, found.group_id), (Project, found.project_id)):
+        if key is not None:
+            session.execute(select(owner.id).where(owner.id == key).with_for_update(key_share=True))
+    query = select(RegistrationToken).where(RegistrationToken.id == found.id)
+    return session.scalar(query.with_for_update().execution_options(populate_existing=True))
 
 
 def _create(session: Session, row: RegistrationToken, scope: Scope, wanted: Registering) -> IssuedRunner:
@@ -239,8 +274,7 @@ def _create(session: Session, row: RegistrationToken, scope: Scope, wanted: Regi
     session.add(runner)
     session.flush()
     taken = _token_with(session, wanted.request_key) is not None
-    key = None if taken else wanted.request_key
-    issued = runner_tokens.issue(session, runner, TokenOrigin.REGISTERED, request_key=key, prefix=tokens.REGISTERED)
+    issued = _issue_first(session, runner, None if taken else wanted.request_key)
     audit.record(session, _registrar(row, wanted), "runner_registered", runner, scope, runner_settings.chosen(runner))
     runner_changes.announce(session, runner.id)
     return issued
@@ -257,23 +291,38 @@ def _token_with(session: Session, key: UUID | None) -> RunnerToken | None:
     return session.scalar(select(RunnerToken).where(RunnerToken.request_key == key)) if key else None
 
 
-def _sent_before(session: Session, row: RegistrationToken, key: UUID | None) -> Runner | None:
-    """The runner that the same request has made before with the same token, while no machine has used it."""
-    first = _token_with(session, key)
-    if first is None or first.first_used_at is not None or not first.is_live(now()):
+def _issue_first(session: Session, runner: Runner, key: UUID | None) -> IssuedRunner:
+    try:
+        with session.begin_nested():
+            return _issue_registered(session, runner, key)
+    except IntegrityError:
+        # The same request came with another registration token at the same moment; that runner has the key now.
+        return _issue_registered(session, runner, None)
+
+
+def _issue_registered(session: Session, runner: Runner, key: UUID | None) -> IssuedRunner:
+    return runner_tokens.issue(session, runner, TokenOrigin.REGISTERED, request_key=key, prefix=tokens.REGISTERED)
+
+
+def _sent_before(session: Session, row: RegistrationToken, key: UUID | None) -> tuple[Runner, RunnerToken] | None:
+    """What the same request has made before with the same token, locked, while no machine has used it."""
+    found = _token_with(session, key)
+    if found is None:
         return None
-    runner = session.get(Runner, first.runner_id)
-    return runner if runner is not None and runner.registered_with_id == row.id else None
+    mine = (Runner.id == found.runner_id) & (Runner.registered_with_id == row.id)
+    fresh = {"populate_existing": True}
+    runner = session.scalar(select(Runner).where(mine).with_for_update(of=Runner).execution_options(**fresh))
+    query = select(RunnerToken).where(RunnerToken.id == found.id).with_for_update()
+    first = session.scalar(query.execution_options(**fresh)) if runner is not None else None
+    if runner is None or first is None or first.first_used_at is not None or not first.is_live(now()):
+        return None
+    return runner, first
 
 
-def _issue_again(session: Session, runner: Runner, wanted: Registering) -> IssuedRunner:
-    first = _token_with(session, wanted.request_key)
-    if first is not None:
-        first.ends_at, first.request_key = now(), None
-        session.flush()
-    issued = runner_tokens.issue(
-        session, runner, TokenOrigin.REGISTERED, request_key=wanted.request_key, prefix=tokens.REGISTERED
-    )
+def _issue_again(session: Session, runner: Runner, first: RunnerToken, key: UUID | None) -> IssuedRunner:
+    first.ends_at, first.request_key = now(), None
+    session.flush()
+    issued = _issue_registered(session, runner, key)
     runner_changes.announce(session, runner.id)
     return issued
 

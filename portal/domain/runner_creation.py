@@ -86,6 +86,21 @@ def recent(session: Session, scope: Scope) -> int:
     return session.scalar(select(func.count()).select_from(Runner).where(owner, fresh)) or 0
 
 
+def hold(session: Session, scope: Scope) -> None:
+    """Wait for everybody else who makes runners in the scope and counts them, and go first until the end."""
+    session.execute(
+        select(func.pg_advisory_xact_lock(func.hashtextextended(f"runners of {scope.kind} {scope.id}", 0)))
+    )
+
+
+def room(session: Session, scope: Scope) -> int | None:
+    """How many more runners the scope may have now; None for no limit. Only who holds the scope may count on it."""
+    allowed = limit(session, scope)
+    if allowed is None or allowed.most == 0:
+        return None
+    return max(0, allowed.most - recent(session, scope))
+
+
 def require_room(session: Session, scope: Scope, *, adding: int = 1) -> None:
     """Refuse with LimitReached when the scope has no room for so many more runners.
 
@@ -94,9 +109,7 @@ def require_room(session: Session, scope: Scope, *, adding: int = 1) -> None:
     allowed = limit(session, scope)
     if allowed is None or allowed.most == 0:
         return
-    session.execute(
-        select(func.pg_advisory_xact_lock(func.hashtextextended(f"runners of {scope.kind} {scope.id}", 0)))
-    )
+    hold(session, scope)
     if recent(session, scope) + adding > allowed.most:
         raise LimitReached(
             {

@@ -12,11 +12,11 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
 from portal.database import now
-from portal.domain import runner_status
+from portal.domain import runner_status, token_life
 from portal.domain.groups import owned_below
 from portal.domain.runner_status import LAST_CONTACT, Status
 from portal.domain.scopes import Scope, ScopeKind
-from portal.models import Runner, RunnerManager, RunnerToken, RunnerType, User
+from portal.models import RegistrationType, Runner, RunnerManager, RunnerToken, RunnerType, User
 
 PAGE_SIZE = 20
 SORTS = ("created_desc", "created_asc", "contacted_desc", "contacted_asc")
@@ -25,7 +25,11 @@ _NEVER = "-infinity"
 
 @dataclass(frozen=True, slots=True)
 class RunnerFilter:
-    """What a person asks a list for. `inherited` adds, to a group's list, what it gets from above."""
+    """What a person asks a list for. `inherited` adds, to a group's list, what it gets from above.
+
+    `due` asks for runners of the scope and below with a token that is due or has expired; whose tokens inherited
+    runners have is not the reader's business.
+    """
 
     status: Status | None = None
     type: RunnerType | None = None
@@ -33,6 +37,8 @@ class RunnerFilter:
     tags: tuple[str, ...] = ()
     creator: str = ""
     words: str = ""
+    due: bool = False
+    registration: RegistrationType | None = None
     inherited: bool = False
     sort: str = "created_desc"
 
@@ -126,6 +132,11 @@ def counts(session: Session, scope: Scope, wanted: RunnerFilter) -> Counts:
     return Counts(by_status, sum(by_status.values()))
 
 
+def count_due(session: Session, scope: Scope) -> int:
+    """How many runners of the scope and below have a token that is due or has expired."""
+    return token_life.count_due(session, owned_below(scope))
+
+
 def tags_in(session: Session, scope: Scope, *, limit: int = 200) -> list[str]:
     """The tags of the scope's runners, the most used first, for the filter."""
     tag = func.unnest(Runner.tag_list).label("tag")
@@ -156,6 +167,10 @@ def _wanted(scope: Scope, wanted: RunnerFilter, *, with_status: bool) -> ColumnE
     if wanted.creator:
         creator = select(User.id).where(func.lower(User.username) == wanted.creator.lower())
         parts.append(Runner.creator_id.in_(creator))
+    if wanted.due:
+        parts += [owned_below(scope), token_life.due(now())]
+    if wanted.registration is not None:
+        parts.append(Runner.registration_type == wanted.registration)
     if wanted.words.strip():
         parts.append(Runner.id.in_(_matching(scope, wanted.words.strip())))
     return and_(*parts)

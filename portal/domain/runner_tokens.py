@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import audit, runner_changes, token_life, tokens
 from portal.domain.actors import Actor
-from portal.domain.errors import AlreadyIssued, Stale, TokenUnknown, TryLater
+from portal.domain.errors import AlreadyIssued, NotFound, Stale, TokenUnknown, TryLater
 from portal.domain.permissions import Action, require
 from portal.domain.scopes import of_runner
 from portal.models import Runner, RunnerManager, RunnerToken, TokenOrigin
@@ -135,6 +135,38 @@ def _let_end(session: Session, old: RunnerToken, end: datetime) -> None:
     if old.expires_at is not None and users > 1:
         end = max(end, old.expires_at)
     old.ends_at = min(old.ends_at, end) if old.ends_at else end
+
+
+def end_token(session: Session, actor: Actor, runner: Runner, token_id: int) -> RunnerToken:
+    """End one token of the runner early, at once; the others of its family live on.
+
+    Machines that use exactly this token are refused from their next poll on. Raises NotFound for a token that is
+    not this runner's, Stale for one that has ended or expired already, and NotFound or NotAllowed for the actor.
+    """
+    scope = of_runner(runner)
+    require(session, actor, Action.WRITE_RUNNERS, scope)
+    session.execute(select(Runner.id).where(Runner.id == runner.id).with_for_update())
+    token = session.scalar(
+        select(RunnerToken)
+        .where(RunnerToken.id == token_id, RunnerToken.runner_id == runner.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if token is None:
+        raise NotFound("This runner has no such token.")
+    moment = now()
+    if not token.is_live(moment):
+        raise Stale("This token has ended already. No machine can use it.")
+    changes = {"token": (token.short, None), "ends_at": (_day(token.ends_at), _day(moment))}
+    token.ends_at = moment
+    audit.record(session, actor, "runner_token_ended", runner, scope, changes)
+    runner_changes.announce(session, runner.id)
+    session.flush()
+    return token
+
+
+def _day(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="seconds") if moment else None
 
 
 def token_row(session: Session, token: str) -> RunnerToken:

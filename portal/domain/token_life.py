@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select
+from sqlalchemy import ColumnElement, Float, Interval, Select, and_, exists, func, literal, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from portal.database import now
@@ -88,8 +88,13 @@ def due(at: datetime) -> ColumnElement[bool]:
 
 
 def _due_tokens(at: datetime) -> Select[int]:
+    return select(RunnerToken.runner_id).where(_is_due_or_over(at))
+
+
+def _is_due_or_over(at: datetime) -> ColumnElement[bool]:
     newer = aliased(RunnerToken)
-    expires, life = RunnerToken.expires_at, RunnerToken.expires_at - RunnerToken.created_at
+    expires, life = RunnerToken.expires_at, (RunnerToken.expires_at - RunnerToken.created_at).self_group()
+    most_of_it = life.op("*", return_type=Interval())(literal(DUE_AT, Float()))
     replaced = exists().where(
         newer.runner_id == RunnerToken.runner_id,
         newer.id > RunnerToken.id,
@@ -97,9 +102,9 @@ def _due_tokens(at: datetime) -> Select[int]:
         or_(newer.expires_at.is_(None), newer.expires_at > at),
     )
     in_use = exists().where(RunnerManager.token_id == RunnerToken.id)
-    return select(RunnerToken.runner_id).where(
+    return and_(
         expires.is_not(None),
-        RunnerToken.created_at + life * DUE_AT <= at,
+        RunnerToken.created_at + most_of_it <= at,
         or_(RunnerToken.ends_at.is_(None), RunnerToken.ends_at > at),
         or_(in_use, ~replaced),
     )
@@ -108,3 +113,34 @@ def _due_tokens(at: datetime) -> Select[int]:
 def count_due(session: Session, within: ColumnElement[bool]) -> int:
     """How many of these runners have a token that is due or has expired."""
     return session.scalar(select(func.count()).select_from(Runner).where(within, due(now()))) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class DueToken:
+    """A token that is due or has expired, with the machines that use it: those heard of last first, and how many."""
+
+    token: RunnerToken
+    expired: bool
+    machines: list[RunnerManager]
+    total: int
+
+
+def due_of_runner(session: Session, runner: Runner) -> list[DueToken]:
+    """The runner's tokens that `due` is about, those that ended first on top."""
+    moment = now()
+    mine = (RunnerToken.runner_id == runner.id) & _is_due_or_over(moment)
+    found = list(session.scalars(select(RunnerToken).where(mine).order_by(RunnerToken.expires_at, RunnerToken.id)))
+    return [_with_machines(session, token, moment) for token in found]
+
+
+def _with_machines(session: Session, token: RunnerToken, moment: datetime) -> DueToken:
+    expired = token.expires_at is not None and token.expires_at <= moment
+    return DueToken(token, expired, *machines_with(session, token))
+
+
+def machines_with(session: Session, token: RunnerToken, *, limit: int = 10) -> tuple[list[RunnerManager], int]:
+    """The machines that used exactly this token last, those heard of last first; and how many there are in all."""
+    theirs = RunnerManager.token_id == token.id
+    newest = RunnerManager.contacted_at.desc().nulls_last()
+    machines = session.scalars(select(RunnerManager).where(theirs).order_by(newest, RunnerManager.id).limit(limit))
+    return list(machines), session.scalar(select(func.count()).select_from(RunnerManager).where(theirs)) or 0

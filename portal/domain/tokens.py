@@ -74,4 +74,9 @@ def digest(token: str) -> bytes:
 
 def shorten(token: str) -> str:
     """The nine characters by which people match a log line of gitlab-runner to a runner."""
-    return _PREFIX.sub("", token)[:SHORT_LENGTH]
+    return body(token)[:SHORT_LENGTH]
+
+
+def body(token: str) -> str:
+    """What follows the prefix that the client knows: the short form is its beginning, the rest is the secret."""
+    return _PREFIX.sub("", token)

@@ -39,4 +39,5 @@ class Vault:
 
 
 def _stretched(key: str) -> bytes:
-    return base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest())
+    # Named, so that a key which serves another purpose too is not the same key here.
+    return base64.urlsafe_b64encode(hashlib.sha256(b"registration tokens\0" + key.encode()).digest())

@@ -85,6 +85,8 @@ class Runner(Base):
         Index("ix_ci_runners_created_at_id", "created_at", "id"),
         Index("ix_ci_runners_tag_list", "tag_list", postgresql_using="gin"),
         Index("ix_ci_runners_words", "words", postgresql_using="gin"),
+        # The few whose silent machines are forgotten sooner or later than others'.
+        Index("ix_ci_runners_own_memory", "id", postgresql_where=text("machines_forgotten_after IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

@@ -46,10 +46,11 @@ class RegistrationSwitch(AsInstalled):
 
 
 class StaleRunnerCleanup:
-    """When runners that nobody uses any more are deleted; null days: never."""
+    """When runners that nobody uses any more are deleted; null days: never. `…_ran_at` is when that was last done."""
 
     stale_runner_cleanup_days: Mapped[int | None]
     stale_runner_cleanup_legacy_only: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    stale_runner_cleanup_ran_at: Mapped[datetime | None]
 
 
 class InstanceSettings(RegistrationSwitch, StaleRunnerCleanup, Base):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +12,21 @@ from wtforms import BooleanField, HiddenField, PasswordField, StringField, TextA
 
 from portal.domain.errors import Invalid
 from portal.domain.groups import Naming
+from portal.domain.runner_cleanup import Criteria
+from portal.domain.runner_rules import Limits, Registrars, TokenLives
 from portal.domain.runner_settings import RunnerSettings, split_tags
 from portal.models import Role
+from portal.web.times import read_duration, write_duration
+
+Reader = Callable[[str], int | None]
+
+
+def _whole_number(text: str) -> int | None:
+    """The number; None for nothing. Raises ValueError with a sentence for what is none."""
+    digits = text.strip().replace(",", "")
+    if digits and not (digits.isascii() and digits.isdecimal()):
+        raise ValueError("Write a whole number, such as 50.")
+    return _number(digits)
 
 
 def _number(digits: str) -> int | None:
@@ -24,6 +37,8 @@ def _number(digits: str) -> int | None:
 class PortalForm(FlaskForm):  # type: ignore[misc]  # flask-wtf ships no types
     """A form whose refusals stand beside their fields."""
 
+    form_errors: list[str]
+
     class Meta(FlaskForm.Meta):  # type: ignore[misc]
         # The whole form is CSRF-checked by the app before the view; a second check would only hide that.
         csrf = True
@@ -31,8 +46,21 @@ class PortalForm(FlaskForm):  # type: ignore[misc]  # flask-wtf ships no types
     def refuse(self, invalid: Invalid) -> None:
         """Put the domain's problems beside the fields they are about; what was typed stays."""
         for name, sentences in invalid.problems.items():
-            field = self[name] if name in self else next(iter(self))
-            field.errors = [*field.errors, *sentences]
+            if name in self and not isinstance(self[name], HiddenField):
+                self[name].errors = [*self[name].errors, *sentences]
+            else:  # it is about the whole form
+                self.form_errors = [*self.form_errors, *sentences]
+
+    def read(self, how: Reader, *names: str) -> tuple[dict[str, int | None], dict[str, list[str]]]:
+        """(values, problems) of text fields by their names; one that cannot be read is None, with its problem."""
+        values: dict[str, int | None] = {}
+        problems: dict[str, list[str]] = {}
+        for name in names:
+            try:
+                values[name] = how(self[name].data or "")
+            except ValueError as wrong:
+                values[name], problems[name] = None, [str(wrong)]
+        return values, problems
 
     @property
     def problems(self) -> list[tuple[Any, list[str]]]:
@@ -107,6 +135,18 @@ class KeyedForm(PortalForm):
             raise Invalid({"request_key": ["This form is not complete. Open the page again."]}) from None
 
 
+def _whole_seconds(text: str) -> int | None:
+    seconds = text.strip()
+    if seconds and not (seconds.isascii() and seconds.isdecimal()):
+        raise ValueError("Write whole seconds, such as 3600 for an hour, or leave it empty.")
+    return _number(seconds)
+
+
+def in_a_field(seconds: int | None) -> str:
+    """A duration as people write it into a field; nothing for none."""
+    return "" if seconds is None else write_duration(seconds)
+
+
 class RunnerForm(KeyedForm):
     tags = StringField("Tags")
     run_untagged = BooleanField("Run untagged jobs")
@@ -116,12 +156,19 @@ class RunnerForm(KeyedForm):
     protected = BooleanField("Protected")
     locked = BooleanField("Locked")
     maximum_timeout = StringField("Maximum job timeout")
+    token_expiration_interval = StringField("Token life")
+    machines_forgotten_after = StringField("Forget silent machines after")
 
     def settings(self) -> RunnerSettings:
-        """What was chosen. Raises Invalid for a timeout that is no number."""
-        timeout = (self.maximum_timeout.data or "").strip()
-        if timeout and not (timeout.isascii() and timeout.isdecimal()):
-            raise Invalid({"maximum_timeout": ["Write whole seconds, such as 3600 for an hour, or leave it empty."]})
+        """What was chosen. Raises Invalid for a time that is none, together with all else that is wrong."""
+        seconds, unread = self.read(_whole_seconds, "maximum_timeout")
+        durations, problems = self.read(read_duration, "token_expiration_interval", "machines_forgotten_after")
+        chosen = self._settings(**seconds, **durations)
+        if unread or problems:
+            raise Invalid({**chosen.problems(), **unread, **problems})
+        return chosen
+
+    def _settings(self, **numbers: int | None) -> RunnerSettings:
         return RunnerSettings(
             description=(self.description.data or "").strip(),
             maintenance_note=(self.maintenance_note.data or "").strip().replace("\r\n", "\n"),
@@ -130,7 +177,7 @@ class RunnerForm(KeyedForm):
             paused=bool(self.paused.data),
             protected=bool(self.protected.data),
             locked=bool(self.locked.data),
-            maximum_timeout=_number(timeout),
+            **numbers,
         )
 
     @staticmethod
@@ -145,6 +192,8 @@ class RunnerForm(KeyedForm):
             "protected": settings.protected,
             "locked": settings.locked,
             "maximum_timeout": "" if settings.maximum_timeout is None else str(settings.maximum_timeout),
+            "token_expiration_interval": in_a_field(settings.token_expiration_interval),
+            "machines_forgotten_after": in_a_field(settings.machines_forgotten_after),
         }
 
 
@@ -152,9 +201,87 @@ class EditRunnerForm(RunnerForm):
     seen_version = HiddenField()
 
 
-class ResetForm(KeyedForm):
+class SeenTokenForm(PortalForm):
+    """A form that knows which token its reader has seen."""
+
     seen_token_id = HiddenField()
 
     def seen(self) -> int | None:
         value = self.seen_token_id.data or ""
         return int(value) if value.isdecimal() and len(value) < 19 else None
+
+
+class ResetForm(KeyedForm, SeenTokenForm):
+    """A reset of a runner's token."""
+
+
+class TokenLivesForm(PortalForm):
+    """How long tokens live; a project has only `own`."""
+
+    own = StringField()
+    groups = StringField()
+    projects = StringField()
+
+    def lives(self) -> TokenLives:
+        """What was written. Raises Invalid for what is no time."""
+        seconds, problems = self.read(read_duration, "own", "groups", "projects")
+        chosen = TokenLives(**seconds)
+        if problems:
+            raise Invalid({**chosen.problems(), **problems})
+        return chosen
+
+
+class RegistrarsForm(PortalForm):
+    groups = BooleanField("In groups")
+    projects = BooleanField("In projects")
+
+    def registrars(self) -> Registrars:
+        return Registrars(bool(self.groups.data), bool(self.projects.data))
+
+
+class GroupCreationForm(PortalForm):
+    enabled = BooleanField("Owners and maintainers may create runners here and below")
+
+
+class LimitsForm(PortalForm):
+    groups = StringField()
+    projects = StringField()
+
+    def limits(self) -> Limits:
+        """What was written. Raises Invalid for what is no number."""
+        numbers, problems = self.read(_whole_number, "groups", "projects")
+        if problems:
+            raise Invalid(problems)
+        return Limits(**numbers)
+
+
+class CleanUpForm(PortalForm):
+    """When a runner is stale; the page's address holds the same fields for a preview."""
+
+    days = StringField("Days of silence")
+    legacy_only = BooleanField("Only runners that were registered with a registration token")
+
+    def criteria(self) -> Criteria:
+        """What was written. Raises Invalid for what is no number, or too small or large a one."""
+        numbers, problems = self.read(_whole_number, "days")
+        chosen = Criteria(numbers["days"] or 0, bool(self.legacy_only.data))
+        if problems := problems or chosen.problems():
+            raise Invalid(problems)
+        return chosen
+
+    @staticmethod
+    def values_of(criteria: Criteria | None) -> Mapping[str, Any]:
+        """How settled criteria stand in the form; three months where nothing is settled."""
+        shown = criteria or Criteria(90)
+        return {"days": str(shown.days), "legacy_only": shown.legacy_only}
+
+
+class ProtectForm(PortalForm):
+    runner = StringField("Runner number")
+
+    def number(self) -> int:
+        """The runner's number, with or without its #. Raises Invalid for what is none."""
+        digits = (self.runner.data or "").strip().removeprefix("#")
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
+            raise Invalid({"runner": ["Write the runner's number, such as 17; its page shows it."]})
+        return int(digits)

@@ -20,17 +20,25 @@ from portal.models import RunnerType, User
 from portal.requests import portal_url
 from portal.web import (
     account,
+    group_registration,
     group_runners,
     guards,
+    instance_registration,
     instance_runners,
     members,
     people,
+    project_registration,
     project_runners,
+    registration_pages,
+    runner_cleanup,
+    runner_import,
     runner_links,
+    runner_rules,
     scope_pages,
     sessions,
     start,
     times,
+    token_lookup,
     trail,
 )
 from portal.web.scoped import ProjectPath, StoredNumber
@@ -49,12 +57,19 @@ def register(app: Flask, login: LoginManager) -> None:
         account.blueprint,
         start.blueprint,
         people.blueprint,
+        token_lookup.blueprint,
+        runner_import.blueprint,
         runner_links.blueprint,
         instance_runners.blueprint,
         group_runners.blueprint,
         project_runners.blueprint,
+        instance_registration.blueprint,
+        group_registration.blueprint,
+        project_registration.blueprint,
         *members.blueprints,
         *trail.blueprints,
+        *runner_cleanup.blueprints,
+        *runner_rules.blueprints,
         *scope_pages.blueprints,
     ):
         app.register_blueprint(blueprint)
@@ -74,6 +89,7 @@ def register(app: Flask, login: LoginManager) -> None:
     app.add_template_global(of_runner)
     app.add_template_global(asset)
     app.add_template_global(portal_url)
+    app.add_template_global(registration_pages.may_create, "may_create_runner")
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
 

@@ -13,12 +13,14 @@ from portal.database import db, now
 from portal.domain import (
     audit,
     instructions,
+    runner_creation,
     runner_lists,
     runner_managers,
     runner_settings,
     runner_status,
     runner_tokens,
     runners,
+    token_life,
 )
 from portal.domain.errors import AlreadyIssued, Invalid, NotAllowed, NotFound, Stale
 from portal.domain.permissions import Action
@@ -26,24 +28,38 @@ from portal.domain.runner_lists import SORTS, RunnerFilter
 from portal.domain.runner_status import Status
 from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import of_runner
-from portal.models import Runner, RunnerType
+from portal.models import RegistrationType, Runner, RunnerToken, RunnerType
 from portal.requests import portal_url
-from portal.web import guards
+from portal.web import guards, registration_pages
+from portal.web.errors import STATUS
 from portal.web.forms import EditRunnerForm, EmptyForm, ResetForm, RunnerForm
+from portal.web.times import duration
 
 Page = str | BaseResponse | tuple[str, int]
 SHOWN_MANAGERS = 200
 SHOWN_EVENTS = 10
 A_WHILE = timedelta(seconds=60)  # after that the created page says what may be wrong
-FILTERS = ("status", "runner_type", "paused", "tag", "creator", "search", "inherited", "sort")
+FILTERS = (
+    "status",
+    "runner_type",
+    "paused",
+    "tag",
+    "creator",
+    "token",
+    "registration",
+    "search",
+    "inherited",
+    "sort",
+)
+REGISTRATIONS = {"token": RegistrationType.REGISTRATION_TOKEN, "person": RegistrationType.AUTHENTICATED_USER}
 STOP_POLLING = 286  # htmx's word for "do not ask again"
 
 
-def index() -> str:
-    """The scope's runners."""
+def index() -> Response:
+    """The scope's runners, and its registration token for those who may register with it."""
     scope, session = guards.scope(), db.session()
-    wanted = _filter_from_address()
-    return render_template(
+    wanted, card = _filter_from_address(), registration_pages.card(scope)
+    page = render_template(
         "runners/index.html",
         scope=scope,
         wanted=wanted,
@@ -53,10 +69,14 @@ def index() -> str:
         counts=runner_lists.counts(session, scope, wanted),
         tags=runner_lists.tags_in(session, scope),
         creators=runner_lists.creators_in(session, scope),
+        due=runner_lists.count_due(session, scope),
+        registrations=REGISTRATIONS,
         sorts=SORTS,
         kept=_kept(),
         form=EmptyForm(),
+        card=card,
     )
+    return registration_pages.unstored(page) if card.text else make_response(page)
 
 
 def _kept() -> dict[str, list[str]]:
@@ -76,6 +96,8 @@ def _filter_from_address() -> RunnerFilter:
         paused={"true": True, "false": False}.get(args.get("paused", "")),
         tags=tuple(tag for tag in args.getlist("tag") if tag)[:10],
         creator=args.get("creator", "")[:255],
+        due=args.get("token") == "due",
+        registration=REGISTRATIONS.get(args.get("registration", "")),
         words=args.get("search", "").replace("\0", "")[:255],
         inherited=args.get("inherited") == "true",
         sort=sort if sort in SORTS else SORTS[0],
@@ -85,24 +107,29 @@ def _filter_from_address() -> RunnerFilter:
 def new() -> Page:
     """The form for a new runner; sending it answers with the created page."""
     scope, form = guards.scope(), RunnerForm()
-    guards.require(Action.WRITE_RUNNERS)
+    runner_creation.require_may_create(db.session(), guards.actor(), scope)
     if request.method == "GET":
-        return render_template("runners/new.html", scope=scope, form=form)
+        return _new_page(form)
     try:
         issued = runners.create_runner(db.session(), guards.actor(), scope, form.settings(), request_key=form.key())
     except Invalid as invalid:
         form.refuse(invalid)
-        return render_template("runners/new.html", scope=scope, form=form), 422
+        return _new_page(form), STATUS[type(invalid)]
     except AlreadyIssued as repeated:
         return _already_issued(repeated)
     db.session.commit()
     return _token_page(issued, title=f"{issued.runner.title} is ready to connect")
 
 
+def _new_page(form: RunnerForm) -> str:
+    scope = guards.scope()
+    life = token_life.of_new_runners(db.session(), scope)
+    return render_template("runners/new.html", scope=scope, form=form, life=life)
+
+
 def _already_issued(repeated: AlreadyIssued) -> BaseResponse:
     db.session.rollback()
-    flash(str(repeated), "warning")
-    return redirect(url_in(guards.scope(), "runners.show", runner_id=repeated.runner_id), 303)
+    return _back_to(repeated.runner_id, str(repeated))
 
 
 def _token_page(issued: IssuedRunner, *, title: str) -> Response:
@@ -113,6 +140,7 @@ def _token_page(issued: IssuedRunner, *, title: str) -> Response:
         scope=guards.scope(),
         runner=issued.runner,
         token=issued.token,
+        expires_at=issued.record.expires_at,
         title=title,
         sections=instructions.sections(url=url, token=issued.token),
         reachable=instructions.reachable_from_elsewhere(url),
@@ -136,6 +164,7 @@ def show(runner_id: int) -> str:
         short=runner_lists.short_tokens(session, [runner.id]).get(runner.id, ""),
         writable=guards.allowed(Action.WRITE_RUNNERS, of_runner(runner)),
         trusted=guards.allowed(Action.READ_RUNNERS, of_runner(runner)),
+        life=token_life.of_runner_tokens(session, runner),
         events=events,
         form=EmptyForm(),
         **_machines(runner),
@@ -153,6 +182,7 @@ def machines(runner_id: int) -> str:
         runner=runner,
         status=status,
         trusted=trusted,
+        writable=guards.allowed(Action.WRITE_RUNNERS, of_runner(runner)),
         refreshed=True,
         **_machines(runner),
     )
@@ -166,6 +196,9 @@ def _machines(runner: Runner) -> dict[str, Any]:
         "managers_total": runner_managers.count(session, runner),
         "tokens": runner_managers.tokens_in_use(session, found),
         "family": runner_tokens.family(session, runner),
+        "due_tokens": token_life.due_of_runner(session, runner),
+        "is_due": token_life.is_due,
+        "forgotten_after": runner.machines_forgotten_after or int(runner_status.STALE_AFTER.total_seconds()),
     }
 
 
@@ -210,14 +243,33 @@ def edit(runner_id: int) -> Page:
         db.session.rollback()
         form.seen_version.data = ""  # the next sending is on what stands now
         return _edit_page(runner, form, refusal=str(stale)), 409
+    remark = _on_token_life(runner)
     db.session.commit()
-    flash("Saved." if changed else "Nothing was different, so nothing changed.")
+    flash(f"Saved. {remark}".strip() if changed else "Nothing was different, so nothing changed.")
     return redirect(url_in(guards.scope(), "runners.show", runner_id=runner.id))
+
+
+def _on_token_life(runner: Runner) -> str:
+    """What to know of a life that is longer than the runner's scopes allow; it is kept, and the shorter counts."""
+    own, life = runner.token_expiration_interval, token_life.of_runner_tokens(db.session(), runner)
+    if own is None or life is None or life.by is None or own <= life.seconds:
+        return ""
+    return (
+        f"Its tokens live {duration(life.seconds)}, because {life.by.title} says so; the longer "
+        f"{duration(own)} of the runner do not count."
+    )
 
 
 def _edit_page(runner: Runner, form: EditRunnerForm, refusal: str = "") -> str:
     form.seen_version.data = form.seen_version.data or runners.version_of(runner)
-    return render_template("runners/edit.html", scope=guards.scope(), runner=runner, form=form, refusal=refusal)
+    return render_template(
+        "runners/edit.html",
+        scope=guards.scope(),
+        runner=runner,
+        form=form,
+        life=token_life.of_new_runners(db.session(), of_runner(runner)),
+        refusal=refusal,
+    )
 
 
 def pause(runner_id: int) -> BaseResponse:
@@ -268,8 +320,48 @@ def _reset_page(runner: Runner, form: ResetForm, refusal: str = "") -> str:
         runner=runner,
         form=form,
         managers=count,
+        life=token_life.of_runner_tokens(db.session(), runner),
         refusal=refusal,
     )
+
+
+def end_token(runner_id: int, token_id: int) -> Page:
+    """Which machines use exactly this token, and the button that ends it before its time."""
+    runner, session = _own_runner(runner_id), db.session()
+    if request.method == "GET":
+        return _end_page(runner, token_id)
+    try:
+        ended = runner_tokens.end_token(session, guards.actor(), runner, token_id)
+    except Stale as stale:
+        session.rollback()
+        return _back_to(runner_id, str(stale))
+    db.session.commit()
+    flash(f"The token {ended.short} has ended.")
+    return redirect(url_in(guards.scope(), "runners.show", runner_id=runner_id))
+
+
+def _end_page(runner: Runner, token_id: int) -> Page:
+    session = db.session()
+    token = session.get(RunnerToken, token_id)
+    if token is None or token.runner_id != runner.id:
+        raise NotFound("This runner has no such token.")
+    if not token.is_live(now()):
+        return _back_to(runner.id, "This token has ended already. No machine can use it.")
+    machines_of_it, total = token_life.machines_with(session, token)
+    return render_template(
+        "runners/end_token.html",
+        scope=guards.scope(),
+        runner=runner,
+        token=token,
+        managers=machines_of_it,
+        total=total,
+        others=len(runner_tokens.family(session, runner)) - 1,
+    )
+
+
+def _back_to(runner_id: int, warning: str) -> BaseResponse:
+    flash(warning, "warning")
+    return redirect(url_in(guards.scope(), "runners.show", runner_id=runner_id), 303)
 
 
 def delete(runner_id: int) -> Page:
@@ -326,3 +418,4 @@ def mount(blueprint: Blueprint) -> None:
     blueprint.add_url_rule(f"{one}/resume", "resume", resume, methods=["POST"])
     blueprint.add_url_rule(f"{one}/reset-token", "reset_token", reset_token, methods=both)
     blueprint.add_url_rule(f"{one}/delete", "delete", delete, methods=both)
+    blueprint.add_url_rule(f"{one}/tokens/<int:token_id>/end", "end_token", end_token, methods=both)

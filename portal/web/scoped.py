@@ -33,7 +33,8 @@ class StoredNumber(IntegerConverter):
 
 def room(kind: ScopeKind, name: str, action: Action) -> Blueprint:
     """A blueprint for one room of a scope, such as its runners; guarded by sign-in, sight and `action`."""
-    blueprint = Blueprint(f"{kind}_{name}", __name__, url_prefix=_PREFIX[kind].format(room=name))
+    address = _PREFIX[kind].format(room=name.replace("_", "-"))
+    blueprint = Blueprint(f"{kind}_{name}", __name__, url_prefix=address)
     guard(blueprint, kind, action)
     return blueprint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from markupsafe import Markup
@@ -9,6 +10,8 @@ from markupsafe import Markup
 from portal.database import now
 
 _STEPS = ((60, 1, "second"), (3600, 60, "minute"), (86_400, 3600, "hour"), (86_400 * 60, 86_400, "day"))
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_WRITTEN = re.compile(r"([0-9]{1,9})\s*([smhdw])", re.IGNORECASE)
 
 
 def in_words(moment: datetime) -> str:
@@ -56,3 +59,25 @@ def duration(seconds: int) -> str:
         if count:
             parts.append(f"{count} {name}{'' if count == 1 else 's'}")
     return " ".join(parts) or "0 seconds"
+
+
+def read_duration(text: str) -> int | None:
+    """Seconds of "90m", "12h", "30d" or "2w"; None for an empty text.
+
+    Raises ValueError with a sentence for people. A bare number is refused: nobody knows which unit it was meant in.
+    """
+    written = text.strip()
+    if not written:
+        return None
+    found = _WRITTEN.fullmatch(written)
+    if found:
+        return int(found[1]) * _UNITS[found[2].lower()]
+    if written.isascii() and written.isdecimal():
+        raise ValueError(f"Add the unit, such as {written[:9]}h for hours or {written[:9]}d for days.")
+    raise ValueError("Write a number and its unit, such as 90m, 12h, 30d or 2w.")
+
+
+def write_duration(seconds: int) -> str:
+    """The same the other way round, in the largest unit up to days that fits exactly: "30d", "90m"."""
+    unit = next(unit for unit in "dhms" if seconds % _UNITS[unit] == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"

@@ -18,9 +18,10 @@ SILENT_FOR = {"Online": timedelta(seconds=20), "Offline": timedelta(hours=5), "S
 
 @dataclass(frozen=True)
 class Fleet:
-    """Addresses of the runners by their description."""
+    """Addresses of the runners by their description, and the number of one of their tokens."""
 
     runners: dict[str, int]
+    token_of_online: int
 
     def at(self, base: str, name: str, page: str = "") -> str:
         return f"{base}/{self.runners[name]}{page}"
@@ -40,7 +41,7 @@ def fill(cast: Cast) -> Fleet:
         for number in range(3):
             _machine(cast, made[status], f"s_{status.lower()}{number}", silent_for)
     cast.session.commit()
-    return Fleet({name: issued.runner.id for name, issued in made.items()})
+    return Fleet({name: issued.runner.id for name, issued in made.items()}, made["Online"].record.id)
 
 
 def _settings(name: str, tag: str, **changes: object) -> RunnerSettings:

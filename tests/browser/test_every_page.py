@@ -49,6 +49,20 @@ def addresses(runners: Fleet, cast: Cast) -> list[str]:
         f"{online}/reset-token",
         f"{online}/delete",
         runners.at(GROUP, "New"),
+        f"{GROUP}?token=due&registration=token",
+        runners.at(GROUP, "Online", f"/tokens/{runners.token_of_online}/end"),
+        "/admin/registration",
+        "/groups/acme/-/registration",
+        "/groups/acme/-/registration/turn-off",
+        "/groups/acme/-/registration/reset",
+        "/acme/web/-/registration",
+        "/admin/runner-settings",
+        "/groups/acme/-/runner-settings",
+        "/acme/web/-/runner-settings",
+        "/admin/cleanup",
+        "/groups/acme/-/cleanup?days=7",
+        "/admin/token-lookup",
+        "/admin/import",
         "/admin/people",
         "/admin/people/new",
         f"/admin/people/{cast.alice.id}/reset-password",
@@ -103,12 +117,40 @@ def look(page: Page, name: str) -> list[str]:
     return light + [f"{name}, dark: {problem}" for problem in problems(page, OF_COLOUR)]
 
 
+def with_token(page: Page) -> None:
+    """The registration token and its commands, everything open."""
+    for button in page.get_by_role("button", name="Make a registration token").all():
+        button.click()  # only the first time there is one
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+    expect(page.locator("#registration-token")).to_be_visible()
+
+
+def looked_up(page: Page) -> None:
+    """A token that belongs to nobody."""
+    page.locator("main form textarea, main form input:not([type=hidden])").first.fill("glrt-nobody-has-this-token")
+    page.locator("main form button").first.click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+
+def previewed(page: Page) -> None:
+    """What an import would make, and what it leaves out."""
+    page.locator("main textarea").first.fill(
+        '[{"token": "glrt-Xq7Lm2PdT8sVb31KdQeR", "scope": "acme"}, {"token": ""}]'
+    )
+    page.get_by_label("Tags").fill("docker")
+    page.locator("main form button").first.click()
+    expect(page.get_by_text("Xq7Lm2PdT")).to_be_visible()
+
+
 def open_forms(visitor: Visitor, cast: Cast) -> list[str]:
     found = []
     for path, act in (
         (f"{GROUP}/new", refused),
         (f"{PROJECT}/new", created),
         (f"/admin/people/{cast.charlie.id}/reset-password", password),
+        ("/groups/acme/-/registration", with_token),
+        ("/admin/token-lookup", looked_up),
+        ("/admin/import", previewed),
     ):
         page = visitor.open(path)
         act(page)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
@@ -13,7 +14,7 @@ from portal.domain.runner_lists import SORTS, RunnerFilter
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_status import Status
 from portal.domain.scopes import INSTANCE, Scope
-from portal.models import Runner, RunnerManager, RunnerType, User
+from portal.models import RegistrationType, Runner, RunnerManager, RunnerToken, RunnerType, User
 from tests.cast import Cast
 from tests.domain.queries import asked
 
@@ -114,6 +115,9 @@ def test_a_list_is_narrowed_to_one_status(session: Session, cast: Cast, status: 
         (RunnerFilter(type=RunnerType.GROUP), ["linux"]),
         (RunnerFilter(type=RunnerType.PROJECT), ["mac"]),
         (RunnerFilter(paused=True), ["mac"]),
+        (RunnerFilter(registration=RegistrationType.REGISTRATION_TOKEN), ["mac"]),
+        (RunnerFilter(registration=RegistrationType.AUTHENTICATED_USER), ["linux", "windows"]),
+        (RunnerFilter(due=True), []),
         (RunnerFilter(paused=False), ["linux", "windows"]),
         (RunnerFilter(tags=("docker",)), ["linux", "mac"]),
         (RunnerFilter(tags=("docker", "arm")), ["mac"]),
@@ -128,10 +132,40 @@ def test_a_list_is_narrowed_to_one_status(session: Session, cast: Cast, status: 
 )
 def test_filters_narrow_a_list_together(session: Session, cast: Cast, wanted: RunnerFilter, found: list[str]) -> None:
     runner(cast, "linux", cast.acme, tags=("docker", "amd64"), by=cast.alice)
-    runner(cast, "mac", cast.web, tags=("docker", "arm"), paused=True)
+    by_token = RegistrationType.REGISTRATION_TOKEN
+    runner(cast, "mac", cast.web, tags=("docker", "arm"), paused=True, registration_type=by_token)
     runner(cast, "windows", tags=("vs",))
     assert names(session, wanted=wanted) == found
     assert runner_lists.counts(session, INSTANCE, wanted).total == len(found)
+
+
+def overdue(cast: Cast, name: str, scope: Scope = INSTANCE) -> Runner:
+    """A runner whose token has outlived three quarters of its life."""
+    made = runner(cast, name, scope)
+    token = cast.session.scalars(select(RunnerToken).where(RunnerToken.runner_id == made.id)).one()
+    token.created_at, token.expires_at = now() - 4 * HOUR, now() + HOUR
+    cast.session.flush()
+    return made
+
+
+def test_a_list_is_narrowed_to_runners_whose_token_is_due(session: Session, cast: Cast) -> None:
+    overdue(cast, "late", cast.acme)
+    runner(cast, "fine", cast.acme)
+    wanted = RunnerFilter(due=True)
+    assert names(session, wanted=wanted) == names(session, cast.acme, wanted) == ["late"]
+    assert runner_lists.counts(session, INSTANCE, wanted).total == runner_lists.count_due(session, INSTANCE) == 1
+    assert runner_lists.count_due(session, cast.other) == 0
+
+
+def test_nobody_learns_from_a_list_whether_an_inherited_runners_token_is_due(session: Session, cast: Cast) -> None:
+    overdue(cast, "of the group", cast.acme)
+    overdue(cast, "of the project", cast.web)
+    overdue(cast, "of all")
+    wanted = RunnerFilter(due=True)
+    assert names(session, cast.web, wanted) == ["of the project"]
+    assert names(session, cast.platform, replace(wanted, inherited=True)) == []
+    assert runner_lists.count_due(session, cast.web) == 1
+    assert names(session, cast.web) == ["of all", "of the group", "of the project"]
 
 
 def test_counts_respect_the_other_filters_and_not_the_status(session: Session, cast: Cast) -> None:

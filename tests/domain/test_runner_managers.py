@@ -13,8 +13,9 @@ from portal.database import now
 from portal.domain import actors, audit, runner_managers, runner_tokens, runners
 from portal.domain.errors import BadRequest, ManagerUnknown, TokenUnknown, TryLater
 from portal.domain.runner_managers import Contact, MachineFacts, read_facts, read_system_id
+from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
-from portal.models import LEGACY, CreationState, Executor, Runner, RunnerManager, RunnerToken
+from portal.models import LEGACY, AuditEvent, CreationState, Executor, Runner, RunnerManager, RunnerToken
 from tests.cast import Cast
 from tests.domain.clock import let_pass
 from tests.domain.queries import asked
@@ -372,6 +373,110 @@ def test_a_prune_takes_one_batch_at_a_time(session: Session, cast: Cast) -> None
     crowd(session, issued, 5)
     let_pass(session, 2 * WEEK)
     assert [runner_managers.prune(session, batch=3) for _ in range(3)] == [3, 2, 0]
+
+
+def short_lived(cast: Cast, seconds: int = 3600) -> IssuedRunner:
+    """A runner whose machines are forgotten after so many seconds."""
+    settings = RunnerSettings("Pods", run_untagged=True, machines_forgotten_after=seconds)
+    return cast.runner(settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("own", "deadline"), [(None, WEEK), (3600, timedelta(hours=1)), (90 * 86_400, timedelta(days=90))]
+)
+@pytest.mark.parametrize(("tick", "gone"), [(-SECOND, 0), (timedelta(0), 1), (SECOND, 1)])
+@pytest.mark.parametrize("heard", [True, False], ids=["heard of", "never heard of"])
+def test_a_machine_goes_exactly_at_its_deadline_which_its_runner_may_choose(
+    session: Session, cast: Cast, own: int | None, deadline: timedelta, tick: timedelta, gone: int, heard: bool
+) -> None:
+    runner = short_lived(cast, own).runner if own else cast.runner().runner
+    moment = now()
+    contacted = {"created_at": moment - 10 * WEEK, "contacted_at": moment} if heard else {"created_at": moment}
+    session.add(RunnerManager(runner_id=runner.id, system_xid="s_1", **contacted))
+    session.flush()
+    assert runner_managers.prune(session, at=moment + deadline + tick) == gone
+    assert runner_managers.count(session, runner) == 1 - gone
+
+
+def test_a_machine_that_was_made_after_it_was_heard_of_counts_from_its_making(session: Session, cast: Cast) -> None:
+    """Clocks differ; the later of the two counts."""
+    moment = now()
+    for n, issued in enumerate((cast.runner(), short_lived(cast))):
+        row = {"created_at": moment, "contacted_at": moment - 2 * WEEK}
+        session.add(RunnerManager(runner_id=issued.runner.id, system_xid=f"s_{n}", **row))
+    session.flush()
+    assert runner_managers.prune(session, at=moment + timedelta(minutes=59)) == 0
+    assert runner_managers.prune(session, at=moment + WEEK - SECOND) == 1
+    assert runner_managers.prune(session, at=moment + WEEK) == 1
+
+
+def test_one_batch_is_filled_from_all_kinds_of_silence(session: Session, cast: Cast) -> None:
+    usual, short = cast.runner(), short_lived(cast)
+    crowd(session, usual, 2)
+    crowd(session, short, 2)
+    session.add(RunnerManager(runner_id=usual.runner.id, system_xid="s_never"))
+    let_pass(session, 2 * WEEK)
+    assert [runner_managers.prune(session, batch=4) for _ in range(3)] == [4, 1, 0]
+
+
+def test_the_runner_counts_its_forgotten_machines_and_the_trail_tells_of_them_together(
+    session: Session, cast: Cast
+) -> None:
+    usual, short, quiet = cast.runner(), short_lived(cast), cast.runner()
+    for issued, number in ((usual, 2), (short, 3)):
+        crowd(session, issued, number)
+    changed = usual.runner.updated_at
+    let_pass(session, 2 * WEEK)
+    moment = now()
+    assert runner_managers.prune(session, at=moment) == 5
+    crowd(session, short, 1)
+    let_pass(session, WEEK)
+    assert runner_managers.prune(session) == 1
+    session.expire_all()
+    assert [each.runner.machines_forgotten for each in (usual, short, quiet)] == [2, 4, 0]
+    assert usual.runner.machines_forgotten_at == moment - WEEK
+    assert quiet.runner.machines_forgotten_at is None
+    assert usual.runner.updated_at == changed - 3 * WEEK, "it is not a change of the runner's settings"
+    told = session.scalars(
+        select(AuditEvent).where(AuditEvent.action == "machines_forgotten").order_by(AuditEvent.id)
+    )
+    assert [(each.actor_kind, each.actor_name, each.target_id, each.changes) for each in told] == [
+        ("system", "clean-up", usual.runner.id, {"machines": [None, 2]}),
+        ("system", "clean-up", short.runner.id, {"machines": [None, 3]}),
+        ("system", "clean-up", short.runner.id, {"machines": [None, 1]}),
+    ]
+
+
+def test_a_prune_of_nothing_leaves_no_trace(session: Session, cast: Cast) -> None:
+    crowd(session, cast.runner(), 2)
+    with asked(session) as statements:
+        assert runner_managers.prune(session) == 0
+    assert len(statements) == 3
+    assert not [each for each in statements if not each.startswith("SELECT")]
+
+
+def test_a_prune_finds_the_silent_by_indexes_and_reads_no_whole_table(session: Session, cast: Cast) -> None:
+    short = short_lived(cast).runner
+    session.execute(
+        text(
+            "INSERT INTO ci_runner_machines (runner_id, system_xid, creation_state, created_at, contacted_at) "
+            "SELECT CASE WHEN n % 100 = 0 THEN CAST(:short AS bigint) ELSE CAST(:usual AS bigint) END, "
+            "'s_' || n, 100, now(), now() FROM generate_series(1, 20000) n"
+        ),
+        {"short": short.id, "usual": cast.runner().runner.id},
+    )
+    session.execute(text("ANALYZE ci_runner_machines"))
+    before = rows_read(session)
+    runner_managers.prune(session)
+    assert rows_read(session) == before
+    session.execute(text("SELECT max(version) FROM ci_runner_machines"))
+    assert rows_read(session) == before + 20_000, "such a reading would be seen"
+
+
+def rows_read(session: Session) -> int:
+    """How many rows of machines were read by going through the table from its beginning."""
+    reading = "SELECT seq_tup_read FROM pg_stat_xact_all_tables WHERE relname = 'ci_runner_machines'"
+    return session.scalar(text(reading)) or 0
 
 
 def test_the_newest_contact_stands_on_top_and_silence_at_the_end(session: Session, cast: Cast) -> None:

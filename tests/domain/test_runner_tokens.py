@@ -120,6 +120,37 @@ def test_the_old_token_lives_for_the_grace_and_then_ends(session: Session, cast:
     assert not works(session, old)
 
 
+def test_the_grace_ends_at_its_moment_and_not_a_second_before(
+    session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, old = now(), cast.runner().token
+    monkeypatch.setattr(runner_tokens, "now", lambda: start)
+    use(session, old)
+    minted = rotate(session, old)
+    monkeypatch.setattr(runner_tokens, "now", lambda: start + GRACE - SECOND)
+    assert works(session, old)
+    assert works(session, minted)
+    monkeypatch.setattr(runner_tokens, "now", lambda: start + GRACE)
+    assert not works(session, old)
+    assert not works(session, minted)
+
+
+def test_a_minted_token_used_at_the_last_second_of_the_grace_goes_on(
+    session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, old = now(), cast.runner().token
+    monkeypatch.setattr(runner_tokens, "now", lambda: start)
+    minted, late = rotate(session, old), rotate(session, old)
+    monkeypatch.setattr(runner_tokens, "now", lambda: start + GRACE - SECOND)
+    use(session, minted)
+    row = runner_tokens.token_row(session, late)
+    monkeypatch.setattr(runner_tokens, "now", lambda: start + GRACE)
+    runner_tokens.mark_used(session, row.runner_id, row.id)  # a heartbeat that was written too late
+    session.expire_all()
+    assert works(session, minted)
+    assert not works(session, late)
+
+
 def test_a_minted_token_that_nobody_used_ends_with_the_grace(session: Session, cast: Cast) -> None:
     lost = rotate(session, cast.runner().token)
     let_pass(session, GRACE - 60 * SECOND)

@@ -42,6 +42,7 @@ def test_tokens_of_other_forms_are_never_called_mistyped() -> None:
         ("t1_Xq7Lm2PdT8sVb31KdQeR", "Xq7Lm2PdT"),
         ("glrtr-Xq7Lm2PdT8sVb31KdQeR", "Xq7Lm2PdT"),
         ("0123456789abcdef", "012345678"),
+        ("GR1348941Xq7Lm2PdT8sVb31KdQe", "Xq7Lm2PdT"),
     ],
 )
 def test_the_short_form_is_what_gitlab_runner_prints(token: str, short: str) -> None:

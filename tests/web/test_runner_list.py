@@ -45,6 +45,10 @@ def test_a_runner_of_another_scope_names_its_owner(cast: Cast, client: FlaskClie
         ("paused=false", ["Build fleet"]),
         ("tag=linux", ["Build fleet"]),
         ("tag=linux&tag=macos", []),
+        ("token=due", []),
+        ("token=nonsense", ["Mac minis", "Build fleet"]),
+        ("registration=person", ["Mac minis", "Build fleet"]),
+        ("registration=token", []),
         ("search=MIN", ["Mac minis"]),
         ("search=s_c0ffee", ["Build fleet"]),
         ("search=127.0", ["Build fleet"]),
@@ -78,8 +82,16 @@ def test_the_type_filter_tells_own_and_inherited_runners_apart(cast: Cast, clien
 
 def test_a_filter_stays_chosen_in_the_form(acme: Place) -> None:
     acme.runner(MAC)
-    page = read(acme.client, f"{acme.url}?status=online&tag=macos&paused=true&search=mi%22ni&sort=created_asc")
-    for chosen in ('"online" selected', '"true" selected', "<option selected>macos", '"created_asc" selected'):
+    wanted = "status=online&tag=macos&paused=true&token=due&registration=token&search=mi%22ni&sort=created_asc"
+    page = read(acme.client, f"{acme.url}?{wanted}")
+    for chosen in (
+        '"due" selected',
+        '"token" selected',
+        '"online" selected',
+        '"true" selected',
+        "<option selected>macos",
+        '"created_asc" selected',
+    ):
         assert chosen in page
     assert 'value="mi&#34;ni"' in page
 
@@ -129,6 +141,8 @@ def test_an_empty_list_offers_nothing_to_a_person_who_only_reads(cast: Cast, cli
         ("tag=zebra", "Drop the tag “zebra”", ""),
         ("creator=alice", "Drop the creator", ""),
         ("runner_type=project_type", "Drop the type", ""),
+        ("token=due&paused=false", "Drop “due or expired”", "?paused=false"),
+        ("registration=token&sort=created_asc", "Drop how they were registered", "?sort=created_asc"),
         ("paused=true", "Drop “paused”", ""),
     ],
 )

@@ -40,6 +40,8 @@ def test_the_form_has_every_setting_and_locked_only_for_a_project(place: Place) 
         "paused",
         *(["locked"] if place.kind == "project" else []),
         "maximum_timeout",
+        "token_expiration_interval",
+        "machines_forgotten_after",
     ]
 
 
@@ -54,6 +56,12 @@ WRONG = [
     ({"maximum_timeout": "1h"}, "maximum_timeout", "Write whole seconds"),
     ({"maximum_timeout": "-600"}, "maximum_timeout", "Write whole seconds"),
     ({"maximum_timeout": "٦٠٠"}, "maximum_timeout", "Write whole seconds"),
+    ({"token_expiration_interval": "30"}, "token_expiration_interval", "Add the unit, such as 30h"),
+    ({"token_expiration_interval": "59m"}, "token_expiration_interval", "Write a time from 1h to 1825d"),
+    ({"token_expiration_interval": "1826d"}, "token_expiration_interval", "Write a time from 1h to 1825d"),
+    ({"machines_forgotten_after": "soon"}, "machines_forgotten_after", "such as 90m, 12h, 30d or 2w"),
+    ({"machines_forgotten_after": "59m"}, "machines_forgotten_after", "Write a time from 1h to 90d"),
+    ({"machines_forgotten_after": "91d"}, "machines_forgotten_after", "Write a time from 1h to 90d"),
 ]
 
 
@@ -74,8 +82,9 @@ def test_a_wrong_value_is_named_beside_its_field_and_in_the_summary(
 
 
 def test_all_wrong_values_are_named_at_once(acme: Place) -> None:
-    page = words(acme.create(tags="", description="x" * 1025, maximum_timeout="5").get_data(as_text=True))
-    assert "3 things need your attention." in page
+    wrong = {"tags": "", "description": "x" * 1025, "maximum_timeout": "5", "token_expiration_interval": "long"}
+    page = words(acme.create(**wrong).get_data(as_text=True))
+    assert "4 things need your attention." in page
 
 
 def test_nothing_typed_is_lost_when_a_value_is_refused(place: Place) -> None:

@@ -56,9 +56,11 @@ def register() -> tuple[Response, int]:
         request_key=_request_key(),
     )
     issued = domain.register(db.session(), registration_configured(), wanted)
+    expires_at = rfc3339(issued.record.expires_at)
+    # Written before the commit: after it the runner may be gone again, deleted together with its group.
+    answer = jsonify(id=issued.runner.id, token=issued.token, token_expires_at=expires_at)
     db.session.commit()
-    record = issued.record
-    return jsonify(id=issued.runner.id, token=issued.token, token_expires_at=rfc3339(record.expires_at)), 201
+    return answer, 201
 
 
 def _wanted(given: Params) -> RunnerSettings:
@@ -142,9 +144,11 @@ def reset_authentication_token() -> tuple[Response, int]:
             + portal_url("/"),
             60,
         ) from None
+    runner_id = issued.runner.id
+    answer = jsonify(token=issued.token, token_expires_at=rfc3339(issued.record.expires_at))
     db.session.commit()
-    known_runners().forget(issued.runner.id)
-    return jsonify(token=issued.token, token_expires_at=rfc3339(issued.record.expires_at)), 201
+    known_runners().forget(runner_id)
+    return answer, 201
 
 
 def _row(known: KnownRunner) -> Runner:

@@ -1,0 +1,153 @@
+"""Whose token is this? For administrators who hold one and do not know where it belongs."""
+
+from __future__ import annotations
+
+import enum
+import hmac
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain import registration, runner_tokens, scopes, tokens
+from portal.domain.actors import Actor
+from portal.domain.errors import NotFound
+from portal.domain.permissions import Action, require
+from portal.domain.registration import Configured, Decision
+from portal.domain.scopes import INSTANCE, Scope
+from portal.models import RegistrationToken, Runner, RunnerManager, RunnerToken, TokenOrigin
+
+SHOWN = 50  # machines, and registrations
+# A line of config.toml, JSON, YAML or a command: what stands behind the word token, up to its end.
+_LINE = re.compile(
+    r"""(?im)(?:^|[\s{,])(?:-{2})?["']?(?:runner|ci_server|registration)?[-_]?token["']?(?:\s*[=:]\s*|\s+)["']?([^\s"',}#]+)"""
+)
+
+
+class TokenState(enum.StrEnum):
+    """Whether machines may use a runner's token."""
+
+    LIVE = "live"
+    REPLACED = "replaced"  # lives until `ends_at`: a machine got a newer one for it
+    UNUSED = "unused"  # minted by a machine's reset: lives until `ends_at` unless a machine uses it
+    EXPIRED = "expired"
+    ENDED = "ended"
+
+    @property
+    def works(self) -> bool:
+        return self not in (TokenState.EXPIRED, TokenState.ENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class RunnersToken:
+    """A runner's authentication token, with the machines that used exactly this one last."""
+
+    token: RunnerToken
+    runner: Runner
+    scope: Scope
+    state: TokenState
+    machines: Sequence[RunnerManager]
+    machines_total: int
+    others: Sequence[RunnerToken]
+
+
+@dataclass(frozen=True, slots=True)
+class ScopesToken:
+    """A registration token, with the runners that were registered with it."""
+
+    token: RegistrationToken
+    scope: Scope
+    decision: Decision
+    runners: Sequence[Runner]
+    runners_total: int
+
+    @property
+    def works(self) -> bool:
+        return self.token.ended_at is None and self.decision.allowed
+
+
+@dataclass(frozen=True, slots=True)
+class NobodysToken:
+    """A text that is no token of anybody here."""
+
+    empty: bool = False
+    mistyped: bool = False
+    registration: bool = False
+
+
+def bare(pasted: str) -> str:
+    """The token in what somebody pasted: without white space, quotes, or the rest of a config.toml line."""
+    found = _LINE.search(pasted)
+    text = found[1] if found else pasted
+    return text.strip().strip("\"'`,;").strip()
+
+
+def look_up(
+    session: Session, actor: Actor, pasted: str, configured: Configured
+) -> RunnersToken | ScopesToken | NobodysToken:
+    """Whose token this is, ended ones too. The text itself is kept nowhere. Raises NotFound or NotAllowed."""
+    require(session, actor, Action.LOOK_UP_TOKENS, INSTANCE)
+    text = bare(pasted)
+    if not text:
+        return NobodysToken(empty=True)
+    if (row := registration.find(session, text)) is not None:
+        return _of_scope(session, row, configured)
+    digest = tokens.digest(text)
+    token = session.scalar(select(RunnerToken).where(RunnerToken.digest == digest))
+    if token is not None and hmac.compare_digest(token.digest, digest):
+        return of_runners_token(session, token)
+    return NobodysToken(mistyped=tokens.is_mistyped(text), registration=text.startswith(tokens.REGISTRATION))
+
+
+def token_by_id(session: Session, token_id: int) -> RunnersToken:
+    """The same for a runner's token that was found before. Raises NotFound."""
+    token = session.get(RunnerToken, token_id)
+    if token is None:
+        raise NotFound("There is no such token. Its runner may have been deleted.")
+    return of_runners_token(session, token)
+
+
+def of_runners_token(session: Session, token: RunnerToken) -> RunnersToken:
+    """What is known of a runner's token."""
+    runner = session.get_one(Runner, token.runner_id)
+    using = RunnerManager.token_id == token.id
+    newest = RunnerManager.contacted_at.desc().nulls_last()
+    return RunnersToken(
+        token=token,
+        runner=runner,
+        scope=scopes.of_runner(runner),
+        state=state_of(token, now()),
+        machines=session.scalars(select(RunnerManager).where(using).order_by(newest).limit(SHOWN)).all(),
+        machines_total=session.scalar(select(func.count()).select_from(RunnerManager).where(using)) or 0,
+        others=[each for each in runner_tokens.family(session, runner) if each.id != token.id],
+    )
+
+
+def state_of(token: RunnerToken, at: datetime) -> TokenState:
+    """Whether the token works at this moment, and if not, what came first: its end or the end of its life."""
+    if not token.is_live(at):
+        ended = token.ends_at is not None and token.ends_at <= at
+        expired = token.expires_at is not None and token.expires_at <= at
+        if ended and expired:
+            return TokenState.ENDED if (token.ends_at or at) < (token.expires_at or at) else TokenState.EXPIRED
+        return TokenState.ENDED if ended else TokenState.EXPIRED
+    if token.ends_at is None:
+        return TokenState.LIVE
+    unused = token.origin == TokenOrigin.RESET_BY_MACHINE and token.first_used_at is None
+    return TokenState.UNUSED if unused else TokenState.REPLACED
+
+
+def _of_scope(session: Session, token: RegistrationToken, configured: Configured) -> ScopesToken:
+    scope = registration.scope_of(token)
+    registered = Runner.registered_with_id == token.id
+    return ScopesToken(
+        token=token,
+        scope=scope,
+        decision=registration.decision(session, scope, configured),
+        runners=session.scalars(select(Runner).where(registered).order_by(Runner.id.desc()).limit(SHOWN)).all(),
+        runners_total=session.scalar(select(func.count()).select_from(Runner).where(registered)) or 0,
+    )

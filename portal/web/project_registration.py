@@ -1,0 +1,8 @@
+"""The registration token of one project, and the switch that turns the old way off there."""
+
+from portal.domain.permissions import Action
+from portal.domain.scopes import ScopeKind
+from portal.web import registration_pages, scoped
+
+blueprint = scoped.room(ScopeKind.PROJECT, "registration", Action.SEE)
+registration_pages.mount(blueprint)

@@ -1,0 +1,75 @@
+"""From the last release to this one: migrations go up with data in place, and nothing is lost."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from flask_migrate import downgrade, upgrade
+from sqlalchemy import text
+
+from portal import create_app
+from portal.database import db
+from portal.domain import registration, runner_tokens, tokens
+from portal.domain.scopes import INSTANCE, find_project
+from portal.models import Runner
+from tests import databases
+
+TOKEN = "glrt-Xq7Lm2PdT8sVb31KdQeR"
+DATA = """
+INSERT INTO users (username, name, email, password_digest, must_change_password, admin, session_epoch, created_at)
+  VALUES ('root', 'Root', 'root@acme.example', 'x', false, true, 0, now());
+INSERT INTO namespaces (name, path, description, traversal_ids, created_at) VALUES ('Acme', 'acme', '', '{1}', now());
+INSERT INTO projects (namespace_id, name, path, description, created_at) VALUES (1, 'Web', 'web', '', now());
+INSERT INTO routes (path, namespace_id) VALUES ('acme', 1);
+INSERT INTO routes (path, project_id) VALUES ('acme/web', 1);
+INSERT INTO ci_runners (runner_type, project_id, creator_id, registration_type, creation_state, description,
+    maintenance_note, active, locked, run_untagged, access_level, tag_list, created_at, updated_at, config)
+  VALUES (3, 1, 1, 1, 100, 'Old fleet', '', true, true, true, 0, '{docker}', now(), now(), '{}');
+INSERT INTO ci_runner_machines (runner_id, system_xid, creation_state, created_at, contacted_at)
+  VALUES (1, 's_1', 100, now(), now());
+INSERT INTO audit_events (created_at, actor_kind, actor_name, action, target_kind, target_name, scope_kind,
+    scope_path, group_ids, address, request_id, changes)
+  VALUES (now(), 'user', 'Root', 'runner_created', 'runner', 'Old fleet', 'project', 'acme/web', '{1}', '', '', '{}');
+"""
+STORED = """
+INSERT INTO ci_runner_tokens (runner_id, digest, short, origin, created_at) VALUES (1, :digest, 'Xq7Lm2PdT', 0, now())
+"""
+
+
+@pytest.fixture
+def old(postgres: databases.Server) -> Iterator[Flask]:
+    """An app on a database as the first release left it, with something in every table."""
+    name = f"{postgres.name}_old"
+    app = create_app(databases.settings(postgres.create(name)))
+    with app.app_context():
+        upgrade(revision="0001")
+        db.session.execute(text(DATA))
+        db.session.execute(text(STORED), {"digest": tokens.digest(TOKEN)})
+        db.session.commit()
+        db.session.remove()  # an open transaction would hold the migration up
+        yield app
+        db.session.remove()
+        db.engine.dispose()
+    postgres.drop(name)
+
+
+def test_what_the_last_release_stored_is_there_and_works(old: Flask) -> None:
+    upgrade()
+    session = db.session()
+    runner = session.get_one(Runner, 1)
+    assert (runner.description, runner.tag_list, runner.locked) == ("Old fleet", ["docker"], True)
+    assert (runner.machines_forgotten, runner.kept_when_stale, runner.token_expiration_interval) == (0, False, None)
+    assert runner_tokens.token_row(session, TOKEN).expires_at is None
+    for scope in (INSTANCE, find_project(session, "acme/web")):
+        assert registration.decision(session, scope, old.extensions["registration"]).allowed
+    answer = old.test_client().post("/api/v4/jobs/request", json={"token": TOKEN, "system_id": "s_1"})
+    assert answer.status_code == 204
+
+
+def test_the_way_back_keeps_what_the_last_release_knew(old: Flask) -> None:
+    upgrade()
+    downgrade(revision="0001")
+    found = db.session.execute(text("SELECT description FROM ci_runners")).scalar_one()
+    assert found == "Old fleet"
+    db.session.remove()
+    upgrade()

@@ -1,0 +1,286 @@
+"""Who may do what with runners and registration tokens: the whole matrix, through every door that there is.
+
+Each cell says what the actor may do in that scope, with its runners and its registration token:
+
+    C  create a runner                    R  read a runner's page
+    U  change, pause, reset its token     D  delete it
+    T  see and reset the registration token    S  turn registration tokens off and on
+    r  read it, but only as something inherited, on the pages of a scope of their own
+
+Everything that a cell does not say is refused: with 404 to who may not see the scope, with 403 to who may, and with
+a way to sign in to who is nobody yet. The rules: reference/rest.md section 3, design/product.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from portal.domain import (
+    registration,
+    registration_switch,
+    runner_lists,
+    runner_settings,
+    runner_tokens,
+    runners,
+    scope_settings,
+)
+from portal.domain.actors import Actor, person
+from portal.domain.errors import NotAllowed, NotFound
+from portal.domain.permissions import Action, may, require
+from portal.domain.registration import Configured
+from portal.domain.scopes import INSTANCE, Scope
+from portal.models import Role, Runner, User
+from tests.cast import TAGGED, Cast, csrf_of, sign_in
+
+MATRIX = """
+    actor                  instance    group acme    project acme/web
+    administrator          CRUDTS      CRUDTS        CRUDTS
+    group owner            r           CRUDTS        CRUDTS
+    group maintainer       r           R             CRUDTS
+    project owner          r           r             CRUDTS
+    project maintainer     r           r             CRUDTS
+    developer              -           -             -
+    reporter               -           -             -
+    guest                  -           -             -
+    stranger               -           -             -
+"""
+ROWS = [line[4:] for line in MATRIX.splitlines() if line.strip()][1:]
+CELLS = {row[:23].strip(): row[23:].split() for row in ROWS}
+SEES = {  # which scopes an actor sees at all: the others answer 404
+    "administrator": ("instance", "group", "project"),
+    "project owner": ("project",),
+    "project maintainer": ("project",),
+    "stranger": (),
+}
+KINDS = ("instance", "group", "project")
+
+
+def cell(actor: str, kind: str) -> str:
+    return CELLS[actor][KINDS.index(kind)]
+
+
+@dataclass
+class Stage:
+    """Everybody of the matrix, and a runner in every scope."""
+
+    people: dict[str, User]
+    scopes: dict[str, Scope]
+    runners: dict[str, int]
+    session: Session
+
+    def actor(self, name: str) -> Actor:
+        return person(self.people[name])
+
+    def runner(self, kind: str) -> Runner:
+        return self.session.get_one(Runner, self.runners[kind])
+
+    @staticmethod
+    def base(kind: str) -> str:
+        return {"instance": "/admin", "group": "/groups/acme/-", "project": "/acme/web/-"}[kind]
+
+
+@pytest.fixture
+def stage(session: Session, cast: Cast) -> Stage:
+    roles = {
+        "group owner": (cast.acme, Role.OWNER),
+        "group maintainer": (cast.acme, Role.MAINTAINER),
+        "project owner": (cast.web, Role.OWNER),
+        "project maintainer": (cast.web, Role.MAINTAINER),
+        "developer": (cast.acme, Role.DEVELOPER),
+        "reporter": (cast.acme, Role.REPORTER),
+        "guest": (cast.acme, Role.GUEST),
+    }
+    people = {"administrator": cast.dana, "stranger": cast.charlie}
+    for name, (scope, role) in roles.items():
+        people[name] = cast.person(name.replace(" ", "-"))
+        cast.member(people[name], scope, role)
+    scopes = {"instance": INSTANCE, "group": cast.acme, "project": cast.web}
+    made = {kind: cast.runner(scope).runner.id for kind, scope in scopes.items()}
+    session.commit()
+    return Stage(people, scopes, made, session)
+
+
+def test_the_table_is_read_as_it_is_written() -> None:
+    assert len(CELLS) == 9
+    assert all(len(cells) == len(KINDS) for cells in CELLS.values())
+    assert cell("group owner", "group") == "CRUDTS"
+    assert cell("group maintainer", "instance") == "r"
+
+
+ACTORS = list(CELLS)
+everybody = pytest.mark.parametrize("name", ACTORS)
+everywhere = pytest.mark.parametrize("kind", KINDS)
+
+# The door of pages
+
+GETS = {
+    "C": "/runners/new",
+    "R": "/runners/{id}",
+    "U": "/runners/{id}/edit",
+    "D": "/runners/{id}/delete",
+    "T": "/registration/reset",
+    "S": "/registration/turn-off",
+}
+POSTS: dict[str, list[tuple[str, dict[str, str]]]] = {
+    "C": [("/runners/new", {"tags": "docker", "request_key": "11111111-1111-4111-8111-111111111111"})],
+    "U": [
+        ("/runners/{id}/pause", {}),
+        ("/runners/{id}/edit", {"tags": "other"}),
+        ("/runners/{id}/reset-token", {"request_key": "22222222-2222-4222-8222-222222222222"}),
+    ],
+    "D": [("/runners/{id}/delete", {})],
+    "T": [("/registration/token", {}), ("/registration/reset", {})],
+    "S": [("/registration/turn-off", {}), ("/registration/turn-on", {})],
+}
+
+
+def refused(name: str, kind: str) -> tuple[int, ...]:
+    return (403,) if kind in SEES.get(name, ("group", "project")) else (404,)
+
+
+def expected(name: str, kind: str, letter: str) -> tuple[int, ...]:
+    return (200, 302, 303) if letter in cell(name, kind) else refused(name, kind)
+
+
+@everybody
+@everywhere
+def test_pages_open_for_those_in_the_table_only(app: Flask, stage: Stage, name: str, kind: str) -> None:
+    client = sign_in(app.test_client(), stage.people[name].username)
+    for letter, path in GETS.items():
+        address = stage.base(kind) + path.format(id=stage.runners[kind])
+        assert client.get(address).status_code in expected(name, kind, letter), (letter, address)
+
+
+@everybody
+@everywhere
+def test_forms_are_taken_from_those_in_the_table_only(app: Flask, stage: Stage, name: str, kind: str) -> None:
+    client = sign_in(app.test_client(), stage.people[name].username)
+    csrf = csrf_of(client.get("/").get_data(as_text=True))
+    for letter in "CUTSD":  # the runner is deleted last
+        for path, fields in POSTS[letter]:
+            address = stage.base(kind) + path.format(id=stage.runners[kind])
+            answer = client.post(address, data={"csrf_token": csrf, **fields})
+            assert answer.status_code in expected(name, kind, letter), (letter, address, answer.status_code)
+
+
+@everywhere
+def test_a_visitor_is_asked_to_sign_in_and_can_send_nothing(app: Flask, stage: Stage, kind: str) -> None:
+    client = app.test_client()
+    for path in GETS.values():
+        answer = client.get(stage.base(kind) + path.format(id=stage.runners[kind]))
+        assert answer.headers["Location"].startswith("/-/sign-in")
+    for path, fields in (each for forms in POSTS.values() for each in forms):
+        answer = client.post(stage.base(kind) + path.format(id=stage.runners[kind]), data=fields)
+        assert answer.status_code == 400  # it has no form of ours to send
+
+
+def test_what_is_inherited_is_read_in_a_scope_of_ones_own_and_not_changed_there(app: Flask, stage: Stage) -> None:
+    homes = {"group owner": "group", "group maintainer": "group", "project owner": "project"}
+    for name, home in {**homes, "project maintainer": "project"}.items():
+        client = sign_in(app.test_client(), stage.people[name].username)
+        for kind in KINDS:
+            if cell(name, kind) != "r":
+                continue
+            page = f"{stage.base(home)}/runners/{stage.runners[kind]}"
+            assert client.get(page).status_code == 200, (name, kind)
+            for act in ("edit", "reset-token", "delete"):
+                assert client.get(f"{page}/{act}").status_code == 403, (name, kind, act)
+
+
+# The door of the domain, which every other door calls
+
+Act = Callable[[Stage, Actor, str, Configured], object]
+ACTS: dict[str, list[Act]] = {
+    "C": [lambda s, who, kind, _: runners.create_runner(s.session, who, s.scopes[kind], TAGGED)],
+    "R": [lambda s, who, kind, _: require(s.session, who, Action.READ_RUNNERS, s.scopes[kind])],
+    "U": [
+        lambda s, who, kind, _: runners.set_paused(s.session, who, s.runner(kind), True),
+        lambda s, who, kind, _: runners.update_runner(
+            s.session, who, s.runner(kind), runner_settings.RunnerSettings(tags=("x",))
+        ),
+        lambda s, who, kind, _: runner_tokens.reset_token(s.session, who, s.runner(kind), seen_token_id=None),
+    ],
+    "T": [
+        lambda s, who, kind, conf: registration.make_token(s.session, who, s.scopes[kind], conf),
+        lambda s, who, kind, conf: registration.reset_token(s.session, who, s.scopes[kind], conf),
+    ],
+    "S": [
+        lambda s, who, kind, conf: registration_switch.switch(
+            s.session, who, s.scopes[kind], allow=False, configured=conf
+        ),
+        lambda s, who, kind, conf: registration_switch.switch(
+            s.session, who, s.scopes[kind], allow=True, configured=conf
+        ),
+    ],
+    "D": [lambda s, who, kind, _: runners.delete_runner(s.session, who, s.runner(kind))],
+}
+
+
+@everybody
+@everywhere
+def test_the_domain_obeys_those_in_the_table_only(stage: Stage, configured: Configured, name: str, kind: str) -> None:
+    for letter, acts in ACTS.items():
+        for act in acts:
+            if letter in cell(name, kind):
+                act(stage, stage.actor(name), kind, configured)
+            else:
+                sees = may(stage.session, stage.actor(name), Action.SEE, stage.scopes[kind])
+                with pytest.raises(NotAllowed if sees else NotFound):
+                    act(stage, stage.actor(name), kind, configured)
+
+
+@everybody
+def test_a_list_shows_the_runners_that_the_table_lets_one_read(stage: Stage, name: str) -> None:
+    for home in ("group", "project"):
+        if not may(stage.session, stage.actor(name), Action.READ_RUNNERS, stage.scopes[home]):
+            continue
+        for kind in KINDS:
+            found = runner_lists.find(stage.session, stage.scopes[home], stage.runners[kind])
+            below = home == "group" and kind == "project"
+            assert (found is not None) is (cell(name, kind) in ("r", "R", "CRUDTS") or below)
+
+
+# The door of machines: whoever has the registration token is the actor
+
+
+@everywhere
+def test_the_registration_token_creates_in_its_scope_and_opens_nothing_else(
+    client: FlaskClient, stage: Stage, configured: Configured, kind: str
+) -> None:
+    row = registration.make_token(stage.session, stage.actor("administrator"), stage.scopes[kind], configured)
+    token = configured.vault.open(row.ciphertext or b"") or ""
+    stage.session.commit()
+    answer = client.post("/api/v4/runners", json={"token": token, "run_untagged": True})
+    assert answer.status_code == 201
+    made = stage.session.get_one(Runner, answer.json["id"])
+    assert (made.type.name.lower(), made.creator_id) == (kind, None)
+    for method, path in (
+        ("POST", "runners/verify"),
+        ("POST", "jobs/request"),
+        ("DELETE", "runners"),
+        ("DELETE", "runners/managers"),
+    ):
+        body = {"token": token, "system_id": "s_1"}
+        assert client.open(f"/api/v4/{path}", method=method, json=body).status_code == 403
+
+
+@pytest.mark.parametrize("letter", list("CT"))
+@pytest.mark.parametrize("kind", ["group", "project"])
+def test_where_administrators_let_nobody_create_runners_only_they_do(
+    stage: Stage, configured: Configured, kind: str, letter: str
+) -> None:
+    scope_settings.own_for_update(stage.session, INSTANCE).valid_runner_registrars = []  # type: ignore[union-attr]
+    stage.session.flush()
+    for name in ACTORS:
+        if letter not in cell(name, kind):
+            continue
+        for act in ACTS[letter]:
+            if name == "administrator":
+                act(stage, stage.actor(name), kind, configured)
+            else:
+                with pytest.raises(NotAllowed, match="let nobody else create runners"):
+                    act(stage, stage.actor(name), kind, configured)
