@@ -214,7 +214,10 @@ class _Story:
         if plan.by == THE_OLD_WAY:
             self.issued[plan.description] = self.registered(plan, scope, settings)
             return
-        self.issued[plan.description] = runners.create_runner(self.session, self.actor(plan.by), scope, settings)
+        issued = runners.create_runner(self.session, self.actor(plan.by), scope, settings)
+        if plan.life:
+            issued.record.expires_at = self.at + plan.life * _DAY
+        self.issued[plan.description] = issued
 
     def registered(self, plan: Plan, scope: Scope, settings: RunnerSettings) -> IssuedRunner:
         """A runner that its machine registered with the scope's registration token."""

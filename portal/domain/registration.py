@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -31,6 +31,7 @@ from portal.domain.scopes import INSTANCE, Scope, ScopeKind, of_group, of_projec
 from portal.domain.vault import Vault
 from portal.models import Group, Project, RegistrationToken, RegistrationType, Runner, RunnerToken, TokenOrigin, User
 
+_SWITCHES = 0x706F7274616C05  # advisory lock: registrations share it, turning a switch takes it alone
 ENFORCED_BY = "PORTAL_ENFORCE_CREATE_RUNNER_WORKFLOW"
 OWNERS = {ScopeKind.INSTANCE: "An administrator", ScopeKind.GROUP: "An owner", ScopeKind.PROJECT: "A maintainer"}
 
@@ -94,6 +95,15 @@ def decision(session: Session, scope: Scope, configured: Configured) -> Decision
             row = level.settings
             return Decision(scope, allowed=False, by=level.scope, person=row.switched_by, at=row.switched_at)
     return Decision(scope, allowed=True)
+
+
+def hold_switches(session: Session, *, turning: bool) -> None:
+    """Keep every switch as it is until the transaction ends; `turning` one waits for all registrations under way.
+
+    So no registration that began before a switch was turned off is stored after it.
+    """
+    hold = func.pg_advisory_xact_lock if turning else func.pg_advisory_xact_lock_shared
+    session.execute(select(hold(_SWITCHES)))
 
 
 def require_allowed(session: Session, scope: Scope, configured: Configured) -> None:
@@ -229,6 +239,7 @@ def register(session: Session, configured: Configured, wanted: Registering) -> I
     `request_key` is the id that a client repeats when it sends the same registration again after a lost answer:
     then the runner that the first sending made gets a new token, unless a machine has used it already.
     """
+    hold_switches(session, turning=False)
     require_allowed(session, INSTANCE, configured)
     row = _held(session, wanted.token)
     if row is None or row.ended_at is not None:

@@ -68,6 +68,7 @@ def switch(session: Session, actor: Actor, scope: Scope, *, allow: bool, configu
     Raises NotFound, or NotAllowed also where something above has decided already.
     """
     require(session, actor, Action.SWITCH_REGISTRATION, scope)
+    registration.hold_switches(session, turning=True)
     decided = registration.decision(session, scope, configured)
     if decided.locked:
         raise NotAllowed(f"{decided.sentence} That decides for {scope.title} as well, so nothing was changed.")

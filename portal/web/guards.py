@@ -9,11 +9,12 @@ from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from portal.database import db
-from portal.domain import actors, permissions, scopes
+from portal.domain import actors, permissions, runner_lists, scopes
 from portal.domain.actors import Actor
-from portal.domain.errors import BadRequest
+from portal.domain.errors import BadRequest, NotAllowed, NotFound
 from portal.domain.permissions import Action
 from portal.domain.scopes import Scope, ScopeKind
+from portal.models import Runner
 from portal.requests import client_address
 
 Guard = Callable[[], Response | None]
@@ -94,3 +95,24 @@ def hidden_above(where: Scope) -> int:
 def require(action: Action, where: Scope | None = None) -> None:
     """Refuse a form to a person who may not send it."""
     permissions.require(db.session(), actor(), action, where or scope())
+
+
+def runner(runner_id: int) -> Runner:
+    """The runner of the page, if the page's scope may show it. Raises NotFound."""
+    found = runner_lists.find(db.session(), scope(), runner_id)
+    if found is None:
+        raise NotFound("There is no such runner here. It may have been deleted, or it belongs somewhere else.")
+    return found
+
+
+def own_runner(runner_id: int) -> Runner:
+    """The same for a page that changes the runner. Raises NotFound, or NotAllowed for one that is inherited."""
+    found = runner(runner_id)
+    owner = scopes.of_runner(found)
+    try:
+        require(Action.WRITE_RUNNERS, owner)
+    except NotFound:  # it is inherited: the person sees the runner, though not the scope that owns it
+        raise NotAllowed(
+            f"This runner belongs to {owner.title}: those who look after its runners may do that."
+        ) from None
+    return found
