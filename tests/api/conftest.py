@@ -10,8 +10,10 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from portal.database import db
+from portal.domain.registration import Configured
 from portal.domain.runner_tokens import IssuedRunner
 from tests.api.machines import Machine, through
+from tests.api.registering import Office
 from tests.cast import Cast
 
 
@@ -39,3 +41,15 @@ def machine(client: FlaskClient, issued: IssuedRunner) -> Machine:
 def stranger(client: FlaskClient) -> Machine:
     """A machine whose token belongs to no runner."""
     return Machine(through(client), "glrt-nobody-has-this-token")
+
+
+@pytest.fixture
+def office(cast: Cast, configured: Configured, session: Session) -> Office:
+    """The registration tokens of the cast's scopes."""
+    return Office(configured, session)
+
+
+@pytest.fixture
+def box(client: FlaskClient, office: Office, cast: Cast) -> Machine:
+    """A machine that is not registered yet and has the registration token of acme."""
+    return Machine(through(client), office.token(cast.acme), None)

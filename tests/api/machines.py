@@ -87,6 +87,10 @@ class Machine:
     def verify(self, **said: Any) -> Answer:
         return self.call("POST", "runners/verify", **{"system_id": self.system_id, **said})
 
+    def register(self, **said: Any) -> Answer:
+        """The old way, with a registration token in the place of the runner's."""
+        return self.call("POST", "runners", **said)
+
     def unregister(self, **said: Any) -> Answer:
         """What 16.0 and newer send for a `glrt-` token."""
         return self.call("DELETE", "runners/managers", **{"system_id": self.system_id, **said})

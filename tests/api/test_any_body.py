@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from portal.domain.runner_tokens import IssuedRunner
-from tests.api.machines import JSON, Answer, info_of, through
+from tests.api.machines import JSON, Answer, Machine, info_of, through
+from tests.api.registering import FORM
 
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 UNDERSTOOD = {200, 201, 204, 400, 403, 404, 410, 413, 429}
 THE_RUNNERS_OWN = "the runner's own"  # stands for the live token, which exists only when the test runs
+THE_SCOPES_OWN = "the scope's own"  # the same for the registration token of acme
 
 doors = st.sampled_from(
     [
@@ -58,13 +59,16 @@ def is_understood(answer: Answer) -> bool:
     assert answer.status in UNDERSTOOD, answer
     assert "Location" not in answer.headers
     if answer.status >= 400:
-        assert len(answer.message) > len("400 Bad Request - ")
+        message = answer.json["message"]
+        sentences = [message] if isinstance(message, str) else [each for field in message.values() for each in field]
+        assert sentences
+        assert all(isinstance(each, str) and len(each) > len("400 Bad Request - ") for each in sentences)
     return True
 
 
-def with_token(body: Any, issued: IssuedRunner) -> Any:
-    mine = isinstance(body, dict) and body.get("token") == THE_RUNNERS_OWN
-    return {**body, "token": issued.token} if mine else body
+def with_token(body: Any, placeholder: str, token: str) -> Any:
+    mine = isinstance(body, dict) and body.get("token") == placeholder
+    return {**body, "token": token} if mine else body
 
 
 @calm
@@ -72,7 +76,30 @@ def with_token(body: Any, issued: IssuedRunner) -> Any:
 def test_any_json_object_is_answered(
     client: FlaskClient, issued: IssuedRunner, door: tuple[str, str], body: dict[str, Any]
 ) -> None:
-    assert is_understood(through(client)(*door, json.dumps(with_token(body, issued)).encode(), JSON))
+    sent = with_token(body, THE_RUNNERS_OWN, issued.token)
+    assert is_understood(through(client)(*door, json.dumps(sent).encode(), JSON))
+
+
+flags = st.booleans() | st.sampled_from(["true", "0", "on", ""]) | anything
+tag_lists = texts | st.lists(texts, max_size=60) | st.sampled_from(["a,b", ["a", "b,c"]]) | anything
+registrations = st.fixed_dictionaries(
+    {"token": st.just(THE_SCOPES_OWN) | texts | anything},
+    optional={
+        **dict.fromkeys(("description", "maintenance_note", "maintainer_note"), texts | anything),
+        **dict.fromkeys(("active", "paused", "locked", "run_untagged"), flags),
+        "access_level": st.sampled_from(["not_protected", "ref_protected"]) | texts | anything,
+        "maximum_timeout": st.integers(599, 10**10) | st.sampled_from(["600", "-1", ""]) | anything,
+        "tag_list": tag_lists,
+        "info": st.just(info_of("13.12.0")) | facts | anything,
+    },
+)
+
+
+@calm
+@given(body=registrations, request_id=st.sampled_from(["", "0" * 32]))
+def test_any_registration_is_answered(box: Machine, body: dict[str, Any], request_id: str) -> None:
+    sent = json.dumps(with_token(body, THE_SCOPES_OWN, box.token)).encode()
+    assert is_understood(box.way("POST", "/api/v4/runners", sent, {**JSON, "X-Request-Id": request_id}))
 
 
 @settings(calm, max_examples=100)
@@ -104,6 +131,20 @@ def test_any_form_is_answered(
 ) -> None:
     for body in (urlencode(fields), urlencode([("token", issued.token), *fields])):
         assert is_understood(through(client)(*door, body.encode(), FORM))
+
+
+PARAMETERS = (
+    "description maintainer_note maintenance_note active paused locked run_untagged access_level maximum_timeout "
+    "tag_list tag_list[] tag_list[a] info info[] info[version] info[features] info[a][b] [] ] token"
+)
+parameters = st.sampled_from(PARAMETERS.split())
+
+
+@settings(calm, max_examples=200)
+@given(fields=st.lists(st.tuples(parameters | words, words | st.sampled_from(["true", "false", "600"])), max_size=8))
+def test_any_form_that_registers_is_answered(box: Machine, fields: list[tuple[str, str]]) -> None:
+    body = urlencode([("token", box.token), *fields])
+    assert is_understood(box.way("POST", "/api/v4/runners", body.encode(), FORM))
 
 
 headers = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=40)

@@ -13,6 +13,8 @@ from sqlalchemy.exc import OperationalError
 
 from portal.database import db
 from tests.api.machines import JSON, Machine, through
+from tests.api.registering import Office
+from tests.cast import Cast
 
 TEXT = "must be a text of at most"
 
@@ -67,6 +69,7 @@ def test_a_bad_value_is_refused_from_a_machine_that_is_known_already(machine: Ma
         ("runners/reset_authentication_token", "POST"),
         ("runners/managers", "DELETE"),
         ("runners", "DELETE"),
+        ("runners", "POST"),
     ],
 )
 class TestEachDoor:
@@ -145,29 +148,20 @@ def test_an_unknown_path_is_404_in_json(client: FlaskClient, path: str, method: 
     assert answer.message == "404 Not Found - There is no such API path here."
 
 
-@pytest.mark.parametrize("token", ["GR1348941abcdefghijklmnopqrst", "glrt-x", None])
-def test_registration_tokens_are_gone_and_the_message_says_what_to_do(stranger: Machine, token: str | None) -> None:
-    answer = stranger.call("POST", "runners", token=token, description="box1", tag_list="a,b", locked=True)
-    assert answer.status == 410
-    assert "Create a runner in the browser" in answer.message
-    assert "https://portal.example.com/" in answer.message
-
-
-def test_a_form_that_registers_is_gone_too(client: FlaskClient) -> None:
-    body = b"token=GR1348941x&tag_list=a&tag_list=b"
-    answer = through(client)("POST", "/api/v4/runners", body, {"Content-Type": "application/x-www-form-urlencoded"})
-    assert answer.status == 410
-
-
-def test_the_host_header_is_in_no_answer(machine: Machine, stranger: Machine) -> None:
+def test_the_host_header_is_in_no_answer(
+    machine: Machine, stranger: Machine, box: Machine, office: Office, cast: Cast
+) -> None:
     evil = {"Host": "evil.example"}
-    machine.headers = stranger.headers = evil
-    for answer in (stranger.poll(), stranger.reset_token(), stranger.call("POST", "runners"), machine.verify()):
+    machine.headers = stranger.headers = box.headers = evil
+    office.turn_off(cast.acme)
+    for answer in (stranger.poll(), stranger.reset_token(), stranger.register(), box.register(), machine.verify()):
         assert b"evil.example" not in answer.body
         assert "evil.example" not in str(dict(answer.headers))
 
 
-def test_a_failure_of_ours_is_never_a_403(app: Flask, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_ours_is_never_a_403(
+    app: Flask, machine: Machine, box: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connection = db.session().get_bind()
 
     def fail(*_: object) -> None:
@@ -175,7 +169,7 @@ def test_a_failure_of_ours_is_never_a_403(app: Flask, machine: Machine, monkeypa
 
     event.listen(connection, "before_cursor_execute", fail)
     try:
-        answers = [machine.poll(), machine.verify(), machine.reset_token(), machine.unregister()]
+        answers = [machine.poll(), machine.verify(), machine.reset_token(), machine.unregister(), box.register()]
     finally:
         event.remove(connection, "before_cursor_execute", fail)
     for answer in answers:

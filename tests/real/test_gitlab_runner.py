@@ -121,17 +121,6 @@ def test_a_token_that_nobody_has_is_not_valid_and_registers_nothing(
 
 
 @every_client
-def test_a_registration_token_ends_with_our_sentence_in_the_terminal(
-    running_portal: RunningPortal, home: Home
-) -> None:
-    words = ("register", "--non-interactive", "--url", running_portal.url, "--executor", "shell")
-    ended = home.run(*words, "--registration-token", "GR1348941abcdefghijklmnopqrst", "--description", "box")
-    assert ended.returncode == 1
-    assert "410" in ended.stdout
-    assert "Create a runner in the browser" in ended.stdout
-
-
-@every_client
 def test_a_paused_runner_stays_healthy_and_a_deleted_one_is_forbidden(
     root: Person, process: Process, home: Home
 ) -> None:

@@ -64,10 +64,3 @@ def test_a_token_that_nobody_has_registers_nothing(running_portal: RunningPortal
     status, told = register(home, running_portal, "--token", "glrt-nobody-has-this-token")
     assert status == 1, told
     assert not home.config.exists() or "glrt-" not in home.config.read_text()
-
-
-@every_old_client
-def test_a_registration_token_registers_nothing(running_portal: RunningPortal, home: Home) -> None:
-    status, told = register(home, running_portal, "--registration-token", "GR1348941abcdefghijklmnopqrst")
-    assert status == 1, told
-    assert "410 Gone" in told

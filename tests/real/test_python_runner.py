@@ -1,4 +1,4 @@
-"""gitlab-python-runner, another maker's client: it polls with a token and is shown as `<legacy>`."""
+"""gitlab-python-runner, another maker's client: it registers the old way, polls, and is shown as `<legacy>`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from portal.models import LEGACY, RunnerManager
+from portal.database import now
+from portal.models import LEGACY, RegistrationType, RunnerManager
 from tests.api.machines import until
 from tests.api.people import Person, runner_id_on, token_on
 from tests.api.processes import Process
 from tests.portals import RunningPortal
+from tests.real.old_way import managers, registration_token, runners, turn_off, turn_on
 
 MODULE = "GitlabPyRunner"
 
@@ -25,14 +27,33 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@contextmanager
-def started(folder: Path, url: str, token: str) -> Iterator[Path]:
-    """The client polls until the end of the block; what it prints stands in the file."""
-    # What its `--register` writes.
-    config, log = folder / "gitlab-runner.yml", folder / "log"
-    config.write_text(
-        f'server: "{url}"\ntoken: "{token}"\nexecutor: "shell"\nshell: "/bin/sh"\ndir: "{folder}"\n', encoding="utf-8"
+def run(folder: Path, *words: str) -> tuple[int, str]:
+    """One command of the client to its end; its exit status and what it printed."""
+    ended = subprocess.run(
+        [sys.executable, "-m", MODULE, *words],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
     )
+    return ended.returncode, ended.stdout
+
+
+def register(folder: Path, portal: RunningPortal, token: str) -> tuple[int, str]:
+    said = ("--regtoken", token, "--desc", "box1", "--tag", "docker", "--tag", "linux")
+    return run(folder, "--register", portal.url, "--type", "shell", "--shell", "/bin/sh", *said)
+
+
+@contextmanager
+def started(folder: Path, url: str = "", token: str = "") -> Iterator[Path]:
+    """The client polls until the end of the block; what it prints stands in the file."""
+    config, log = folder / "gitlab-runner.yml", folder / "log"
+    if token:  # what its `--register` writes
+        words = f'server: "{url}"\ntoken: "{token}"\nexecutor: "shell"\nshell: "/bin/sh"\ndir: "{folder}"\n'
+        config.write_text(words, encoding="utf-8")
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", MODULE, "--start", str(config)],
@@ -68,3 +89,40 @@ def test_it_polls_and_is_online_as_legacy(
 def test_it_is_refused_with_a_token_that_nobody_has(running_portal: RunningPortal, tmp_path: Path) -> None:
     with started(tmp_path, running_portal.url, "glrt-nobody-has-this-token") as log:
         until(lambda: "403" in log.read_text(), why="it prints the refusal")
+
+
+def test_it_registers_the_old_way_polls_and_unregisters(
+    running_portal: RunningPortal, root: Person, process: Process, tmp_path: Path
+) -> None:
+    status, told = register(tmp_path, running_portal, registration_token(root))
+    assert status == 0, told
+    (runner,) = runners(process)
+    assert runner.registration_type == RegistrationType.REGISTRATION_TOKEN
+    assert (runner.description, runner.tag_list, runner.run_untagged) == ("box1", ["docker", "linux"], False)
+    with started(tmp_path):
+        until(lambda: [manager.has_polled for manager in managers(process)] == [True], why="it has polled")
+    assert [manager.system_xid for manager in managers(process)] == [LEGACY]
+    assert "Online" in root.page(f"/admin/runners/{runner.id}")
+    status, told = run(tmp_path, "--unregister")
+    assert status == 0, told
+    assert runners(process) == []
+
+
+def test_turned_off_it_neither_registers_nor_polls_and_turned_on_again_it_does(
+    running_portal: RunningPortal, root: Person, process: Process, tmp_path: Path
+) -> None:
+    token = registration_token(root)
+    assert register(tmp_path, running_portal, token)[0] == 0
+    with started(tmp_path):
+        until(lambda: managers(process), why="it has polled")
+    turn_off(root)
+    status, told = register(tmp_path, running_portal, token)
+    assert status == 1
+    assert "410 Client Error: Gone" in told
+    assert len(runners(process)) == 1
+    with started(tmp_path) as log:
+        until(lambda: "410 Client Error: Gone" in log.read_text(), why="it prints the refusal")
+    turn_on(root)
+    moment = now()
+    with started(tmp_path):
+        until(lambda: all(manager.contacted_at > moment for manager in managers(process)), why="it polls again")
