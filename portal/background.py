@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from portal.database import db, now
-from portal.domain import runner_changes, runner_cleanup, runner_managers
+from portal.domain import ended_tokens, runner_changes, runner_cleanup, runner_managers
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
 
@@ -119,6 +119,7 @@ class Background:
 
     def _forget(self) -> None:
         self._guarded(self.prune)
+        self._guarded(self.prune_tokens)
         self._guarded(self.clean_up)
 
     def prune(self) -> int:
@@ -131,6 +132,21 @@ class Background:
                 return self._in_batches(
                     session, lambda: runner_managers.prune(session, at=moment), "silent machines forgotten"
                 )
+
+    def prune_tokens(self) -> int:
+        """Delete tokens that ended long ago, unless another process is at it. Returns how many."""
+        with self._alone() as alone:
+            if not alone:
+                return 0
+            with Session(self.engine) as session:
+                moment, last = now(), ended_tokens.Pruned(0, None)
+
+                def take() -> int:
+                    nonlocal last
+                    last = ended_tokens.prune(session, moment, since=last.since)
+                    return last.taken
+
+                return self._in_batches(session, take, "ended tokens deleted")
 
     def clean_up(self) -> int:
         """Delete stale runners where that is turned on and was not done within the hour. Returns how many.
@@ -209,6 +225,9 @@ class Background:
                 connection.execute("SELECT 1")  # hands over what has arrived, and fails when the server is gone
 
     def _heard(self, payload: str) -> None:
+        if payload == runner_changes.SWITCHES:
+            self.known.forget_refusals()
+            return
         number, managers, _ = payload.partition(runner_changes.MANAGERS)
         if not number.isdecimal():
             self.known.forget_all()

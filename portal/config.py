@@ -153,7 +153,7 @@ class Settings:
         "PORTAL_ENCRYPTION_KEYS",
         "",
         "Keys that registration tokens are encrypted with, separated by commas: the first encrypts, every one "
-        "decrypts; empty uses SECRET_KEY.",
+        "decrypts, and so does SECRET_KEY; empty uses that alone.",
         _keys,
         secret=True,
     )
@@ -207,7 +207,7 @@ class Settings:
         values["secret_key"] = values["secret_key"] or _own_secret(values["data_dir"])
         if len(values["secret_key"]) < SHORTEST_KEY:
             raise SettingError(f"SECRET_KEY is too short; it must have at least {SHORTEST_KEY} characters.")
-        values["encryption_keys"] = values["encryption_keys"] or (values["secret_key"],)
+        values["encryption_keys"] = (*values["encryption_keys"], values["secret_key"])
         return cls(**values)
 
     @property

@@ -69,6 +69,10 @@
     });
   }
 
+  // The room one is in stands in sight, also where the tabs are wider than the screen.
+  const tab = document.querySelector(".tabs [aria-current]");
+  if (tab) tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - 16;
+
   // Relative times go on.
   const steps = [[60, 1, "second"], [3600, 60, "minute"], [86400, 3600, "hour"], [86400 * 60, 86400, "day"]];
   const retell = () => {

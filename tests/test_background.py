@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from portal.background import PRUNE_LOCK
 from portal.database import now
-from portal.domain import runner_cleanup, runner_managers, runner_tokens, runners, scopes
+from portal.domain import ended_tokens, runner_cleanup, runner_managers, runner_tokens, runners, scopes
 from portal.domain.runner_cleanup import Criteria
 from portal.domain.runner_managers import Contact
 from portal.domain.runner_tokens import IssuedRunner
@@ -318,6 +318,60 @@ class TestPrune:
         assert gone + silent.background.prune() == self.MANY - 1
 
 
+class TestPruneTokens:
+    """Tokens that are over for ninety days go, in one process at a time, and no runner waits for it."""
+
+    MANY = 2500  # more than two batches; the last one is the runner's newest, and stays
+
+    @pytest.fixture
+    def ended(self, process: Process) -> Process:
+        long_ago = now() - timedelta(days=91)
+        with process.session() as session:
+            runner_id = Cast(session).runner().runner.id
+            row = {"runner_id": runner_id, "origin": 2, "created_at": long_ago, "ends_at": long_ago}
+            made = [{**row, "digest": n.to_bytes(32), "short": f"t{n}"} for n in range(self.MANY + 1)]
+            session.execute(insert(RunnerToken), made)
+            session.commit()
+        return process
+
+    @staticmethod
+    def left(process: Process) -> int:
+        with process.session() as session:
+            return session.scalar(select(func.count(RunnerToken.id))) or 0
+
+    def test_takes_them_in_batches_and_says_how_many_so_far(
+        self, ended: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level("INFO", logger="portal.background"):
+            assert ended.background.prune_tokens() == self.MANY
+        said = [record.getMessage() for record in caplog.records]
+        assert said == [f"ended tokens deleted: {number} so far" for number in (1000, 2000, 2500)]
+        assert self.left(ended) == 2
+
+    def test_leaves_it_to_the_process_that_is_at_it(self, ended: Process) -> None:
+        with ended.engine.connect() as other:
+            other.execute(select(func.pg_advisory_lock(PRUNE_LOCK)))
+            assert ended.background.prune_tokens() == 0
+            other.execute(select(func.pg_advisory_unlock(PRUNE_LOCK)))
+        assert ended.background.prune_tokens() == self.MANY
+
+    @pytest.mark.parametrize("table", [RunnerToken, Runner])
+    def test_waits_for_nobody_who_holds_a_token_or_its_runner(self, ended: Process, table: Any) -> None:
+        with ended.session() as other:
+            query = select(table.id).order_by(table.id.desc()).limit(10).offset(1 if table is RunnerToken else 0)
+            held = len(other.execute(query.with_for_update()).all())
+            with ended.session() as session:
+                session.execute(text("SET LOCAL lock_timeout = '1ms'"))
+                gone = ended_tokens.prune(session, now(), batch=2 * self.MANY).taken
+                session.commit()
+        assert gone == (0 if table is Runner else self.MANY - held)
+        assert gone + ended.background.prune_tokens() == self.MANY
+
+    def test_happens_by_itself(self, ended: Process, own_database: str) -> None:
+        with RunningPortal(own_database):
+            until(lambda: self.left(ended) == 2, seconds=60, why="ended tokens are gone")
+
+
 class TestCleanUp:
     """Stale runners go where that is turned on, once an hour, and none whose machine calls at that moment."""
 
@@ -443,14 +497,14 @@ class TestCleanUp:
     def test_a_verification_between_the_choice_and_the_deletion_keeps_the_runner(
         self, process: Process, stale: list[IssuedRunner], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The statement that deletes asks again."""
+        """The statement that deletes asks again: what it chose from may be older than the lock on the runner."""
         hold = runner_cleanup._hold
 
         def hold_late(session: Session, ids: Any) -> dict[int, int]:
             with process.session() as calling:
                 calling.execute(text("SET LOCAL lock_timeout = '100ms'"))
-                beat = [self.contact(stale[0], polled=False)]
-                assert runner_managers.write_heartbeats(calling, beat, lambda _: "{}") == set()
+                machine = update(RunnerManager).where(RunnerManager.runner_id == stale[0].runner.id)
+                calling.execute(machine.values(contacted_at=now()))
                 calling.commit()
             return hold(session, ids)
 

@@ -184,7 +184,7 @@ def test_registration_tokens_are_encrypted_with_the_secret_key_unless_they_have_
     assert read(tmp_path).encryption_keys == (KEY,)
     first, second = "a first key of their own, long enough".replace(",", ""), "a second key that is long enough too"
     given = read(tmp_path, PORTAL_ENCRYPTION_KEYS=f"{first}, {second}")
-    assert given.encryption_keys == (first, second)
+    assert given.encryption_keys == (first, second, KEY)  # what was encrypted before they were set is still read
 
 
 @pytest.mark.parametrize(

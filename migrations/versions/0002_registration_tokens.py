@@ -174,6 +174,24 @@ def upgrade():
         unique=False,
         postgresql_where=sa.text("expires_at IS NOT NULL"),
     )
+    op.add_column("ci_runner_tokens", sa.Column("cut", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    # Until now a token that a person ended looked like one that ended by itself: nothing brings back either.
+    op.execute("UPDATE ci_runner_tokens SET cut = true WHERE ends_at <= now()")
+    op.create_index("ix_ci_runner_tokens_runner_id_id", "ci_runner_tokens", ["runner_id", "id"], unique=False)
+    op.drop_index(op.f("ix_ci_runner_tokens_runner_id"), table_name="ci_runner_tokens")
+    op.create_index(
+        "ix_ci_runner_tokens_shown",
+        "ci_runner_tokens",
+        ["runner_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("origin <> 2"),
+    )
+    op.create_index(
+        "ix_ci_runner_tokens_over",
+        "ci_runner_tokens",
+        [sa.literal_column("least(expires_at, ends_at)")],
+        unique=False,
+    )
     op.add_column("ci_runners", sa.Column("token_expiration_interval", sa.Integer(), nullable=True))
     op.add_column("ci_runners", sa.Column("machines_forgotten_after", sa.Integer(), nullable=True))
     op.add_column(
@@ -225,6 +243,11 @@ def downgrade():
     op.drop_column("ci_runners", "machines_forgotten")
     op.drop_column("ci_runners", "machines_forgotten_after")
     op.drop_column("ci_runners", "token_expiration_interval")
+    op.drop_index("ix_ci_runner_tokens_over", table_name="ci_runner_tokens")
+    op.drop_index("ix_ci_runner_tokens_shown", table_name="ci_runner_tokens", postgresql_where=sa.text("origin <> 2"))
+    op.create_index(op.f("ix_ci_runner_tokens_runner_id"), "ci_runner_tokens", ["runner_id"], unique=False)
+    op.drop_index("ix_ci_runner_tokens_runner_id_id", table_name="ci_runner_tokens")
+    op.drop_column("ci_runner_tokens", "cut")
     op.drop_index(
         "ix_ci_runner_tokens_expires_at",
         table_name="ci_runner_tokens",

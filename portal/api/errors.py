@@ -65,7 +65,7 @@ def _sentence(refusal: errors.Refusal) -> str:
             f"runner registration disallowed: {sentence} Create a runner in the browser and register with its glrt- "
             f"token (gitlab-runner 15.10 or newer): {absolute(create)}"
         )
-    if isinstance(refusal, errors.TokenOver):
+    if isinstance(refusal, errors.TokenOver | errors.ClientTooOld):
         return f"{sentence.rstrip('.')}: {absolute(url_for('runner_links.show', runner_id=refusal.runner_id))}"
     if isinstance(refusal, errors.RegistrationTokenUnknown):
         return f"invalid token supplied: {sentence.rstrip('.')}: {portal_url('/')}"
@@ -74,13 +74,19 @@ def _sentence(refusal: errors.Refusal) -> str:
     return sentence
 
 
+def _said(sentence: str, invalid: errors.Invalid) -> list[str]:
+    """GitLab's words where it has any. Of a limit it does not say whose, nor what to do, so ours follow."""
+    gitlab = getattr(sentence, "gitlab", sentence)
+    return [gitlab, sentence] if isinstance(invalid, errors.LimitReached) and gitlab != sentence else [gitlab]
+
+
 FIELDS = {"tags": "tags_list"}  # GitLab's names of the fields that we call otherwise
 
 
 def _messages(status: int, invalid: errors.Invalid) -> Response:
     """GitLab's hash of messages, in its words where it has any (reference/rest.md sections 2.6 and 8)."""
     message = {
-        FIELDS.get(name, name): [getattr(sentence, "gitlab", sentence) for sentence in sentences]
+        FIELDS.get(name, name): [said for sentence in sentences for said in _said(sentence, invalid)]
         for name, sentences in invalid.problems.items()
     }
     response = jsonify(message=message)

@@ -86,6 +86,10 @@ class RegistrationOff(Refusal):
 class ClientTooOld(Refusal):
     """The machine sends no system ID, and its scope takes only machines that do."""
 
+    def __init__(self, sentence: str, runner_id: int) -> None:
+        self.runner_id = runner_id
+        super().__init__(sentence)
+
 
 class ManagerUnknown(Refusal):
     """The runner has no manager with this system ID."""

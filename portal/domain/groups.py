@@ -138,6 +138,7 @@ def delete(session: Session, actor: Actor, scope: Scope) -> Contents:
     Raises NotFound or NotAllowed.
     """
     require(session, actor, Action.DELETE, scope)
+    _hold_all(session, scope)
     went = contents(session, scope)
     owner = scope.project or scope.group
     lost = {name: (getattr(went, name), 0) for name in ("groups", "projects", "runners", "managers")}
@@ -146,6 +147,17 @@ def delete(session: Session, actor: Actor, scope: Scope) -> Contents:
     session.delete(owner)
     session.flush()
     return went
+
+
+def _hold_all(session: Session, scope: Scope) -> None:
+    """Lock what is going to be deleted, as everybody else does: owners before runners, the lower id first.
+
+    The database by itself would go from group to group, and meet heartbeats that hold what it has still to come to.
+    """
+    groups, projects = below(scope)
+    session.execute(select(Group.id).where(groups).order_by(Group.id).with_for_update())
+    session.execute(select(Project.id).where(projects).order_by(Project.id).with_for_update())
+    session.execute(select(Runner.id).where(owned_below(scope)).order_by(Runner.id).with_for_update())
 
 
 def below(scope: Scope) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

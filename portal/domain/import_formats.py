@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +25,28 @@ _JSON = re.compile(r"\s*(?:\{|\[\s*(?:[{\]\"]|$))")  # a TOML table begins with 
 _PLACE = re.compile(r"line (\d+),? column (\d+)")
 _NEVER = range(2, 9000)  # years that mean themselves; config.toml writes the year 1 for "does not expire"
 _LEVELS = {"not_protected": False, "ref_protected": True}
+_KEYS = (
+    "token", "scope", "description", "maintenance_note", "tag_list", "run_untagged", "locked", "paused",
+    "access_level", "maximum_timeout", "token_expires_at",
+)  # fmt: skip
+# What people write instead, and what GitLab's own lists call it.
+_MEANT = {
+    "tags": "tag_list",
+    "tag-list": "tag_list",
+    "name": "description",
+    "note": "maintenance_note",
+    "maintainer_note": "maintenance_note",
+    "group": "scope",
+    "project": "scope",
+    "path": "scope",
+    "protected": "access_level",
+    "timeout": "maximum_timeout",
+    "expires_at": "token_expires_at",
+}
+# A name that a page may repeat: no token looks so.
+_NAME = re.compile(r"(?!glrtr?-)(?=.{1,30}$)[A-Za-z][a-z]*(?:[A-Z_ -][a-z]+)*[0-9]?")
+_MOST_NAMES = 8  # of an entry's ignored names that are told
+_ALONE = re.compile(r"(?:glrtr?-|GR1348941|t[123]_)[0-9A-Za-z_.-]*|(?=\D*\d)[0-9A-Za-z_.-]{14,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +66,7 @@ class Written:
 
     `place` names it for people. `problem` says why it cannot be imported at all; then there may be no token.
     `scope` is "instance" or a full path. `maximum_timeout` is in seconds. `server` is where it was before.
+    `ignored` are the names in it that mean nothing here.
     """
 
     place: str
@@ -61,6 +84,7 @@ class Written:
     expires_at: datetime | None = None
     executor: str = ""
     server: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 class _Wrong(Exception):
@@ -76,6 +100,8 @@ def read(text: str, *, source: str, field: str) -> list[Written]:
     text = text.removeprefix("\ufeff")
     if not text.strip():
         raise Invalid({field: [f"{source} is empty."]})
+    if _is_bare(text):
+        raise Invalid({field: [f"{source}: {_BARE}"]})
     is_list = bool(_JSON.match(text))
     try:
         return _read_list(text, source) if is_list else _read_config(text, source)
@@ -84,6 +110,17 @@ def read(text: str, *, source: str, field: str) -> list[Written]:
     except (ValueError, RecursionError) as wrong:  # whichever way a parser gives up on what is no text of its kind
         kind = "JSON" if is_list else "TOML"
         raise Invalid({field: [f"{source} cannot be read as {kind}: {_where(text, wrong)}."]}) from None
+
+
+_BARE = (
+    'a token alone does not say where its runner belongs. Write it as a JSON list, such as [{"token": "glrt-…", '
+    '"scope": "acme"}]. To see whose token it is, look it up instead.'
+)
+
+
+def _is_bare(text: str) -> bool:
+    """Whether there is nothing but one token, or several of them line by line."""
+    return all(_ALONE.fullmatch(line.strip().strip("\"',")) for line in text.splitlines() if line.strip())
 
 
 def _where(text: str, wrong: Exception) -> str:
@@ -112,8 +149,24 @@ def _read_list(text: str, source: str) -> list[Written]:
     return _each(entries, source, _of_list)
 
 
-def _each(entries: Iterable[Any], source: str, build: Any) -> list[Written]:
-    return [_one(entry, f"{source}, runner {number}", build) for number, entry in enumerate(entries, 1)]
+def _each(entries: Sequence[Any], source: str, build: Any) -> list[Written]:
+    found = [_one(entry, f"{source}, runner {number}", build) for number, entry in enumerate(entries, 1)]
+    if build is not _of_list:
+        return found
+    return [replace(each, ignored=_ignored(entry)) for each, entry in zip(found, entries, strict=True)]
+
+
+def _ignored(entry: Any) -> tuple[str, ...]:
+    """The names in it that mean nothing here, with the one that was meant. Never a value, nor what could be one."""
+    names = [name for name in entry if name not in _KEYS] if isinstance(entry, Mapping) else []
+    told = tuple(_named(name) for name in names[:_MOST_NAMES])
+    return (*told, f"{len(names) - len(told)} more") if len(names) > len(told) else told
+
+
+def _named(name: str) -> str:
+    if name in _MEANT:
+        return f"{name} (it is called {_MEANT[name]} here)"
+    return name if _NAME.fullmatch(name) else "a name that is not shown here"
 
 
 def _one(entry: Any, place: str, build: Any) -> Written:
@@ -149,7 +202,7 @@ def _of_list(entry: Mapping[str, Any], place: str, token: ReadToken) -> Written:
     return Written(
         place,
         token,
-        scope=None if entry.get("scope") is None else _text(entry, "scope"),
+        scope=_text(entry, "scope") or None,
         description=_text(entry, "description"),
         maintenance_note=_text(entry, "maintenance_note"),
         tags=_tags(entry),
@@ -190,7 +243,7 @@ def _read_token(value: Any) -> ReadToken:
         short=tokens.shorten(text),
         by_person=tokens.is_created_by_person(text),
         kind=int(kind[1]) if kind else None,
-        brief=len(text) < USUAL_TOKEN,
+        brief=len(tokens.body(text)) < USUAL_TOKEN,
     )
 
 

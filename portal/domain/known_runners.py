@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -21,6 +21,7 @@ from portal.models import RegistrationType, Runner, RunnerToken
 MOST_KNOWN = 200_000
 MOST_UNKNOWN = 20_000
 UNKNOWN_FOR = 10.0  # seconds; a token that is imported later is found soon
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _REFUSAL = (
     "This token belongs to no runner: it was mistyped, has ended, or its runner was deleted. "
     "Create a runner, or reset the token of yours"
@@ -86,7 +87,7 @@ class KnownRunners:
                 if self.listening and generation == self._generation and len(self._too_old) < MOST_KNOWN:
                     self._too_old[runner_id] = sentence
         if sentence:
-            raise ClientTooOld(sentence)
+            raise ClientTooOld(sentence, runner_id)
 
     def _look_up(self, session: Session, digest: bytes) -> KnownRunner:
         generation = self._generation
@@ -119,6 +120,12 @@ class KnownRunners:
             self._too_old.pop(runner_id, None)
             for digest in self._by_runner.pop(runner_id, ()):
                 self._known.pop(digest, None)
+
+    def forget_refusals(self) -> None:
+        """Forget which machines without system ID are refused, because a registration switch was turned."""
+        with self._lock:
+            self._generation += 1
+            self._too_old.clear()
 
     def forget_all(self, *, listening: bool | None = None) -> None:
         """Forget everything; `listening` says whether changes are heard from now on."""
@@ -160,6 +167,7 @@ def _query(session: Session, digest: bytes) -> KnownRunner | None:
             RunnerToken.short,
             RunnerToken.expires_at,
             RunnerToken.ends_at,
+            RunnerToken.cut,
             Runner.registration_type,
             Runner.updated_at,
         )
@@ -169,6 +177,8 @@ def _query(session: Session, digest: bytes) -> KnownRunner | None:
     if row is None:
         return None
     ends = [end for end in (row.expires_at, row.ends_at) if end is not None]
+    if row.cut:  # over for good, also for a host whose clock is behind that of the one that cut it
+        ends.append(_LONG_AGO)
     return KnownRunner(
         token_id=row.id,
         runner_id=row.runner_id,

@@ -31,7 +31,6 @@ from portal.domain.scopes import INSTANCE, Scope, ScopeKind, of_group, of_projec
 from portal.domain.vault import Vault
 from portal.models import Group, Project, RegistrationToken, RegistrationType, Runner, RunnerToken, TokenOrigin, User
 
-_SWITCHES = 0x706F7274616C05  # advisory lock: registrations share it, turning a switch takes it alone
 ENFORCED_BY = "PORTAL_ENFORCE_CREATE_RUNNER_WORKFLOW"
 OWNERS = {ScopeKind.INSTANCE: "An administrator", ScopeKind.GROUP: "An owner", ScopeKind.PROJECT: "A maintainer"}
 
@@ -74,6 +73,8 @@ class Decision:
         if self.by.kind is ScopeKind.INSTANCE:
             return "An administrator turned registration tokens off for the whole portal."
         who = self.person.name if self.person else OWNERS[self.by.kind]
+        if self.person and self.person.admin:
+            who = "An administrator"
         return f"{who} turned registration tokens off for the {self.by.kind} {self.by.full_path}."
 
     def refusal(self) -> RegistrationOff:
@@ -97,13 +98,20 @@ def decision(session: Session, scope: Scope, configured: Configured) -> Decision
     return Decision(scope, allowed=True)
 
 
-def hold_switches(session: Session, *, turning: bool) -> None:
-    """Keep every switch as it is until the transaction ends; `turning` one waits for all registrations under way.
+def hold_switch(session: Session, scope: Scope, *, turning: bool = False) -> None:
+    """Keep the scope's own switch as it is until the transaction ends; `turning` it waits for those who keep it.
 
-    So no registration that began before a switch was turned off is stored after it.
+    A registration keeps the switches of its scope and of everything above, so that none that began before a switch
+    was turned off is stored after it. Each scope has a lock of its own: a slow registration holds up nobody else's.
     """
     hold = func.pg_advisory_xact_lock if turning else func.pg_advisory_xact_lock_shared
-    session.execute(select(hold(_SWITCHES)))
+    session.execute(select(hold(func.hashtextextended(f"registration switch of {scope.kind} {scope.id}", 0))))
+
+
+def hold_switches_down_to(session: Session, scope: Scope) -> None:
+    """Keep all switches that count for the scope: the instance's, its groups', its own."""
+    for level in scope_settings.chain(session, scope).levels:
+        hold_switch(session, level.scope)
 
 
 def require_allowed(session: Session, scope: Scope, configured: Configured) -> None:
@@ -114,10 +122,13 @@ def require_allowed(session: Session, scope: Scope, configured: Configured) -> N
 
 
 def may_register(session: Session, actor: Actor, scope: Scope, configured: Configured) -> bool:
-    """Whether the actor may see, use and reset the scope's registration token now."""
-    if not may(session, actor, Action.REGISTER_RUNNERS, scope):
+    """Whether the actor may see, use and reset the scope's registration token now.
+
+    Where nobody but administrators may create runners nobody may: who registers with the token is no administrator.
+    """
+    if not may(session, actor, Action.REGISTER_RUNNERS, scope) or runner_creation.closed_because(session, scope):
         return False
-    return runner_creation.may_create(session, actor, scope) and decision(session, scope, configured).allowed
+    return decision(session, scope, configured).allowed
 
 
 def live_token(session: Session, scope: Scope) -> RegistrationToken | None:
@@ -155,6 +166,7 @@ def reset_token(
     NotFound, NotAllowed or RegistrationOff.
     """
     _require_may_register(session, actor, scope, configured)
+    _hold_owner(session, scope.group.id if scope.group else None, scope.project.id if scope.project else None)
     old = session.scalar(
         select(RegistrationToken)
         .where(_of(scope), RegistrationToken.ended_at.is_(None))
@@ -228,6 +240,12 @@ class Registering:
     request_key: UUID | None = None
 
 
+def refuse_while_off(session: Session, configured: Configured) -> None:
+    """Refuse with RegistrationOff while the whole portal is off, whatever is asked and with whichever token."""
+    hold_switch(session, INSTANCE)
+    require_allowed(session, INSTANCE, configured)
+
+
 def register(session: Session, configured: Configured, wanted: Registering) -> IssuedRunner:
     """A new runner in the scope of a registration token, with its `glrtr-` token.
 
@@ -239,8 +257,7 @@ def register(session: Session, configured: Configured, wanted: Registering) -> I
     `request_key` is the id that a client repeats when it sends the same registration again after a lost answer:
     then the runner that the first sending made gets a new token, unless a machine has used it already.
     """
-    hold_switches(session, turning=False)
-    require_allowed(session, INSTANCE, configured)
+    refuse_while_off(session, configured)
     row = _held(session, wanted.token)
     if row is None or row.ended_at is not None:
         raise RegistrationTokenUnknown(_unknown(wanted.token))
@@ -251,7 +268,7 @@ def register(session: Session, configured: Configured, wanted: Registering) -> I
         raise Invalid(problems)
     row.last_used_at = now()
     if (again := _sent_before(session, row, wanted.request_key)) is not None:
-        return _issue_again(session, *again, wanted.request_key)
+        return _issue_again(session, row, *again, wanted)
     runner_creation.require_room(session, scope)
     return _create(session, row, scope, wanted)
 
@@ -261,13 +278,20 @@ def _held(session: Session, text: str) -> RegistrationToken | None:
     found = find(session, text)
     if found is None:
         return None
-    # Its owner first, as whoever deletes a group or project does: the other way round each would wait for the other.
-    # No shared lock: a stream of registrations would hold it for ever between them, and the deletion would starve.
-    for owner, key in ((Group, found.group_id), (Project, found.project_id)):
-        if key is not None:
-            session.execute(select(owner.id).where(owner.id == key).with_for_update(key_share=True))
+    hold_switches_down_to(session, scope_of(found))
+    _hold_owner(session, found.group_id, found.project_id)
     query = select(RegistrationToken).where(RegistrationToken.id == found.id)
     return session.scalar(query.with_for_update().execution_options(populate_existing=True))
+
+
+def _hold_owner(session: Session, group_id: int | None, project_id: int | None) -> None:
+    """Lock the token's owner before the token, as whoever deletes it does: otherwise each would wait for the other.
+
+    No shared lock: a stream of registrations would hold it for ever between them, and the deletion would starve.
+    """
+    for owner, key in ((Group, group_id), (Project, project_id)):
+        if key is not None:
+            session.execute(select(owner.id).where(owner.id == key).with_for_update(key_share=True))
 
 
 def _create(session: Session, row: RegistrationToken, scope: Scope, wanted: Registering) -> IssuedRunner:
@@ -330,10 +354,14 @@ def _sent_before(session: Session, row: RegistrationToken, key: UUID | None) -> 
     return runner, first
 
 
-def _issue_again(session: Session, runner: Runner, first: RunnerToken, key: UUID | None) -> IssuedRunner:
-    first.ends_at, first.request_key = now(), None
+def _issue_again(
+    session: Session, row: RegistrationToken, runner: Runner, first: RunnerToken, wanted: Registering
+) -> IssuedRunner:
+    first.ends_at, first.cut, first.request_key = now(), True, None
     session.flush()
-    issued = _issue_registered(session, runner, key)
+    issued = _issue_registered(session, runner, wanted.request_key)
+    changed = {"token": (first.short, issued.record.short)}
+    audit.record(session, _registrar(row, wanted), "runner_registered_again", runner, scope_of(row), changed)
     runner_changes.announce(session, runner.id)
     return issued
 
@@ -354,7 +382,8 @@ def _unknown(text: str) -> str:
 
 def _require_may_register(session: Session, actor: Actor, scope: Scope, configured: Configured) -> None:
     require(session, actor, Action.REGISTER_RUNNERS, scope)
-    runner_creation.require_may_create(session, actor, scope)
+    runner_creation.require_open(session, scope)
+    hold_switches_down_to(session, scope)
     require_allowed(session, scope, configured)
 
 

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 CHANNEL = "portal_runners"
 EVERYTHING = "*"
+SWITCHES = "switches"  # a registration switch was turned: who is refused for it is to be asked anew
 MANAGERS = ":managers"  # behind the id: some of its managers are gone
 
 
@@ -21,6 +22,11 @@ def announce(session: Session, runner_id: int, *, managers_gone: bool = False) -
 def announce_everything(session: Session) -> None:
     """The same for a change that touches many runners: the processes forget all they remember."""
     _notify(session, EVERYTHING)
+
+
+def announce_switch(session: Session) -> None:
+    """The same for a turned registration switch: the processes forget only which machines it lets them refuse."""
+    _notify(session, SWITCHES)
 
 
 def _notify(session: Session, payload: str) -> None:

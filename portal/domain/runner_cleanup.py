@@ -62,6 +62,10 @@ class CleanUp:
     criteria: Criteria | None
     ran_at: datetime | None
 
+    def is_due(self, at: datetime) -> bool:
+        """Whether nothing was cleaned up within the hour before: then it is, once it is on and looked after next."""
+        return self.ran_at is None or self.ran_at <= at - EVERY
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

@@ -12,13 +12,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, runner_changes, runner_creation, runner_settings, scopes
+from portal.domain import audit, runner_changes, runner_creation, runner_settings, scopes, token_life
 from portal.domain.actors import Actor
 from portal.domain.errors import Invalid, Stale
 from portal.domain.import_formats import INSTANCE_WORD, ReadToken, Written
 from portal.domain.permissions import Action, require
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
+from portal.domain.token_life import Life
 from portal.models import (
     EXECUTORS,
     Group,
@@ -34,12 +35,21 @@ from portal.models import (
 
 MOST_ENTRIES = 5_000
 BATCH = 500
+OTHER_VERSION = "This preview is of another version of the portal. Open the import again."
+NOWHERE = "There is no group or project with this full path."
+NOT_SAID = (
+    "Say where these runners belong: write the full path of a group or project, or the word instance for runners "
+    "that take jobs of every project."
+)
 _ONE_AFTER_ANOTHER = 0x72756E6E  # of two imports at once one waits, so that neither makes what the other makes
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What counts for every runner that does not say it by itself. `scope` is empty, "instance" or a full path."""
+    """What counts for every runner that does not say it by itself.
+
+    `scope` is "instance" or a full path; empty: each runner says its own.
+    """
 
     scope: str = ""
     tags: tuple[str, ...] = ()
@@ -66,13 +76,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """An entry with what its preview says. `times`: so often the same token stands in what was given."""
+    """An entry with what its preview says. `times`: so often the same token stands in what was given.
+
+    `life` is what its scope gives the tokens it makes, where the imported one lives longer.
+    """
 
     entry: Entry
     scope: Scope
     server: str = ""
     times: int = 1
     warnings: tuple[str, ...] = ()
+    life: Life | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +105,11 @@ class Preview:
 
     planned: list[Planned]
     skipped: list[Skipped]
+
+    @property
+    def for_everybody(self) -> int:
+        """How many of them would be instance runners, which take the jobs of every project."""
+        return sum(each.entry.kind is RunnerType.INSTANCE for each in self.planned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +133,12 @@ class Report:
         """Whether nothing was made because every runner is here already: the same import was confirmed twice."""
         return not self.made and bool(self.skipped) and all(each.runner is not None for each in self.skipped)
 
+    @property
+    def scope(self) -> Scope | None:
+        """Where all that was made belongs; None when that is more than one place, or nothing was made."""
+        places = {scopes.of_runner(each.runner) for each in self.made}
+        return places.pop() if len(places) == 1 else None
+
 
 @dataclass(slots=True)
 class _Known:
@@ -124,6 +149,7 @@ class _Known:
     runners: dict[bytes, Runner] = field(default_factory=dict)
     registrations: set[bytes] = field(default_factory=set)
     room: dict[Scope, int | None] = field(default_factory=dict)
+    lives: dict[Scope, Life | None] = field(default_factory=dict)
 
     def refusal(self, place: str, short: str, digest: bytes, expires_at: datetime | None) -> Skipped | None:
         """Why a token cannot be imported, if so: it is here, or its life is over."""
@@ -135,6 +161,15 @@ class _Known:
             reason = f"Its token expired on {expires_at:%Y-%m-%d %H:%M} UTC. Reset it where it is, then import it."
             return Skipped(place, reason, short)
         return None
+
+    def longer_than(self, scope: Scope, expires_at: datetime | None) -> Life | None:
+        """The life that the scope gives its tokens, if this one lives longer."""
+        if scope not in self.lives:
+            self.lives[scope] = token_life.of_new_runners(self.session, scope)
+        life = self.lives[scope]
+        if life is None or (expires_at is not None and expires_at <= self.moment + life.time):
+            return None
+        return life
 
     def take_room(self, scope: Scope) -> bool:
         """Whether the scope may have one more runner; counts it."""
@@ -149,15 +184,15 @@ class _Known:
 def preview(session: Session, actor: Actor, written: Sequence[Written], defaults: Defaults) -> Preview:
     """What would be imported where, and what would be skipped and why. Stores nothing.
 
-    Raises NotFound or NotAllowed for the actor, Invalid for "scope" when `defaults` name one that does not exist
-    and some runner depends on it, and for "pasted" when there are too many entries.
+    Raises NotFound or NotAllowed for the actor, Invalid for "scope" when `defaults` name none, or one that does not
+    exist, and some runner depends on it, and for "pasted" when there are too many entries.
     """
     require(session, actor, Action.IMPORT_RUNNERS, INSTANCE)
     if len(written) > MOST_ENTRIES:
         raise Invalid({"pasted": [f"There are {len(written)} runners. Import at most {MOST_ENTRIES} at once."]})
     places = _scopes_at(session, {_path(each, defaults) for each in written})
-    if any(each.scope is None for each in written) and places[_clean(defaults.scope)] is None:
-        raise Invalid({"scope": ["There is no group or project with this full path."]})
+    if any(each.scope is None and not each.problem for each in written) and places[_clean(defaults.scope)] is None:
+        raise Invalid({"scope": [NOWHERE if _clean(defaults.scope) else NOT_SAID]})
     known = _known(session, [each.token.digest for each in written if each.token])
     found = Preview([], [])
     seen: dict[bytes, int] = {}
@@ -177,7 +212,7 @@ def preview(session: Session, actor: Actor, written: Sequence[Written], defaults
 def _plan(each: Written, defaults: Defaults, places: Mapping[str, Scope | None], known: _Known) -> Planned | Skipped:
     token = each.token
     if token is None or each.problem:
-        return Skipped(each.place, each.problem, token.short if token else "")
+        return Skipped(each.place, f"{each.problem} {_ignored(each)}".strip(), token.short if token else "")
     if refused := known.refusal(each.place, token.short, token.digest, each.expires_at):
         return refused
     scope = places[_path(each, defaults)]
@@ -186,7 +221,7 @@ def _plan(each: Written, defaults: Defaults, places: Mapping[str, Scope | None],
     settings = _settings(each, defaults)
     if problems := settings.problems():
         reason = " ".join(f"{name.replace('_', ' ')}: {' '.join(said)}" for name, said in problems.items())
-        return Skipped(each.place, reason, token.short)
+        return Skipped(each.place, f"{reason} {_ignored(each)}".strip(), token.short)
     if not known.take_room(scope):
         return Skipped(each.place, _full(scope), token.short)
     entry = Entry(
@@ -200,10 +235,23 @@ def _plan(each: Written, defaults: Defaults, places: Mapping[str, Scope | None],
         expires_at=each.expires_at,
         executor_type=EXECUTORS.get(each.executor),
     )
-    return Planned(entry, scope, each.server, warnings=tuple(_warnings(token, scope)))
+    return Planned(
+        entry,
+        scope,
+        each.server,
+        warnings=tuple(_warnings(each, token, scope)),
+        life=known.longer_than(scope, each.expires_at),
+    )
 
 
-def _warnings(token: ReadToken, scope: Scope) -> Iterator[str]:
+def _ignored(each: Written) -> str:
+    """What was written and is left out, because nothing here is called so."""
+    return f"Left out, because nothing here is called so: {', '.join(each.ignored)}." if each.ignored else ""
+
+
+def _warnings(each: Written, token: ReadToken, scope: Scope) -> Iterator[str]:
+    if ignored := _ignored(each):
+        yield ignored
     if token.kind is not None and token.kind != scope.runner_type:
         made_for = {1: "the instance", 2: "a group", 3: "a project"}[token.kind]
         yield f"Its token says that it was made for {made_for}. It works all the same."
@@ -241,9 +289,8 @@ def _shown(path: str | None) -> str:
 
 
 def _clean(path: str) -> str:
-    """A scope as it is looked up; empty for the instance."""
-    path = path.strip().strip("/").lower()
-    return "" if path == INSTANCE_WORD else path
+    """A scope as it is looked up; empty for none, which is never the instance: that takes every project's jobs."""
+    return path.strip().strip("/").lower()
 
 
 def _path(each: Written, defaults: Defaults) -> str:
@@ -251,10 +298,9 @@ def _path(each: Written, defaults: Defaults) -> str:
 
 
 def _scopes_at(session: Session, paths: set[str]) -> dict[str, Scope | None]:
-    """The scopes with these paths; None for those that do not exist."""
+    """The scopes with these paths, the instance by its word; None for those that do not exist."""
     found: dict[str, Scope | None] = dict.fromkeys(paths)
-    found[""] = INSTANCE
-    wanted = [path for path in paths if path]
+    wanted = [path for path in paths if path not in ("", INSTANCE_WORD)]
     for batch in _batches(wanted):
         rows = session.scalars(select(Route).where(func.lower(Route.path).in_(batch))).all()
         owners = _owners(
@@ -265,7 +311,7 @@ def _scopes_at(session: Session, paths: set[str]) -> dict[str, Scope | None]:
         for row in rows:
             kind = RunnerType.GROUP if row.project_id is None else RunnerType.PROJECT
             found[row.path.lower()] = owners.get((kind, row.project_id or row.group_id))
-    return found
+    return found | ({INSTANCE_WORD: INSTANCE} if INSTANCE_WORD in paths else {})
 
 
 def _owners(
@@ -436,4 +482,26 @@ def from_plain(plain: Mapping[str, Any]) -> Entry:
             }
         )
     except (KeyError, TypeError, ValueError):
-        raise Stale("This preview is of another version of the portal. Open the import again.") from None
+        raise Stale(OTHER_VERSION) from None
+
+
+def skipped_to_plain(skipped: Skipped) -> dict[str, Any]:
+    """What a preview has left out, as plain values that go with its entries, so that the report tells it too."""
+    runner_id = skipped.runner.id if skipped.runner else None
+    return {"place": skipped.place, "reason": skipped.reason, "short": skipped.short, "runner": runner_id}
+
+
+def skipped_from_plain(session: Session, plain: Sequence[Mapping[str, Any]]) -> list[Skipped]:
+    """The ones of `skipped_to_plain`; a runner that was deleted meanwhile is not named. Raises Stale."""
+    try:
+        ids = {each["runner"] for each in plain if each["runner"]}
+        known = {row.id: row for batch in _batches(sorted(ids)) for row in _runners(session, batch)}
+        return [
+            Skipped(each["place"], each["reason"], each["short"], known.get(each["runner"] or 0)) for each in plain
+        ]
+    except (KeyError, TypeError):
+        raise Stale(OTHER_VERSION) from None
+
+
+def _runners(session: Session, ids: Sequence[int]) -> Iterator[Runner]:
+    yield from session.scalars(select(Runner).where(Runner.id.in_(ids)))

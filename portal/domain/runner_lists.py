@@ -12,11 +12,11 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
 from portal.database import now
-from portal.domain import runner_status, token_life
+from portal.domain import refused_machines, runner_status, token_life
 from portal.domain.groups import owned_below
 from portal.domain.runner_status import LAST_CONTACT, Status
 from portal.domain.scopes import Scope, ScopeKind
-from portal.models import RegistrationType, Runner, RunnerManager, RunnerToken, RunnerType, User
+from portal.models import RegistrationType, Runner, RunnerManager, RunnerToken, RunnerType, TokenOrigin, User
 
 PAGE_SIZE = 20
 SORTS = ("created_desc", "created_asc", "contacted_desc", "contacted_asc")
@@ -50,7 +50,11 @@ class RunnerFilter:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a list. `version` and `address` are those of the machine heard of last."""
+    """One line of a list. `version` and `address` are those of the machine heard of last.
+
+    `cut_off` is a runner that nobody can use with the tokens that its machines have, `imported` one that came with
+    its token from elsewhere.
+    """
 
     runner: Runner
     status: Status
@@ -58,6 +62,8 @@ class Row:
     managers: int
     version: str | None
     address: str | None
+    cut_off: bool = False
+    imported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +187,9 @@ def _matching(scope: Scope, words: str) -> Select[int]:
 
     Built-in full text search with the beginnings of words: it has an index without any extension.
     """
+    shorts = [RunnerToken.short.startswith(begun, autoescape=True) for begun in _as_logged(words)]
     parts: list[Select[int]] = [
-        select(RunnerToken.runner_id).where(RunnerToken.short.startswith(words, autoescape=True)),
+        select(RunnerToken.runner_id).where(or_(*shorts)),
         select(RunnerManager.runner_id).where(RunnerManager.system_xid.startswith(words, autoescape=True)),
         select(RunnerManager.runner_id).where(
             RunnerManager.ip_address.startswith(words, autoescape=True),
@@ -197,6 +204,16 @@ def _matching(scope: Scope, words: str) -> Select[int]:
     if number := re.fullmatch(r"#?(\d{1,18})", words):
         parts.append(select(Runner.id).where(Runner.id == int(number[1])))
     return select(union_all(*parts).subquery().c[0])
+
+
+def _as_logged(words: str) -> set[str]:
+    """The words, and what they begin with as a short token: gitlab-runner before 18.1 logs a part of the prefix too.
+
+    15.10 to 18.0 print nine characters behind `glrt-`, so `t2_` and the first six of ours (reference/wire.md
+    section 10). `glrtr-` and `t2_` come off one by one, as tokens got by registering keep `t2_` in their short form.
+    """
+    behind = re.sub(r"^(?:glrt-|glrtr-)", "", words)
+    return {words, behind or words, re.sub(r"^t[123]_", "", behind) or words}
 
 
 _Cursor = tuple[str, int]
@@ -236,11 +253,13 @@ def _rows(session: Session, runners: Sequence[Runner]) -> list[Row]:
     moment, ids = now(), [runner.id for runner in runners]
     machines = _machines(session, ids)
     shorts = short_tokens(session, ids)
+    over, moved_in = refused_machines.cut_off(session, ids), imported(session, ids)
     rows = []
     for runner in runners:
         managers, version, address = machines.get(runner.id, (0, runner.version, runner.ip_address))
         status = runner_status.of_runner(runner, moment)
-        rows.append(Row(runner, status, shorts.get(runner.id, ""), managers, version, address))
+        short, more = shorts.get(runner.id, ""), (runner.id in over, runner.id in moved_in)
+        rows.append(Row(runner, status, short, managers, version, address, *more))
     return rows
 
 
@@ -266,3 +285,11 @@ def short_tokens(session: Session, ids: Sequence[int]) -> dict[int, str]:
         .order_by(RunnerToken.runner_id, RunnerToken.id.desc())
     )
     return {row.runner_id: row.short for row in session.execute(query)}
+
+
+def imported(session: Session, ids: Sequence[int]) -> set[int]:
+    """Those of these runners that an administrator brought from elsewhere, with the token of their machines."""
+    if not ids:
+        return set()
+    theirs = RunnerToken.runner_id.in_(ids), RunnerToken.origin == TokenOrigin.IMPORTED
+    return set(session.scalars(select(RunnerToken.runner_id).where(*theirs)))

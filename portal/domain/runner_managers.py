@@ -13,6 +13,7 @@ from sqlalchemy import (
     Integer,
     Interval,
     Select,
+    case,
     column,
     delete,
     func,
@@ -133,6 +134,8 @@ def record_contact(session: Session, contact: Contact) -> None:
 
     Raises TokenUnknown when the runner was deleted meanwhile, TryLater when it gets too many new managers.
     """
+    if not runner_tokens.hold(session, contact.runner_id):
+        raise TokenUnknown("This runner was deleted.")
     try:
         with session.begin_nested():
             inserted = session.execute(_upsert(contact)).scalar_one()
@@ -141,8 +144,8 @@ def record_contact(session: Session, contact: Contact) -> None:
             runner_tokens.mark_used(session, contact.runner_id, contact.token_id)
             if contact.polled:
                 _note_poll(session, contact)
-    except IntegrityError:
-        raise TokenUnknown("This runner was deleted.") from None
+    except IntegrityError:  # the token ended so long ago that it was deleted
+        raise TokenUnknown("This token is over.") from None
 
 
 def _upsert(contact: Contact) -> Any:
@@ -161,11 +164,10 @@ def _upsert(contact: Contact) -> Any:
     refreshed: dict[str, Any] = {
         "creation_state": func.greatest(RunnerManager.creation_state, new.creation_state),
         "contacted_at": func.greatest(RunnerManager.contacted_at, new.contacted_at),
-        "token_id": new.token_id,
-        "ip_address": new.ip_address,
     }
-    if contact.facts is not None:
-        refreshed |= {name: new[name] for name in _fact_columns(contact.facts)}
+    told = ["token_id", "ip_address", *(_fact_columns(contact.facts) if contact.facts is not None else ())]
+    late = RunnerManager.contacted_at > new.contacted_at  # another process was quicker with something newer
+    refreshed |= {name: case((late, getattr(RunnerManager, name)), else_=new[name]) for name in told}
     return statement.on_conflict_do_update(index_elements=["runner_id", "system_xid"], set_=refreshed).returning(
         literal_column("xmax = 0")
     )  # true for a row that is new
@@ -211,7 +213,11 @@ def _note_poll(session: Session, contact: Contact) -> None:
     )
 
 
-# One statement for a second's heartbeats. It only refreshes rows that exist: a machine that was
+# Without it, writers of the same rows would hold some of them and wait for each other: see runner_tokens.hold.
+_HOLD = text("SELECT id FROM ci_runners WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE")
+
+# One statement for a second's heartbeats. One that is older than what is stored (another process was quicker) says
+# nothing of the machine any more. It only refreshes rows that exist: a machine that was
 # unregistered, pruned or whose runner was deleted a moment ago is not brought back by a late heartbeat, and
 # nothing in the batch can fail because of it. The caller learns which machines had no row.
 _REFRESH = text("""
@@ -236,23 +242,29 @@ touched_tokens AS (
 UPDATE ci_runner_machines m SET
   contacted_at = greatest(m.contacted_at, b.at),
   creation_state = CASE WHEN b.polled THEN 100 ELSE m.creation_state END,
-  token_id = (SELECT t.id FROM ci_runner_tokens t WHERE t.id = b.token_id),
-  ip_address = b.address,
-  version = CASE WHEN b.tells THEN b.version ELSE m.version END,
-  revision = CASE WHEN b.tells THEN b.revision ELSE m.revision END,
-  platform = CASE WHEN b.tells THEN b.platform ELSE m.platform END,
-  architecture = CASE WHEN b.tells THEN b.architecture ELSE m.architecture END,
-  executor_type = CASE WHEN b.tells THEN b.executor_type ELSE m.executor_type END,
-  config = CASE WHEN b.tells THEN b.config ELSE m.config END,
-  runtime_features = CASE WHEN b.tells THEN b.features ELSE m.runtime_features END,
-  labels = CASE WHEN b.tells THEN b.labels ELSE m.labels END
+  token_id = CASE WHEN b.at < m.contacted_at THEN m.token_id
+    ELSE (SELECT t.id FROM ci_runner_tokens t WHERE t.id = b.token_id) END,
+  ip_address = CASE WHEN b.at < m.contacted_at THEN m.ip_address ELSE b.address END,
+  version = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.version ELSE m.version END,
+  revision = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.revision ELSE m.revision END,
+  platform = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.platform ELSE m.platform END,
+  architecture = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE
+    THEN b.architecture ELSE m.architecture END,
+  executor_type = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE
+    THEN b.executor_type ELSE m.executor_type END,
+  config = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.config ELSE m.config END,
+  runtime_features = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE
+    THEN b.features ELSE m.runtime_features END,
+  labels = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.labels ELSE m.labels END
 FROM beats b WHERE m.runner_id = b.runner_id AND m.system_xid = b.system_xid
 RETURNING m.runner_id, m.system_xid
 """)
 
 
 def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any) -> set[tuple[int, str]]:
-    """Write many contacts in one statement. Returns (runner id, system ID) of those without a row.
+    """Write many contacts together: their runners are held, then one statement writes them all.
+
+    Returns (runner id, system ID) of those without a row.
 
     `encode` turns a mapping into JSON text.
     """
@@ -274,6 +286,7 @@ def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any)
         "features": [encode(f.features) for f in facts],
         "labels": [encode(f.labels) for f in facts],
     }
+    session.execute(_HOLD, {"ids": sorted({c.runner_id for c in contacts})})
     found = {(row.runner_id, row.system_xid) for row in session.execute(_REFRESH, columns)}
     return {(c.runner_id, c.system_xid) for c in contacts} - found
 
@@ -299,6 +312,7 @@ def count(session: Session, runner: Runner) -> int:
 
 def remove(session: Session, actor: Actor, runner: Runner, system_xid: str) -> None:
     """Delete one manager on its machine's request; the runner stays. Raises ManagerUnknown."""
+    runner_tokens.hold(session, runner.id)
     gone = session.execute(
         delete(RunnerManager)
         .where(RunnerManager.runner_id == runner.id, RunnerManager.system_xid == system_xid)

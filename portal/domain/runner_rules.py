@@ -23,6 +23,7 @@ from portal.models import REGISTRARS, Runner, RunnerToken, RunnerType
 from portal.models.scope_settings import SHORTEST_INTERVAL
 
 MOST_RUNNERS = 1_000_000
+POSSIBLE_LIVES = "Write a time such as 12h or 30d, from 2h to 1825d (5 years), or leave it empty."
 
 # Which column of a scope's settings holds which life: of its own runners, of groups' below it, of projects' below it.
 _LIVES: dict[ScopeKind, dict[str, str]] = {
@@ -56,7 +57,7 @@ class TokenLives:
     def problems(self) -> dict[str, list[str]]:
         """What is wrong, by field. The lower bound is GitLab's (reference/rest.md section 4.2)."""
         wrong = (name for name, seconds in asdict(self).items() if not _possible_life(seconds))
-        return {name: ["Write a time from 2h to 1825d, or leave it empty."] for name in wrong}
+        return {name: [POSSIBLE_LIVES] for name in wrong}
 
 
 def _possible_life(seconds: int | None) -> bool:

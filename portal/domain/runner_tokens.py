@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
@@ -15,9 +15,10 @@ from portal.domain.actors import Actor
 from portal.domain.errors import AlreadyIssued, NotFound, Stale, TokenUnknown, TryLater
 from portal.domain.permissions import Action, require
 from portal.domain.scopes import of_runner
-from portal.models import Runner, RunnerManager, RunnerToken, TokenOrigin
+from portal.models import LEGACY, Runner, RunnerManager, RunnerToken, TokenOrigin
 
 UNUSED_RESETS = 20  # a family may hold this many unused tokens minted by machines, or two for each machine
+SHOWN = 100  # of a family; a runner whose machines renew their tokens has one for each machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,30 @@ def last_issued(session: Session, runner: Runner) -> RunnerToken:
     return session.scalars(select(RunnerToken).where(shown).order_by(RunnerToken.id.desc()).limit(1)).one()
 
 
-def family(session: Session, runner: Runner) -> list[RunnerToken]:
-    """The runner's tokens that machines may still use, the newest first."""
-    moment = now()
-    rows = session.scalars(
-        select(RunnerToken).where(RunnerToken.runner_id == runner.id).order_by(RunnerToken.id.desc())
+def hold(session: Session, runner_id: int) -> bool:
+    """Lock the runner's row until the transaction ends; false when there is none any more.
+
+    Whoever writes rows of a runner's machines or tokens does this first, so that nobody waits for somebody who waits
+    for him: the runner, then its machines, then its tokens; of several runners the one with the lower id first.
+    """
+    held = select(Runner.id).where(Runner.id == runner_id).with_for_update(key_share=True)
+    return session.scalar(held) is not None
+
+
+def family(session: Session, runner: Runner, *, limit: int = SHOWN) -> list[RunnerToken]:
+    """The runner's tokens that machines may still use, the newest first; at most `limit` of them."""
+    return list(
+        session.scalars(select(RunnerToken).where(_of_family(runner)).order_by(RunnerToken.id.desc()).limit(limit))
     )
-    return [row for row in rows if row.is_live(moment)]
+
+
+def count_family(session: Session, runner: Runner) -> int:
+    """How many tokens of the runner machines may still use."""
+    return session.scalar(select(func.count()).select_from(RunnerToken).where(_of_family(runner))) or 0
+
+
+def _of_family(runner: Runner) -> ColumnElement[bool]:
+    return (RunnerToken.runner_id == runner.id) & RunnerToken.lives(now())
 
 
 def reset_token(
@@ -63,25 +81,35 @@ def reset_token(
     """
     scope = of_runner(runner)
     require(session, actor, Action.WRITE_RUNNERS, scope)
-    session.execute(select(Runner.id).where(Runner.id == runner.id).with_for_update())
+    _hold_for_person(session, runner)
     refuse_repeated(session, request_key)
     if seen_token_id is not None and last_issued(session, runner).id != seen_token_id:
         raise Stale("Somebody else reset this token a moment ago. Ask them for it, or reset it once more.")
-    moment = now()
-    ended = session.execute(
-        update(RunnerToken)
-        .where(
-            RunnerToken.runner_id == runner.id,
-            or_(RunnerToken.ends_at.is_(None), RunnerToken.ends_at > moment),
-        )
-        .values(ends_at=moment)
-        .returning(RunnerToken.short)
-    ).scalars()
-    old = ", ".join(sorted(ended))
+    old = ", ".join(sorted(_cut_all(session, runner)))
     issued = issue(session, runner, TokenOrigin.RESET_BY_PERSON, request_key=request_key, prefix=prefix_of(runner))
     audit.record(session, actor, "runner_token_reset", runner, scope, {"token": (old, issued.record.short)})
     runner_changes.announce(session, runner.id)
     return issued
+
+
+def _hold_for_person(session: Session, runner: Runner) -> None:
+    if not hold(session, runner.id):
+        raise NotFound("This runner was deleted meanwhile.")
+
+
+def _cut_all(session: Session, runner: Runner) -> list[str]:
+    """End every token of the runner for good. Returns the short forms of those that had not ended by themselves.
+
+    Those that had are cut as well: a first use that was slow to arrive must not bring one of them back either.
+    """
+    moment = now()
+    ended = session.execute(
+        update(RunnerToken)
+        .where(RunnerToken.runner_id == runner.id, RunnerToken.cut.is_(False))
+        .values(cut=True, ends_at=func.least(RunnerToken.ends_at, moment))
+        .returning(RunnerToken.short, RunnerToken.ends_at)
+    )
+    return [row.short for row in ended if row.ends_at == moment]
 
 
 def reset_token_by_machine(
@@ -94,10 +122,13 @@ def reset_token_by_machine(
     Raises TokenUnknown, or TryLater when a family holds too many unused tokens (a loop somewhere).
     """
     known = token_row(session, token)
-    runner = session.scalars(select(Runner).where(Runner.id == known.runner_id).with_for_update(of=Runner)).one()
-    session.refresh(known)
+    query = select(Runner).where(Runner.id == known.runner_id).with_for_update(of=Runner, key_share=True)
+    runner = session.scalar(query)
+    if runner is None:
+        raise TokenUnknown("This runner was deleted.")
+    again = select(RunnerToken).where(RunnerToken.id == known.id).execution_options(populate_existing=True)
     moment = now()
-    if not known.is_live(moment):  # a person's reset came first, while we waited for the lock
+    if session.scalar(again) is None or not known.is_live(moment):  # a person's reset came first, as we waited
         raise TokenUnknown("This token has ended.")
     _refuse_loop(session, runner, moment)
     end = moment + grace
@@ -131,10 +162,21 @@ def _let_end(session: Session, old: RunnerToken, end: datetime) -> None:
     One that expires anyway lives until then while other machines use it: each of them gets a new one by itself, but
     at its own time, which may come after the grace period.
     """
-    users = session.scalar(select(func.count()).where(RunnerManager.token_id == old.id)) or 0
-    if old.expires_at is not None and users > 1:
+    if old.expires_at is not None and _is_shared(session, old):
         end = max(end, old.expires_at)
     old.ends_at = min(old.ends_at, end) if old.ends_at else end
+
+
+def _is_shared(session: Session, token: RunnerToken) -> bool:
+    """Whether more than one machine may use it.
+
+    Clients 15.3 to 15.7 renew tokens and send no system ID: all of a runner's are one row, which names the token of
+    the one that called last and says nothing of the others'.
+    """
+    of_it = or_(RunnerManager.token_id == token.id, RunnerManager.system_xid == LEGACY)
+    query = select(RunnerManager.system_xid).where(RunnerManager.runner_id == token.runner_id, of_it)
+    users = session.scalars(query.limit(2)).all()
+    return len(users) > 1 or LEGACY in users
 
 
 def end_token(session: Session, actor: Actor, runner: Runner, token_id: int) -> RunnerToken:
@@ -145,7 +187,7 @@ def end_token(session: Session, actor: Actor, runner: Runner, token_id: int) -> 
     """
     scope = of_runner(runner)
     require(session, actor, Action.WRITE_RUNNERS, scope)
-    session.execute(select(Runner.id).where(Runner.id == runner.id).with_for_update())
+    _hold_for_person(session, runner)
     token = session.scalar(
         select(RunnerToken)
         .where(RunnerToken.id == token_id, RunnerToken.runner_id == runner.id)
@@ -158,7 +200,7 @@ def end_token(session: Session, actor: Actor, runner: Runner, token_id: int) -> 
     if not token.is_live(moment):
         raise Stale("This token has ended already. No machine can use it.")
     changes = {"token": (token.short, None), "ends_at": (_day(token.ends_at), _day(moment))}
-    token.ends_at = moment
+    token.ends_at, token.cut = moment, True
     audit.record(session, actor, "runner_token_ended", runner, scope, changes)
     runner_changes.announce(session, runner.id)
     session.flush()
@@ -180,14 +222,18 @@ def token_row(session: Session, token: str) -> RunnerToken:
 
 
 def mark_used(session: Session, runner_id: int, token_id: int) -> None:
-    """Note a token's first use; an unused one that a machine's reset minted would end with the grace period."""
+    """Note a token's first use; an unused one that a machine's reset minted would end with the grace period.
+
+    The caller holds the runner. One that was cut stays so, whatever this host's clock says.
+    """
     moment = now()
     marked = session.execute(
         update(RunnerToken)
         .where(
             RunnerToken.id == token_id,
             RunnerToken.first_used_at.is_(None),
-            or_(RunnerToken.ends_at.is_(None), RunnerToken.ends_at > moment),  # never revive one that was cut
+            RunnerToken.cut.is_(False),
+            or_(RunnerToken.ends_at.is_(None), RunnerToken.ends_at > moment),
         )
         .values(first_used_at=moment, last_used_at=moment, ends_at=None)
         .returning(RunnerToken.id)

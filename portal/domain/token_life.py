@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Float, Interval, Select, and_, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, Float, Interval, and_, exists, func, literal, or_, select, union_all
 from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.selectable import Subquery
 
 from portal.database import now
 from portal.domain import scope_settings
@@ -18,6 +19,7 @@ from portal.models import Runner, RunnerManager, RunnerToken
 # gitlab-runner resets a token by itself at this part of its life (commands/multi.go): one that is older waits for
 # a person, or its machine is away.
 DUE_AT = 0.75
+SHOWN = 10  # due tokens of a runner, and machines of a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,29 +86,34 @@ def due(at: datetime) -> ColumnElement[bool]:
 
     A machine uses it still, or it is the runner's newest. A token that was cut or replaced is nobody's business.
     """
-    return Runner.id.in_(_due_tokens(at))
+    last = _last_due(at)
+    newer = aliased(RunnerToken)
+    # Each token is looked at once: all tokens of one runner before its last due one are replaced if that one is.
+    replaced = exists().where(newer.runner_id == last.c.runner_id, newer.id > last.c.id, newer.lives(at))
+    in_use = exists().where(RunnerManager.token_id == RunnerToken.id)
+    return Runner.id.in_(
+        union_all(
+            select(last.c.runner_id).where(~replaced),
+            select(RunnerToken.runner_id).where(_is_due_or_over(at), in_use),
+        )
+    )
 
 
-def _due_tokens(at: datetime) -> Select[int]:
-    return select(RunnerToken.runner_id).where(_is_due_or_over(at))
+def _last_due(at: datetime) -> Subquery:
+    last = func.max(RunnerToken.id).label("id")
+    query = select(RunnerToken.runner_id, last).where(_is_due_or_over(at)).group_by(RunnerToken.runner_id)
+    return query.subquery("last_due")
 
 
 def _is_due_or_over(at: datetime) -> ColumnElement[bool]:
-    newer = aliased(RunnerToken)
+    """Condition for tokens that expire and are past that part of their life, if nobody ended them before."""
     expires, life = RunnerToken.expires_at, (RunnerToken.expires_at - RunnerToken.created_at).self_group()
     most_of_it = life.op("*", return_type=Interval())(literal(DUE_AT, Float()))
-    replaced = exists().where(
-        newer.runner_id == RunnerToken.runner_id,
-        newer.id > RunnerToken.id,
-        or_(newer.ends_at.is_(None), newer.ends_at > at),
-        or_(newer.expires_at.is_(None), newer.expires_at > at),
-    )
-    in_use = exists().where(RunnerManager.token_id == RunnerToken.id)
     return and_(
         expires.is_not(None),
         RunnerToken.created_at + most_of_it <= at,
+        RunnerToken.cut.is_(False),
         or_(RunnerToken.ends_at.is_(None), RunnerToken.ends_at > at),
-        or_(in_use, ~replaced),
     )
 
 
@@ -125,20 +132,50 @@ class DueToken:
     total: int
 
 
-def due_of_runner(session: Session, runner: Runner) -> list[DueToken]:
-    """The runner's tokens that `due` is about, those that ended first on top."""
-    moment = now()
-    mine = (RunnerToken.runner_id == runner.id) & _is_due_or_over(moment)
-    found = list(session.scalars(select(RunnerToken).where(mine).order_by(RunnerToken.expires_at, RunnerToken.id)))
-    return [_with_machines(session, token, moment) for token in found]
+@dataclass(frozen=True, slots=True)
+class DueTokens:
+    """The first of a runner's tokens that are due or have expired, and how many there are in all."""
+
+    first: list[DueToken]
+    total: int
+
+    def __iter__(self) -> Iterator[DueToken]:
+        return iter(self.first)
 
 
-def _with_machines(session: Session, token: RunnerToken, moment: datetime) -> DueToken:
-    expired = token.expires_at is not None and token.expires_at <= moment
-    return DueToken(token, expired, *machines_with(session, token))
+def due_of_runner(session: Session, runner: Runner, *, limit: int = SHOWN) -> DueTokens:
+    """The runner's tokens that `due` is about, those that ended first on top; at most `limit`, in two queries."""
+    moment, token = now(), RunnerToken
+    living = aliased(RunnerToken)
+    newest = select(func.max(living.id)).where(living.runner_id == runner.id, living.lives(moment)).scalar_subquery()
+    in_use = exists().where(RunnerManager.token_id == token.id)
+    mine = and_(
+        token.runner_id == runner.id, _is_due_or_over(moment), or_(token.id >= func.coalesce(newest, 0), in_use)
+    )
+    query = select(token, func.count().over()).where(mine).order_by(token.expires_at, token.id).limit(limit)
+    found = session.execute(query).all()
+    machines = _machines_of(session, [row[0].id for row in found])
+    due_tokens = [DueToken(row[0], not row[0].is_live(moment), *machines.get(row[0].id, ([], 0))) for row in found]
+    return DueTokens(due_tokens, found[0][1] if found else 0)
 
 
-def machines_with(session: Session, token: RunnerToken, *, limit: int = 10) -> tuple[list[RunnerManager], int]:
+def _machines_of(session: Session, token_ids: Sequence[int]) -> dict[int, tuple[list[RunnerManager], int]]:
+    """The machines with each of these tokens: those heard of last, and how many there are; by the token's id."""
+    if not token_ids:
+        return {}
+    newest, its = RunnerManager.contacted_at.desc().nulls_last(), RunnerManager.token_id
+    place = func.row_number().over(partition_by=its, order_by=(newest, RunnerManager.id)).label("place")
+    total = func.count().over(partition_by=its).label("total")
+    ranked = select(RunnerManager.id, place, total).where(its.in_(token_ids)).subquery()
+    query = select(RunnerManager, ranked.c.total).join(ranked, ranked.c.id == RunnerManager.id)
+    found: dict[int, tuple[list[RunnerManager], int]] = {}
+    for row in session.execute(query.where(ranked.c.place <= SHOWN).order_by(its, ranked.c.place)):
+        machines, _ = found.setdefault(row[0].token_id, ([], row[1]))
+        machines.append(row[0])
+    return found
+
+
+def machines_with(session: Session, token: RunnerToken, *, limit: int = SHOWN) -> tuple[list[RunnerManager], int]:
     """The machines that used exactly this token last, those heard of last first; and how many there are in all."""
     theirs = RunnerManager.token_id == token.id
     newest = RunnerManager.contacted_at.desc().nulls_last()

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import registration, runner_tokens, scopes, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import NotFound
+from portal.domain.import_formats import SHORTEST_TOKEN, USUAL_TOKEN
 from portal.domain.permissions import Action, require
 from portal.domain.registration import Configured, Decision
 from portal.domain.scopes import INSTANCE, Scope
@@ -26,6 +27,9 @@ SHOWN = 50  # machines, and registrations
 _LINE = re.compile(
     r"""(?im)(?:^|[\s{,])(?:-{2})?["']?(?:runner|ci_server|registration)?[-_]?token["']?(?:\s*[=:]\s*|\s+)["']?([^\s"',}#]+)"""
 )
+_KNOWN = re.compile(r"(?<![0-9A-Za-z_-])(?:glrtr?-|GR1348941)[0-9A-Za-z_.-]+")  # these beginnings tell it anywhere
+_LETTERS = re.compile(r"[0-9A-Za-z_.-]+")
+FEWEST_LETTERS = 4  # by which runners are looked for: fewer fit too many
 
 
 class TokenState(enum.StrEnum):
@@ -79,17 +83,35 @@ class NobodysToken:
     registration: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class BeginningOfToken:
+    """The beginning of a token, such as gitlab-runner prints in its logs, with the tokens here that begin so.
+
+    `whole` when it is as long as a token: then it was mistyped near its end, or cut there.
+    """
+
+    tokens: Sequence[tuple[RunnerToken, Runner]] = ()
+    total: int = 0
+    whole: bool = False
+
+
+Found = RunnersToken | ScopesToken | BeginningOfToken | NobodysToken
+
+
 def bare(pasted: str) -> str:
-    """The token in what somebody pasted: without white space, quotes, or the rest of a config.toml line."""
+    """The token in what somebody pasted: a command, a line of a config.toml, a sentence, with or without quotes."""
+    if known := _KNOWN.search(pasted):
+        return known[0].rstrip(".")
     found = _LINE.search(pasted)
     text = found[1] if found else pasted
     return text.strip().strip("\"'`,;").strip()
 
 
-def look_up(
-    session: Session, actor: Actor, pasted: str, configured: Configured
-) -> RunnersToken | ScopesToken | NobodysToken:
-    """Whose token this is, ended ones too. The text itself is kept nowhere. Raises NotFound or NotAllowed."""
+def look_up(session: Session, actor: Actor, pasted: str, configured: Configured) -> Found:
+    """Whose token this is, ended ones too; or of which tokens it is the beginning.
+
+    The text itself is kept nowhere. Raises NotFound or NotAllowed.
+    """
     require(session, actor, Action.LOOK_UP_TOKENS, INSTANCE)
     text = bare(pasted)
     if not text:
@@ -100,7 +122,28 @@ def look_up(
     token = session.scalar(select(RunnerToken).where(RunnerToken.digest == digest))
     if token is not None and hmac.compare_digest(token.digest, digest):
         return of_runners_token(session, token)
-    return NobodysToken(mistyped=tokens.is_mistyped(text), registration=text.startswith(tokens.REGISTRATION))
+    nobodys = NobodysToken(mistyped=tokens.is_mistyped(text), registration=text.startswith(tokens.REGISTRATION))
+    return nobodys if nobodys.mistyped or nobodys.registration else _beginning(session, text) or nobodys
+
+
+def _beginning(session: Session, text: str) -> BeginningOfToken | None:
+    """The tokens that begin with this text; None for one that is as long as a token while none begins so."""
+    if not _LETTERS.fullmatch(text) or len(text) > tokens.LONGEST:
+        return None
+    rest = tokens.body(text)
+    if len(re.sub("^t[123]_", "", rest)) < FEWEST_LETTERS:
+        return BeginningOfToken()
+    # Older clients count `t2_` to the nine characters; behind `glrtr-` the newest do so as well.
+    starts = {rest[: tokens.SHORT_LENGTH], re.sub("^glrtr?-", "", text)[: tokens.SHORT_LENGTH]}
+    begins = or_(
+        *(RunnerToken.short.like(each.replace("_", r"\_") + "%") for each in starts if len(each) >= FEWEST_LETTERS)
+    )
+    query = select(RunnerToken, Runner).join(Runner, Runner.id == RunnerToken.runner_id).where(begins)
+    rows = session.execute(query.order_by(RunnerToken.id.desc()).limit(SHOWN)).all()
+    if not rows and len(rest) >= SHORTEST_TOKEN:
+        return None
+    total = session.scalar(select(func.count()).select_from(RunnerToken).where(begins)) or 0
+    return BeginningOfToken(tuple(rows), total, whole=len(rest) >= USUAL_TOKEN)
 
 
 def token_by_id(session: Session, token_id: int) -> RunnersToken:
@@ -130,7 +173,7 @@ def of_runners_token(session: Session, token: RunnerToken) -> RunnersToken:
 def state_of(token: RunnerToken, at: datetime) -> TokenState:
     """Whether the token works at this moment, and if not, what came first: its end or the end of its life."""
     if not token.is_live(at):
-        ended = token.ends_at is not None and token.ends_at <= at
+        ended = token.cut or (token.ends_at is not None and token.ends_at <= at)
         expired = token.expires_at is not None and token.expires_at <= at
         if ended and expired:
             return TokenState.ENDED if (token.ends_at or at) < (token.expires_at or at) else TokenState.EXPIRED

@@ -13,7 +13,7 @@ from wtforms import BooleanField, HiddenField, PasswordField, StringField, TextA
 from portal.domain.errors import Invalid
 from portal.domain.groups import Naming
 from portal.domain.runner_cleanup import Criteria
-from portal.domain.runner_rules import Limits, Registrars, TokenLives
+from portal.domain.runner_rules import POSSIBLE_LIVES, Limits, Registrars, TokenLives
 from portal.domain.runner_settings import RunnerSettings, split_tags
 from portal.models import Role
 from portal.web.times import read_duration, write_duration
@@ -227,8 +227,14 @@ class TokenLivesForm(PortalForm):
         seconds, problems = self.read(read_duration, "own", "groups", "projects")
         chosen = TokenLives(**seconds)
         if problems:
-            raise Invalid({**chosen.problems(), **problems})
+            raise Invalid(
+                {**chosen.problems(), **{name: self._refusal(name, said) for name, said in problems.items()}}
+            )
         return chosen
+
+    def _refusal(self, name: str, said: list[str]) -> list[str]:
+        """A bare number lacks its unit; everything else is told what a life may be, in the same words."""
+        return said if (self[name].data or "").strip().isdecimal() else [POSSIBLE_LIVES]
 
 
 class RegistrarsForm(PortalForm):

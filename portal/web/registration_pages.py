@@ -13,7 +13,14 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import instructions, registration, registration_switch, runner_creation
+from portal.domain import (
+    instructions,
+    registration,
+    registration_effects,
+    registration_switch,
+    runner_creation,
+    token_life,
+)
 from portal.domain.errors import Stale
 from portal.domain.permissions import Action
 from portal.domain.registration import Decision
@@ -55,14 +62,18 @@ def may_create(scope: Scope) -> bool:
 def show() -> Response:
     """Whether registration tokens work here, who decided it, and for those who may: the token and how to use it."""
     scope = guards.scope()
-    shown, url = card(scope), portal_url()
+    shown, url, session = card(scope), portal_url(), db.session()
     page = render_template(
         "registration/show.html",
         scope=scope,
         card=shown,
         sections=instructions.legacy_sections(url=url, token=shown.text) if shown.text else (),
         options=instructions.LEGACY_OPTIONS,
-        closed=runner_creation.closed_because(db.session(), scope),
+        closed=runner_creation.closed_because(session, scope),
+        off_below=registration_effects.turned_off_below(session, scope) if shown.decision.allowed else None,
+        life=token_life.of_new_runners(session, scope),
+        reachable=instructions.reachable_from_elsewhere(url),
+        url=url,
         form=EmptyForm(),
     )
     return unstored(page)
@@ -80,7 +91,7 @@ def reset_token() -> Page:
     """What a reset ends, and the button."""
     scope, form, configured = guards.scope(), SeenTokenForm(), registration_configured()
     guards.require(Action.REGISTER_RUNNERS)
-    runner_creation.require_may_create(db.session(), guards.actor(), scope)
+    runner_creation.require_open(db.session(), scope)
     registration.require_allowed(db.session(), scope, configured)
     if not form.is_submitted():
         return _reset_page(form)
@@ -111,7 +122,7 @@ def turn_off() -> Page:
         "registration/turn_off.html",
         scope=scope,
         decision=registration.decision(db.session(), scope, registration_configured()),
-        effects=registration_switch.effects(db.session(), scope),
+        effects=registration_effects.effects(db.session(), scope),
         form=form,
     )
 
@@ -128,7 +139,8 @@ def _switch(*, allow: bool) -> BaseResponse:
     )
     db.session.commit()
     state = "allowed" if allow else "turned off"
-    flash(f"Registration tokens are {state} in {scope.title}." if changed else f"They were {state} already.")
+    place = scope.full_path or "the whole portal"
+    flash(f"Registration tokens are {state} in {place}." if changed else f"They were {state} already.")
     return redirect(url_in(scope, "registration.show"), 303)
 
 
@@ -143,8 +155,8 @@ def affected() -> Response:
 
 
 def _csv(scope: Scope) -> Iterator[str]:
-    yield _line(registration_switch.COLUMNS)
-    for row in registration_switch.listed(db.session(), scope):
+    yield _line(registration_effects.COLUMNS)
+    for row in registration_effects.listed(db.session(), scope):
         yield _line(row)
 
 

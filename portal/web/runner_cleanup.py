@@ -20,6 +20,7 @@ from portal.web.forms import CleanUpForm, ProtectForm
 
 Page = str | Response | tuple[str, int]
 SHOWN = 200
+FIRST_YEAR = 2000  # of a list that somebody has seen; no time reckons back from the year 1
 
 
 def show() -> Page:
@@ -44,6 +45,7 @@ def _page(
         "runner_cleanup/show.html",
         scope=scope,
         own=own,
+        soon="within ten minutes" if own.is_due(now()) else "within about an hour",
         above=[each for each in above if each.criteria],
         form=form or CleanUpForm(None, data=CleanUpForm.values_of(own.criteria)),
         protect=protect or ProtectForm(None),
@@ -127,6 +129,8 @@ def _seen_at() -> datetime:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise BadRequest("This form is not complete. Open the page again.")
+    if moment.year < FIRST_YEAR:
+        raise BadRequest("The list in this form is too old. Open the page again.")
     return moment
 
 

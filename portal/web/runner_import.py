@@ -13,7 +13,7 @@ from portal.domain import import_formats, runner_import
 from portal.domain.errors import Invalid, Stale
 from portal.domain.import_formats import Written
 from portal.domain.permissions import Action
-from portal.domain.runner_import import Defaults, Entry
+from portal.domain.runner_import import Defaults, Entry, Preview, Skipped
 from portal.domain.runner_settings import split_tags
 from portal.domain.scopes import ScopeKind
 from portal.requests import settings
@@ -31,7 +31,7 @@ REST_OF_THE_FORM = 8192  # bytes beside the plan when the confirmation is sent
 class ImportForm(PortalForm):
     pasted = TextAreaField("config.toml or JSON list")
     files = MultipleFileField("Files")
-    scope = StringField("Group or project")
+    scope = StringField("Where they belong")
     tags = StringField("Tags")
     run_untagged = BooleanField("Run untagged jobs", default=True)
 
@@ -53,7 +53,7 @@ def preview() -> Response:
     try:
         written = _written(form)
         found = runner_import.preview(db.session(), guards.actor(), written, form.defaults())
-        plan = _sign([each.entry for each in found.planned])
+        plan = _sign(found)
     except Invalid as invalid:
         form.pasted.data = ""  # it holds tokens: it is not sent back
         form.refuse(invalid)
@@ -67,9 +67,11 @@ def preview() -> Response:
 @blueprint.post("/confirm")
 def confirm() -> Response:
     """Make what the preview has shown, as far as that is still so; the report is the answer."""
-    entries = _read_plan(request.form.get("plan", ""))
+    entries, left_out = _read_plan(request.form.get("plan", ""))
     report = runner_import.carry_out(db.session(), guards.actor(), entries)
-    page = render_template("runner_import/report.html", scope=guards.scope(), report=report)
+    page = render_template(
+        "runner_import/report.html", scope=guards.scope(), report=report, skipped=[*left_out, *report.skipped]
+    )
     db.session.commit()
     return _unkept(page)
 
@@ -119,17 +121,23 @@ def _serializer() -> URLSafeTimedSerializer:
     return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt=SALT)
 
 
-def _sign(entries: Sequence[Entry]) -> str:
+def _sign(found: Preview) -> str:
     """The plan as one signed and compressed text, which only the same person can confirm. Raises Invalid."""
-    plan = _serializer().dumps({"by": guards.actor().id, "entries": [runner_import.to_plain(e) for e in entries]})
+    plan = _serializer().dumps(
+        {
+            "by": guards.actor().id,
+            "entries": [runner_import.to_plain(each.entry) for each in found.planned],
+            "skipped": [runner_import.skipped_to_plain(each) for each in found.skipped],
+        }
+    )
     text = plan.decode() if isinstance(plan, bytes) else plan
     if len(text) > settings().max_body - REST_OF_THE_FORM:
         raise Invalid({"pasted": ["This is too much for one import. Import it in two or more parts."]})
     return text
 
 
-def _read_plan(text: str) -> list[Entry]:
-    """The entries of a signed plan. Raises Stale for one that is too old, somebody else's or not ours."""
+def _read_plan(text: str) -> tuple[list[Entry], list[Skipped]]:
+    """What a signed plan makes and leaves out. Raises Stale for one that is too old, somebody else's or not ours."""
     again = "Nothing was imported. Open the import again and send it once more."
     try:
         plan = _serializer().loads(text, max_age=GOOD_FOR)
@@ -139,4 +147,5 @@ def _read_plan(text: str) -> list[Entry]:
         raise Stale(f"This preview is not complete. {again}") from None
     if plan["by"] != guards.actor().id:
         raise Stale(f"This preview was made by somebody else. {again}")
-    return [runner_import.from_plain(each) for each in plan["entries"]]
+    left_out = runner_import.skipped_from_plain(db.session(), plan.get("skipped", ()))
+    return [runner_import.from_plain(each) for each in plan["entries"]], left_out

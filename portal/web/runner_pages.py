@@ -11,6 +11,7 @@ from portal.addresses import url_in
 from portal.database import db, now
 from portal.domain import (
     audit,
+    refused_machines,
     runner_creation,
     runner_lists,
     runner_managers,
@@ -25,7 +26,8 @@ from portal.domain.permissions import Action
 from portal.domain.runner_lists import SORTS, RunnerFilter
 from portal.domain.runner_status import Status
 from portal.domain.scopes import of_runner
-from portal.models import RegistrationType, Runner, RunnerType
+from portal.models import RegistrationType, Runner, RunnerType, TokenOrigin
+from portal.requests import registration_configured
 from portal.web import guards, registration_pages, runner_token_pages
 from portal.web.errors import STATUS
 from portal.web.forms import EditRunnerForm, EmptyForm, RunnerForm
@@ -54,13 +56,15 @@ def index() -> Response:
     """The scope's runners, and its registration token for those who may register with it."""
     scope, session = guards.scope(), db.session()
     wanted, card = _filter_from_address(), registration_pages.card(scope)
+    shown = runner_lists.page(
+        session, scope, wanted, after=request.args.get("after"), before=request.args.get("before")
+    )
     page = render_template(
         "runners/index.html",
         scope=scope,
         wanted=wanted,
-        page=runner_lists.page(
-            session, scope, wanted, after=request.args.get("after"), before=request.args.get("before")
-        ),
+        page=shown,
+        too_old=refused_machines.too_old(session, [row.runner for row in shown.rows], registration_configured()),
         counts=runner_lists.counts(session, scope, wanted),
         tags=runner_lists.tags_in(session, scope),
         creators=runner_lists.creators_in(session, scope),
@@ -131,7 +135,6 @@ def show(runner_id: int) -> str:
         scope=guards.scope(),
         runner=runner,
         status=runner_status.of_runner(runner, now()),
-        short=runner_lists.short_tokens(session, [runner.id]).get(runner.id, ""),
         writable=guards.allowed(Action.WRITE_RUNNERS, of_runner(runner)),
         trusted=guards.allowed(Action.READ_RUNNERS, of_runner(runner)),
         life=token_life.of_runner_tokens(session, runner),
@@ -166,8 +169,14 @@ def _machines(runner: Runner) -> dict[str, Any]:
         "managers_total": runner_managers.count(session, runner),
         "tokens": runner_managers.tokens_in_use(session, found),
         "family": runner_tokens.family(session, runner),
+        "family_total": runner_tokens.count_family(session, runner),
         "due_tokens": token_life.due_of_runner(session, runner),
         "is_due": token_life.is_due,
+        "too_old": refused_machines.too_old(session, [runner], registration_configured()).get(runner.id),
+        "cut_off": bool(refused_machines.cut_off(session, [runner.id])),
+        "renews": refused_machines.renews,
+        "imported": bool(runner_lists.imported(session, [runner.id])),
+        "origin": TokenOrigin(runner_tokens.last_issued(session, runner).origin).name,
         "forgotten_after": runner.machines_forgotten_after or int(runner_status.STALE_AFTER.total_seconds()),
     }
 

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import permissions, runner_creation, runner_rules, token_life
+from portal.domain import permissions, runner_cleanup, runner_creation, runner_rules, token_life
 from portal.domain.errors import Invalid
 from portal.domain.permissions import Action
 from portal.domain.scopes import Scope, ScopeKind
@@ -122,6 +122,7 @@ def _page(tried: dict[str, PortalForm] | None = None) -> str:
         limits=None if scope.project else runner_rules.limits(session, scope),
         from_above=runner_rules.limits_from_above(session, scope) if scope.group else {},
         who_sets=permissions.WHO[lowest] if lowest else "administrators",
+        cleanups=runner_cleanup.settled(session, scope),
         life_labels=_LIFE_LABELS[scope.kind],
         limit_labels=_LIMIT_LABELS.get(scope.kind, {}),
     )

@@ -137,7 +137,7 @@ def _end_page(runner: Runner, token_id: int) -> Page:
         token=token,
         managers=machines_of_it,
         total=total,
-        others=len(runner_tokens.family(session, runner)) - 1,
+        others=runner_tokens.count_family(session, runner) - 1,
     )
 
 

@@ -42,9 +42,13 @@ def ago(moment: datetime | None, never: str = "—") -> Markup | str:
 
 def until(moment: datetime) -> Markup:
     """A `<time>` element for a moment to come: "in 18 hours" to read, the exact time on hover."""
-    seconds = max(60, int((moment - now()).total_seconds()))
-    unit, name = next(((unit, name) for limit, unit, name in _STEPS if seconds < limit), (86_400, "day"))
-    count = seconds // unit
+    seconds = max(60.0, (moment - now()).total_seconds())
+    rounded = ((limit, unit, name, int(seconds / unit + 0.5)) for limit, unit, name in _STEPS)
+    # To the nearest, so that a life of two hours that began just now has two hours to go; 59.9 minutes are an hour.
+    count, name = next(
+        ((count, name) for limit, unit, name, count in rounded if count * unit < limit),
+        (int(seconds / 86_400 + 0.5), "day"),
+    )
     words = f"in {count} {name}{'' if count == 1 else 's'}"
     return Markup('<time title="{}" datetime="{}" data-still>{}</time>').format(
         exact(moment), moment.isoformat(), words

@@ -12,7 +12,7 @@ from portal.domain import runner_tokens, token_lookup
 from portal.domain.errors import Stale
 from portal.domain.permissions import Action
 from portal.domain.scopes import ScopeKind
-from portal.domain.token_lookup import NobodysToken, RunnersToken, ScopesToken
+from portal.domain.token_lookup import BeginningOfToken, NobodysToken, RunnersToken, ScopesToken
 from portal.requests import registration_configured
 from portal.web import guards, scoped
 from portal.web.forms import EmptyForm, PortalForm
@@ -20,7 +20,12 @@ from portal.web.forms import EmptyForm, PortalForm
 blueprint = Blueprint("token_lookup", __name__, url_prefix="/admin/token-lookup")
 scoped.guard(blueprint, ScopeKind.INSTANCE, Action.LOOK_UP_TOKENS)
 
-KINDS = {RunnersToken: "runner", ScopesToken: "registration", NobodysToken: "nobody"}
+KINDS = {
+    RunnersToken: "runner",
+    ScopesToken: "registration",
+    BeginningOfToken: "beginning",
+    NobodysToken: "nobody",
+}
 
 
 class PastedForm(PortalForm):

@@ -521,7 +521,10 @@ def test_a_scope_that_is_full_is_answered_in_gitlab_s_words(
     answer = machine.register()
     assert answer.status == 400
     message = f"Maximum number of ci registered {kind} runners (2) exceeded"
-    assert answer.json == {"message": {"base": [message]}}
+    full = answer.json["message"]["base"]
+    assert full[0] == message
+    assert len(full) == 2  # GitLab says neither whose limit it is nor what to do
+    assert "has as many runners as it may have: 2" in full[1]
     assert len(office.runners()) == 2
 
 

@@ -113,5 +113,9 @@ def test_the_trail_tells_of_one_registration(again: Machine, session: Session) -
         again.register()
     told = select(func.count()).select_from(AuditEvent).where(AuditEvent.action == "runner_registered")
     assert session.scalar(told) == 1
+    told = select(AuditEvent.changes).where(AuditEvent.action == "runner_registered_again").order_by(AuditEvent.id)
+    replaced = [changes["token"] for changes in session.scalars(told)]
+    assert len(replaced) == 2
+    assert replaced[0][1] == replaced[1][0]  # each names the token that it ends and the one that it makes
     live = select(func.count()).select_from(RunnerToken).where(RunnerToken.ends_at.is_(None))
     assert session.scalar(live) == 1

@@ -89,6 +89,25 @@ def test_a_registration_is_gone_whatever_it_wants(box: Machine, office: Office, 
     assert box.register(maximum_timeout=1).status == 410
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"access_level": "x"},
+        {"paused": True, "active": True},
+        {"info": "x"},
+        {"maximum_timeout": "abc"},
+        {"tag_list": [1]},
+    ],
+    ids=str,
+)
+def test_while_the_instance_is_off_nothing_else_can_be_wrong(
+    box: Machine, office: Office, wrong: dict[str, object]
+) -> None:
+    assert box.register(**wrong).status == 400
+    office.turn_off(INSTANCE)
+    assert box.register(**wrong).status == 410
+
+
 def test_a_group_that_is_off_hides_no_unknown_token(box: Machine, office: Office, cast: Cast) -> None:
     ended = box.token
     office.reset(cast.acme)

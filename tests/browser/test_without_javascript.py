@@ -116,7 +116,7 @@ def test_a_runner_is_edited_paused_and_deleted(page: Page, portal: RunningPortal
 
 def test_a_group_is_deleted_after_its_path_is_typed(page: Page, portal: RunningPortal) -> None:
     page.goto(f"{portal.url}/groups/other")
-    page.get_by_role("link", name="Settings").click()
+    page.get_by_role("link", name="Settings", exact=True).click()
     page.get_by_role("link", name="Delete group").click()
     page.get_by_role("textbox").fill("wrong")
     page.get_by_role("button", name="Delete group").click()

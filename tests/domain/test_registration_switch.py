@@ -6,12 +6,13 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from portal.domain import audit, registration, registration_switch, runners
+from portal.domain import audit, registration, registration_effects, registration_switch, runners
 from portal.domain.errors import NotAllowed, NotFound
 from portal.domain.registration import Configured, Registering
+from portal.domain.registration_effects import effects
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
-from portal.models import LEGACY, Runner, RunnerManager
+from portal.models import LEGACY, RegistrationType, Runner, RunnerManager
 from tests.cast import Cast
 from tests.domain.clock import let_pass
 
@@ -100,32 +101,88 @@ def test_the_page_before_turning_off_counts_and_names_what_it_touches(
     machine(session, old, LEGACY)
     machine(session, old, "s_1")
     cast.runner(cast.acme)
-    found = registration_switch.effects(session, cast.acme)
-    assert (found.registered, found.machines, found.registrations, found.legacy) == (2, 2, 3, 1)
-    assert {runner.description for runner in found.runners} == {"old box", "group box"}
-    assert {(each.address, each.registrations) for each in found.sources} == {("198.51.100.7", 2), ("203.0.113.9", 1)}
-    assert [manager.runner.description for manager in found.legacy_managers] == ["old box"]
-    assert (found.groups, found.projects) == (1, 1)  # platform, web
+    found = effects(session, cast.acme)
+    assert (found.registered, found.registrations, found.stopping) == (2, 3, 1)
+    assert {runner.description for runner in found.lasting.first} == {"old box", "group box"}
+    assert {(each.address, each.registrations) for each in found.sources.first} == {
+        ("198.51.100.7", 2),
+        ("203.0.113.9", 1),
+    }
+    assert [manager.runner.description for manager in found.refused.first] == ["old box"]
+    assert [group.full_path for group in found.groups.first] == ["acme/platform"]
+    assert [project.full_path for project in found.projects.first] == ["acme/web"]
     assert not found.nothing
+
+
+def test_a_runner_all_of_whose_machines_are_refused_does_not_go_on_working(
+    session: Session, cast: Cast, configured: Configured
+) -> None:
+    stops = register(session, cast, configured, cast.acme, "stops", "198.51.100.7")
+    machine(session, stops, LEGACY)
+    both = register(session, cast, configured, cast.acme, "one of two", "198.51.100.7")
+    for system_id in (LEGACY, "s_1"):
+        machine(session, both, system_id)
+    found = effects(session, cast.acme)
+    assert [runner.description for runner in found.lasting.first] == ["one of two"]
+    assert (found.registered, found.refused.total) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [("13.12.0", True), ("9.5.1", True), ("15.7.3", True), ("15.8.0", False), ("15.11.1", False), ("18.6.6", False)],
+)
+def test_a_machine_that_has_not_polled_yet_is_judged_by_its_version(
+    session: Session, cast: Cast, configured: Configured, version: str, refused: bool
+) -> None:
+    register(session, cast, configured, cast.acme, "fresh", "198.51.100.7").version = version
+    session.flush()
+    found = effects(session, cast.acme)
+    assert (found.expected.total, found.lasting.total) == ((1, 0) if refused else (0, 1))
+
+
+def test_an_imported_runner_is_none_that_was_registered_here(session: Session, cast: Cast) -> None:
+    cast.runner(cast.acme).runner.registration_type = RegistrationType.REGISTRATION_TOKEN
+    session.flush()
+    assert effects(session, cast.acme).registered == 0
+
+
+def test_machines_of_a_group_that_is_off_already_are_not_counted_again(
+    session: Session, cast: Cast, configured: Configured
+) -> None:
+    runner = register(session, cast, configured, cast.platform, "old box", "198.51.100.7")
+    machine(session, runner, LEGACY)
+    assert effects(session, cast.acme).stopping == 1
+    switch(session, cast, configured, cast.platform)
+    found = effects(session, cast.acme)
+    assert (found.stopping, found.registered) == (0, 0)
+    assert registration_effects.turned_off_below(session, cast.acme).first == ["acme/platform"]
+
+
+def test_a_long_list_is_cut_and_says_how_much_is_left(session: Session, cast: Cast, configured: Configured) -> None:
+    for number in range(23):
+        register(session, cast, configured, cast.acme, f"box {number}", f"198.51.100.{number}")
+    found = effects(session, cast.acme)
+    assert (len(found.sources.first), found.sources.rest) == (20, 3)
+    assert (len(found.lasting.first), found.lasting.rest) == (20, 3)
 
 
 def test_a_group_that_nobody_registers_in_would_notice_nothing(session: Session, cast: Cast) -> None:
     cast.runner(cast.other)
-    assert registration_switch.effects(session, cast.other).nothing
+    assert effects(session, cast.other).nothing
 
 
 def test_what_is_off_already_below_is_not_counted_as_affected(
     session: Session, cast: Cast, configured: Configured
 ) -> None:
     cast.project("api", cast.platform)
-    assert registration_switch.effects(session, cast.acme).projects == 2
+    assert effects(session, cast.acme).projects.total == 2
     switch(session, cast, configured, cast.platform)
-    found = registration_switch.effects(session, cast.acme)
-    assert (found.groups, found.projects) == (0, 1)
+    found = effects(session, cast.acme)
+    assert (found.groups.total, found.projects.total) == (0, 1)
     switch(session, cast, configured, cast.web, "bob")
-    assert registration_switch.effects(session, cast.acme).projects == 0
-    whole = registration_switch.effects(session, INSTANCE)
-    assert (whole.groups, whole.projects) == (2, 0)  # acme, other
+    assert effects(session, cast.acme).projects.total == 0
+    whole = effects(session, INSTANCE)
+    assert (whole.groups.total, whole.projects.total) == (2, 0)  # acme, other
 
 
 @pytest.mark.parametrize(("passed", "counted"), [(timedelta(days=29, hours=23), 1), (timedelta(days=30), 0)])
@@ -134,7 +191,7 @@ def test_registrations_count_for_thirty_days(
 ) -> None:
     register(session, cast, configured, cast.acme, "box", "198.51.100.7")
     let_pass(session, passed)
-    assert registration_switch.effects(session, cast.acme).registrations == counted
+    assert effects(session, cast.acme).registrations == counted
 
 
 def test_the_list_has_every_runner_machine_and_registration(
@@ -142,13 +199,15 @@ def test_the_list_has_every_runner_machine_and_registration(
 ) -> None:
     runner = register(session, cast, configured, cast.web, "old box", "198.51.100.7")
     machine(session, runner, LEGACY)
-    rows = list(registration_switch.listed(session, cast.acme))
-    assert [row[:5] for row in rows] == [
-        ("runner registered by token", "acme/web", runner.id, "old box", ""),
-        ("machine without system ID", "acme/web", runner.id, "old box", LEGACY),
-        ("registration in the last 30 days", "acme/web", runner.id, "old box", ""),
+    rows = list(registration_effects.listed(session, cast.acme))
+    assert [row[:6] for row in rows] == [
+        ("runner registered by token", "refused from then on", "acme/web", runner.id, "old box", ""),
+        ("machine without system ID", "refused from then on", "acme/web", runner.id, "old box", LEGACY),
+        ("registration in the last 30 days", "", "acme/web", runner.id, "old box", ""),
+        ("group below", "its registration token is refused", "acme/platform", "", "", ""),
+        ("project below", "its registration token is refused", "acme/web", "", "", ""),
     ]
-    assert all(len(row) == len(registration_switch.COLUMNS) for row in rows)
+    assert all(len(row) == len(registration_effects.COLUMNS) for row in rows)
 
 
 def test_each_turn_stands_in_the_trail_with_its_effect(session: Session, cast: Cast, configured: Configured) -> None:
@@ -167,3 +226,4 @@ def test_each_turn_stands_in_the_trail_with_its_effect(session: Session, cast: C
         "groups_below": [None, 1],
         "projects_below": [None, 1],
     }
+    assert on.changes == {"registration_tokens_allowed": [False, True]}

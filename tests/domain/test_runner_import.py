@@ -31,7 +31,7 @@ OLD = "x7Gk2mPq9RsT4vWx8YzA"  # twenty characters, as GitLab made them before 16
 CREATED = "glrt-aB3-dE6_fG9hJ2kL5mN8"
 DASHES = "glrt-t2_Zm9v-YmFy_cXV4-MTIzNDU2Nzg5MGFi.01.0w1ab2cd3"
 BARE = "t1_9sKd83jfLw02mzPq7XyV"
-UNTAGGED = Defaults(run_untagged=True)
+UNTAGGED = Defaults("instance", run_untagged=True)
 
 CONFIG = f"""
 concurrent = 4
@@ -119,7 +119,7 @@ TOO_DEEP = "it is nested too deeply, or a number in it is too long"
     [
         ('[[runners]]\n  token = "open', rf"c cannot be read as TOML: {AT} 2, column 16, its end."),
         ('[[runners]]\ntoken = "a"\ntoken = "b"\n', rf"c cannot be read as TOML: {AT} 3, column \d+."),
-        ("glrt-only-the-token-itself", rf"c cannot be read as TOML: {AT} 1, column \d+, its end."),
+        ("only the token itself", rf"c cannot be read as TOML: {AT} 1, column \d+."),
         ('[{"token": "a"},\n {"token" "b"}]', f"c cannot be read as JSON: {AT} 2, column 11."),
         ('[{"token": ' + "[" * 100_000, f"c cannot be read as JSON: {TOO_DEEP}."),
         ('[{"maximum_timeout": ' + "9" * 5000 + "}]", f"c cannot be read as JSON: {TOO_DEEP}."),
@@ -176,6 +176,32 @@ def test_fourteen_characters_are_enough_and_white_space_around_them_is_cut() -> 
     assert found.token
     assert found.token.digest == tokens.digest("fourteen-char1")
     assert found.token.brief
+
+
+@pytest.mark.parametrize(
+    ("token", "brief"),
+    [
+        ("glrt-" + "a1" * 9, True),
+        ("glrt-" + "a1" * 10, False),
+        ("t1_" + "a1" * 9, True),
+        ("glrtr-" + "a1" * 9 + "b", True),
+        ("a1" * 10, False),
+    ],
+)
+def test_a_token_is_short_by_what_stands_behind_its_prefix(token: str, brief: bool) -> None:
+    (found,) = listed({"token": token})
+    assert found.token
+    assert found.token.brief == brief
+
+
+def test_names_that_mean_nothing_are_told_and_those_that_could_be_tokens_are_not() -> None:
+    (found,) = listed({"token": OLD, "Scope": 1, "tagList": 2, "tag-list": 3, OLD: 4, "glrt-abc": 5, "a" * 31: 6})
+    hidden = "a name that is not shown here"
+    assert found.ignored == ("Scope", "tagList", "tag-list (it is called tag_list here)", hidden, hidden, hidden)
+    (found,) = listed({"token": OLD, **{f"key_{letter}": 1 for letter in "abcdefghij"}})
+    assert found.ignored[-2:] == ("key_h", "2 more")
+    (found,) = import_formats.read(f'[[runners]]\ntoken = "{OLD}"\nlimit = 3', source="c", field="f")
+    assert found.ignored == (), "a config.toml has many names that are none of ours"
 
 
 def test_the_short_form_never_holds_the_whole_of_a_token() -> None:
@@ -265,6 +291,18 @@ def test_what_the_form_says_counts_for_runners_that_do_not_say_it(session: Sessi
     found = previewed(session, cast, written, Defaults("acme/web", ("docker",), run_untagged=False))
     assert [each.scope for each in found.planned] == [cast.web, cast.web, INSTANCE]
     assert {each.entry.settings.tags for each in found.planned} == {("docker",)}
+
+
+def test_nothing_becomes_an_instance_runner_unless_it_is_said(session: Session, cast: Cast) -> None:
+    for scope in ("", "  ", "/"):
+        with pytest.raises(Invalid) as refused:
+            previewed(session, cast, listed({"token": OLD}), Defaults(scope, run_untagged=True))
+        assert refused.value.problems["scope"][0].startswith("Say where these runners belong")
+    found = previewed(session, cast, listed({"token": OLD, "scope": "acme"}, {"token": ""}), Defaults("", ("a",)))
+    assert [each.scope for each in found.planned] == [cast.acme]
+    assert found.for_everybody == 0
+    found = previewed(session, cast, listed({"token": OLD}), Defaults(" INSTANCE/", ("a",)))
+    assert ([each.scope for each in found.planned], found.for_everybody) == ([INSTANCE], 1)
 
 
 def test_a_scope_in_the_form_that_does_not_exist_is_told_beside_its_field(session: Session, cast: Cast) -> None:
@@ -471,3 +509,5 @@ def test_an_entry_survives_its_way_through_a_page(session: Session, cast: Cast) 
         assert runner_import.from_plain(json.loads(json.dumps(runner_import.to_plain(entry)))) == entry
     with pytest.raises(Stale):
         runner_import.from_plain({"place": "somewhere"})
+    with pytest.raises(Stale):
+        runner_import.skipped_from_plain(session, [{"place": "somewhere"}])

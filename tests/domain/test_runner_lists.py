@@ -14,7 +14,7 @@ from portal.domain.runner_lists import SORTS, RunnerFilter
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_status import Status
 from portal.domain.scopes import INSTANCE, Scope
-from portal.models import RegistrationType, Runner, RunnerManager, RunnerToken, RunnerType, User
+from portal.models import RegistrationType, Runner, RunnerManager, RunnerToken, RunnerType, TokenOrigin, User
 from tests.cast import Cast
 from tests.domain.queries import asked
 
@@ -213,6 +213,22 @@ def test_a_line_shows_the_newest_token_short(session: Session, cast: Cast) -> No
     for _ in range(2):
         issued = runner_tokens.reset_token(session, cast.as_(cast.dana), made, seen_token_id=None)
     assert [row.short for row in lines(session)] == [issued.record.short]
+
+
+def test_a_line_says_whether_the_runner_was_imported(session: Session, cast: Cast) -> None:
+    runner(cast, "made here")
+    moved = runner(cast, "moved in")
+    session.scalars(select(RunnerToken).where(RunnerToken.runner_id == moved.id)).one().origin = TokenOrigin.IMPORTED
+    session.flush()
+    runner_tokens.reset_token(session, cast.as_(cast.dana), moved, seen_token_id=None)
+    assert {row.runner.description: row.imported for row in lines(session)} == {"made here": False, "moved in": True}
+
+
+def test_a_line_says_that_nobody_can_use_the_runner_any_more(session: Session, cast: Cast) -> None:
+    made = runner(cast, "ended")
+    runner(cast, "fine")
+    runner_tokens.end_token(session, cast.as_(cast.dana), made, runner_tokens.last_issued(session, made).id)
+    assert {row.runner.description: row.cut_off for row in lines(session)} == {"ended": True, "fine": False}
 
 
 def test_a_page_asks_as_much_for_twenty_runners_as_for_two(session: Session, cast: Cast) -> None:

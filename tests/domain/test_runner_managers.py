@@ -209,6 +209,9 @@ def test_a_machine_of_a_deleted_runner_is_told_so_and_the_transaction_goes_on(se
     runners.delete_runner(session, cast.as_(cast.alice), issued.runner)
     with pytest.raises(TokenUnknown):
         runner_managers.record_contact(session, given)
+    neighbour = cast.runner()
+    with pytest.raises(TokenUnknown):
+        runner_managers.record_contact(session, contact(neighbour, token_id=neighbour.record.id + 1000))
     assert session.scalar(select(func.count()).select_from(RunnerManager)) == 0
 
 
@@ -250,7 +253,7 @@ def crowd(session: Session, issued: IssuedRunner, machines: int) -> None:
 # Heartbeats
 
 
-def test_many_heartbeats_are_one_statement(session: Session, cast: Cast) -> None:
+def test_many_heartbeats_are_one_statement_after_their_runners_are_held(session: Session, cast: Cast) -> None:
     fleet = [cast.runner() for _ in range(3)]
     contacts = [contact(issued, f"s_{n}") for issued in fleet for n in range(5)]
     for each in contacts:
@@ -259,7 +262,8 @@ def test_many_heartbeats_are_one_statement(session: Session, cast: Cast) -> None
     told = replace(FACTS, version="19.1.0", labels={"site": "b"})
     with asked(session) as statements:
         write(session, *(replace(each, at=later, facts=told, address="192.0.2.9") for each in contacts))
-    assert len(statements) == 1
+    assert [each.split()[0] for each in statements] == ["SELECT", "WITH"]
+    assert "ORDER BY id FOR NO KEY UPDATE" in statements[0]
     rows = session.scalars(select(RunnerManager)).all()
     assert len(rows) == 15
     assert {(row.contacted_at, row.version, row.ip_address) for row in rows} == {(later, "19.1.0", "192.0.2.9")}
@@ -283,6 +287,24 @@ def test_a_late_heartbeat_never_turns_the_clock_back(session: Session, cast: Cas
     write(session, replace(first, at=first.at - 60 * SECOND))
     assert only_manager(session).contacted_at == first.at
     assert issued.runner.contacted_at == first.at
+
+
+@pytest.mark.parametrize("how", ["a heartbeat", "a first contact of another process"])
+def test_what_is_older_than_what_is_stored_says_nothing_of_the_machine_any_more(
+    session: Session, cast: Cast, how: str
+) -> None:
+    issued = cast.runner()
+    fresh = runner_tokens.reset_token_by_machine(session, issued.token, grace=WEEK)
+    newer = contact(issued, token_id=fresh.record.id, address="192.0.2.2", facts=replace(FACTS, version="18.6.6"))
+    runner_managers.record_contact(session, newer)
+    late = contact(issued, at=newer.at - SECOND)
+    if how == "a heartbeat":
+        write(session, late)
+    else:
+        runner_managers.record_contact(session, late)
+    manager = only_manager(session)
+    assert (manager.token_id, manager.ip_address, manager.version) == (fresh.record.id, "192.0.2.2", "18.6.6")
+    assert manager.contacted_at == newer.at
 
 
 def test_a_verification_among_the_heartbeats_does_not_count_as_the_runners_contact(

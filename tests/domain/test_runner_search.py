@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.orm import Session
 
-from portal.domain import runner_lists, runner_tokens, runners
+from portal.domain import runner_lists, runner_tokens, runners, tokens
 from portal.domain.runner_lists import RunnerFilter
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
@@ -56,6 +56,29 @@ def test_a_runner_is_found_by_any_of_its_short_tokens_whole_or_begun(
     new = runner_tokens.reset_token(session, cast.as_(cast.dana), fleet, seen_token_id=None).record.short
     for short in (old, new, new[:6]):
         assert search(session, short) == [fleet.description]
+
+
+@pytest.mark.parametrize("logged", ["t2_{}", "glrt-t2_{}", "glrt-{}", "t1_{}", "glrtr-t3_{}"])
+def test_a_runner_is_found_by_what_older_versions_of_gitlab_runner_log(
+    session: Session, fleet: Runner, logged: str
+) -> None:
+    short = runner_tokens.last_issued(session, fleet).short
+    assert search(session, logged.format(short[:6])) == [fleet.description]
+
+
+def test_a_registered_runner_is_found_with_and_without_what_stands_before_its_token(
+    session: Session, fleet: Runner
+) -> None:
+    token = runner_tokens.last_issued(session, fleet)
+    token.short = tokens.shorten("glrtr-t2_9GuIPQGvNxyz")
+    session.flush()
+    for words in ("t2_9GuIPQ", "glrtr-t2_9GuIPQ", "glrtr-t2"):
+        assert search(session, words) == [fleet.description]
+
+
+@pytest.mark.parametrize("words", ["t2_", "glrt-", "glrt-t1_", "glrtr-"])
+def test_a_prefix_alone_is_no_beginning_of_every_token(session: Session, fleet: Runner, words: str) -> None:
+    assert search(session, words) == []
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,18 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import Select, select, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
+from portal.database import now
 from portal.domain import runner_tokens, scope_settings, token_life
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.domain.token_life import Life
 from portal.models import Runner, RunnerManager, RunnerToken
 from tests.cast import Cast
+from tests.domain.queries import asked
 
 HOUR, DAY = 3600, 86_400
 OWN, GROUPS, SUBGROUPS, PROJECTS = (
@@ -259,9 +262,73 @@ def test_a_due_token_comes_with_the_machines_that_use_it(session: Session, cast:
     for number in range(12):
         contact = token.created_at + timedelta(minutes=number)
         machine(session, token, system_xid=f"s_{number}", contacted_at=contact)
-    (found,) = token_life.due_of_runner(session, session.get_one(Runner, token.runner_id))
+    (found,) = token_life.due_of_runner(session, session.get_one(Runner, token.runner_id)).first
     assert (found.token.id, found.expired, found.total) == (token.id, False, 12)
     assert [each.system_xid for each in found.machines] == [f"s_{number}" for number in range(11, 1, -1)]
+
+
+def old_tokens(session: Session, runner_id: int, number: int, **columns: Any) -> list[RunnerToken]:
+    """Tokens of the runner that expired an hour ago, each with two machines."""
+    moment = now()
+    made = []
+    for each in range(number):
+        dates = {"created_at": moment - timedelta(days=1), "expires_at": moment - timedelta(hours=1)}
+        given = {"runner_id": runner_id, "short": f"t{each}", "origin": 2, **dates, **columns}
+        made.append(RunnerToken(digest=bytes([each]) * 32, **given))
+    session.add_all(made)
+    session.flush()
+    for token in made:
+        for name in "ab":
+            machine(session, token, system_xid=f"s_{token.id}_{name}", contacted_at=moment - timedelta(hours=2))
+    session.expire_all()
+    return made
+
+
+def test_of_many_due_tokens_the_first_ten_are_read_in_two_queries(session: Session, cast: Cast) -> None:
+    runner = cast.runner().runner
+    made = [token.id for token in old_tokens(session, runner.id, 25)]
+    assert runner.id
+    with asked(session) as statements:
+        found = token_life.due_of_runner(session, runner)
+        assert [len(due.machines) for due in found.first] == [due.total for due in found.first] == [2] * 10
+    assert len(statements) == 2
+    assert found.total == 25
+    assert [due.token.id for due in found] == made[:10]
+    assert all(due.expired for due in found)
+
+
+@pytest.mark.parametrize(("live", "found"), [(True, 0), (False, 20)])
+def test_the_work_of_finding_the_due_grows_with_the_tokens_and_not_with_their_square(
+    session: Session, cast: Cast, live: bool, found: int
+) -> None:
+    """Twenty runners, each with 200 tokens that expired one after the other and perhaps one that works."""
+    ids = [cast.runner().runner.id for _ in range(20)]
+    session.execute(text("UPDATE ci_runner_tokens SET cut = true"))
+    session.execute(
+        text(
+            "INSERT INTO ci_runner_tokens (runner_id, digest, short, origin, created_at, expires_at) "
+            "SELECT r, sha256(CAST(r || '-' || n AS bytea)), 'x' || n, 2, "
+            "now() - n * interval '1 day', now() - (n - 2) * interval '1 day' "
+            "FROM unnest(CAST(:ids AS bigint[])) r, generate_series(CAST(:first AS int), 201) n ORDER BY n DESC"
+        ),
+        {"ids": ids, "first": 1 if live else 2},
+    )
+    session.execute(text("ANALYZE ci_runner_tokens"))
+    query = select(Runner.id).where(token_life.due(now()))
+    assert len(session.scalars(query).all()) == found
+    assert rows_handled(session, query) < 10 * 20 * 201
+
+
+def rows_handled(session: Session, query: Select[int]) -> int:
+    """How many rows the steps of the query's plan gave on or threw away, together."""
+    compiled = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    plan = session.scalar(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}".replace(":", r"\:")))
+
+    def handled(step: dict[str, Any]) -> int:
+        removed = sum(number for name, number in step.items() if name.startswith("Rows Removed"))
+        return int((step["Actual Rows"] + removed) * step["Actual Loops"]) + sum(map(handled, step.get("Plans", [])))
+
+    return handled(plan[0]["Plan"])
 
 
 def test_a_life_is_a_span_of_time() -> None:

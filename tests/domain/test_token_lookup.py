@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from portal.database import now
@@ -12,7 +13,7 @@ from portal.domain.errors import NotAllowed, NotFound, Stale, TokenUnknown
 from portal.domain.registration import Configured, Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
-from portal.domain.token_lookup import NobodysToken, RunnersToken, ScopesToken, TokenState
+from portal.domain.token_lookup import BeginningOfToken, NobodysToken, RunnersToken, ScopesToken, TokenState
 from portal.models import GroupSettings, RunnerManager
 from tests.cast import Cast
 from tests.domain.clock import let_pass
@@ -62,6 +63,12 @@ def registration_token(session: Session, cast: Cast, scope: Scope, configured: C
         "CI_SERVER_TOKEN=glrt-t1_abc.def",
         "gitlab-runner register --url https://x --token glrt-t1_abc.def --executor shell",
         "--registration-token glrt-t1_abc.def",
+        "sudo gitlab-runner register -r glrt-t1_abc.def -n",
+        "gitlab-runner register -n -t 'glrt-t1_abc.def' -u https://x",
+        "The new token is glrt-t1_abc.def. Keep it.",
+        "Registering runner... token=glrt-t1_abc.def, please",
+        "<code>glrt-t1_abc.def</code>",
+        "CI_SERVER_URL=https://x CI_SERVER_TOKEN=glrt-t1_abc.def gitlab-runner run",
         '[[runners]]\n  name = "a"\n  token_expires_at = 0001-01-01T00:00:00Z\n  token = "glrt-t1_abc.def"\n',
     ],
 )
@@ -242,3 +249,65 @@ def test_an_ended_token_is_not_revived_by_a_late_first_use(session: Session, cas
     runner_tokens.mark_used(session, issued.runner.id, issued.record.id)
     session.expire_all()
     assert not works(session, issued.token)
+
+
+# The beginning of a token
+
+
+@pytest.mark.parametrize("token", ["glrtr-t2_abc.def", "GR1348941abc_def"])
+def test_other_beginnings_are_found_in_a_command_too(token: str) -> None:
+    assert token_lookup.bare(f"gitlab-runner register -r {token} --url https://x") == token
+
+
+def beginning(session: Session, cast: Cast, pasted: str, configured: Configured) -> BeginningOfToken:
+    found = token_lookup.look_up(session, cast.as_(cast.dana), pasted, configured)
+    assert isinstance(found, BeginningOfToken)
+    return found
+
+
+@pytest.mark.parametrize(
+    "cut", [slice(8, 17), slice(5, 14), slice(0, 17), slice(0, 14), slice(0, 30), slice(5, 30), slice(8, 12)]
+)
+def test_the_beginning_of_a_token_leads_to_its_runner(
+    session: Session, cast: Cast, configured: Configured, cut: slice
+) -> None:
+    """The nine characters that new clients print, those of older ones with their t2_, and what was cut off."""
+    issued, _ = cast.runner(), cast.runner()
+    found = beginning(session, cast, issued.token[cut], configured)
+    assert [(token.id, runner) for token, runner in found.tokens] == [(issued.record.id, issued.runner)]
+    assert (found.total, found.whole) == (1, cut.stop == 30)
+
+
+def test_the_beginning_of_a_registered_runners_token_is_found_with_its_t2_and_without(
+    session: Session, cast: Cast, configured: Configured
+) -> None:
+    token = registration_token(session, cast, cast.acme, configured)
+    settings = RunnerSettings(description="Old way", run_untagged=True)
+    issued = registration.register(session, configured, Registering(token, settings, address="192.0.2.1"))
+    for start in (issued.token[6:15], issued.token[:15], issued.token[:20]):
+        found = beginning(session, cast, start, configured)
+        assert [runner for _, runner in found.tokens] == [issued.runner]
+
+
+def test_letters_that_stand_for_others_in_a_search_stand_for_themselves(
+    session: Session, cast: Cast, configured: Configured
+) -> None:
+    issued = cast.runner()
+    issued.record.short = "abXdefghi"
+    session.flush()
+    assert beginning(session, cast, "ab_def", configured) == BeginningOfToken()
+    assert beginning(session, cast, "abXdef", configured).total == 1
+
+
+def test_a_beginning_that_nobody_has_or_that_is_very_short_leads_nowhere(
+    session: Session, cast: Cast, configured: Configured
+) -> None:
+    issued = cast.runner()
+    for pasted in ("nobodyhas", "glrt-", "glrt-t2_", issued.token[:11], issued.token[8:11]):
+        assert beginning(session, cast, pasted, configured) == BeginningOfToken()
+
+
+def test_a_search_for_a_beginning_reads_an_index(session: Session, cast: Cast) -> None:
+    session.execute(text("SET LOCAL enable_seqscan = off"))
+    plan = session.scalars(text(r"EXPLAIN SELECT 1 FROM ci_runner_tokens WHERE short LIKE 'ab\_d%'")).all()
+    assert any("ix_ci_runner_tokens_short" in line for line in plan)

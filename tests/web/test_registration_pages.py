@@ -11,8 +11,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import registration
+from portal.domain import registration, scope_settings
 from portal.domain.registration import Configured
+from portal.domain.scopes import INSTANCE
 from portal.models import LEGACY, RegistrationToken, Role, RunnerManager
 from tests.cast import Cast, send, sign_in
 from tests.web.conftest import Place
@@ -139,7 +140,7 @@ def test_a_token_that_no_key_opens_is_said_to_be_so(
 def test_turning_off_is_asked_once_and_hides_the_token_and_its_commands(place: Place) -> None:
     token = shown(made(place))
     page = read(place.client, f"{pages(place)}/turn-off")
-    assert "What changes at once" in words(page)
+    assert "What is refused at once" in words(page)
     turn_off(place)
     page = read(place.client, pages(place))
     assert not TOKEN.search(page)
@@ -176,7 +177,7 @@ def test_the_page_before_turning_off_names_what_it_breaks(place: Place, session:
     session.add(RunnerManager(runner_id=number, system_xid=LEGACY, ip_address="198.51.100.7", version="13.12.0"))
     session.commit()
     page = read(place.client, f"{pages(place)}/turn-off")
-    for part in ("1 runner", "198.51.100.7", "13.12.0", "old box", "and refuse 1 machine"):
+    for part in ("1 runner", "198.51.100.7", "13.12.0", "old box", "and refuse 1 machine", "None of the runners"):
         assert part in words(page)
 
 
@@ -187,8 +188,53 @@ def test_the_list_of_what_it_touches_is_a_csv_file_that_no_spreadsheet_takes_for
     assert answer.mimetype == "text/csv"
     assert "attachment" in answer.headers["Content-Disposition"]
     rows = list(csv.DictReader(io.StringIO(answer.get_data(as_text=True))))
-    assert [row["kind"] for row in rows] == ["runner registered by token", "registration in the last 30 days"]
-    assert {row["runner"] for row in rows} == {"'=HYPERLINK(evil)"}
+    kinds = [row["kind"] for row in rows if "below" not in row["kind"]]
+    assert kinds == ["runner registered by token", "registration in the last 30 days"]
+    assert {row["runner"] for row in rows} <= {"'=HYPERLINK(evil)", ""}
+
+
+@pytest.mark.parametrize("kind", ["group", "project"])
+def test_where_nobody_may_create_runners_the_page_says_so_and_shows_no_token(
+    app: Flask, cast: Cast, kind: str
+) -> None:
+    scope_settings.own_for_update(cast.session, INSTANCE).valid_runner_registrars = []
+    cast.session.commit()
+    for who in ("dana", "alice"):
+        client = sign_in(app.test_client(), who)
+        base = {"group": "/groups/acme/-", "project": "/acme/web/-"}[kind]
+        page = words(read(client, f"{base}/registration"))
+        assert "but nobody can register" in page
+        assert f"let nobody else create runners in {kind}s" in page
+        assert "Make a registration token" not in page
+        assert "only." not in page
+        fill(client, f"{base}/registration/token", form_at=f"{base}/registration", expect=403)
+
+
+def test_the_page_names_what_is_off_below(cast: Cast, app: Flask) -> None:
+    fill(sign_in(app.test_client(), "bob"), "/acme/web/-/registration/turn-off", expect=303)
+    page = words(read(sign_in(app.test_client(), "alice"), "/groups/acme/-/registration"))
+    assert "Turned off below: acme/web" in page
+
+
+def test_where_tokens_expire_the_legacy_commands_warn_of_clients_that_cannot_renew(place: Place) -> None:
+    settings = scope_settings.own_for_update(place.cast.session, place.scope)
+    settings.runner_token_expiration_interval = 7200
+    place.cast.session.commit()
+    assert "live 2 hours" in words(made(place))
+    assert "15.3 and newer renews its token by itself" in words(made(place))
+
+
+def test_an_administrator_who_turned_a_group_off_is_not_named_to_others(
+    cast: Cast, app: Flask, configured: Configured
+) -> None:
+    dana, alice = sign_in(app.test_client(), "dana"), sign_in(app.test_client(), "alice")
+    row = registration.make_token(cast.session, cast.as_(cast.dana), cast.acme, configured)
+    token = configured.vault.open(row.ciphertext or b"") or ""
+    cast.session.commit()
+    fill(dana, "/groups/acme/-/registration/turn-off", expect=303)
+    assert "An administrator turned them off for group acme" in words(read(alice, "/groups/acme/-/registration"))
+    assert "Dana Kay turned them off" in words(read(dana, "/groups/acme/-/registration"))
+    assert "Dana" not in register(alice, token).json["message"]
 
 
 # Who sees what

@@ -124,9 +124,10 @@ def test_from_the_preview_it_is_turned_on_changed_and_turned_off(place: Place, s
     fill(client, f"{address}/turn-off", form_at=address)
     assert "The clean-up is off. Stale runners stay." in words(read(client, address))
     trail = words(read(client, place.trail))
-    assert trail.count("changed the clean-up of stale runners of") == 3
-    assert "days of silence: 30 → 60" in trail
-    assert "only registered by token: no → yes" in trail
+    for act in ("turned on", "changed", "turned off"):
+        assert trail.count(f"{act} the clean-up of stale runners of") == 1
+    assert "silent for: 30 days → 60 days" in trail
+    assert "only runners that a registration token made: no → yes" in trail
 
 
 @pytest.mark.parametrize("days", ["6", "0", "", "soon", "3651", "9" * 30, "-7", "7.5"])
@@ -238,7 +239,7 @@ def test_deletion_at_once_has_a_page_that_names_them_and_asks(place: Place, sess
     assert session.scalars(select(Runner.id)).all() == [young]
     trail = words(read(place.client, place.trail))
     assert f"{author} deleted the runner Old fleet" in trail
-    assert f"by the clean up of: {place.scope.title}" in trail
+    assert f"by the clean-up of: {place.scope.title}" in trail
     assert f"{author} deleted stale runners of {place.scope.title}" in trail
 
 
@@ -272,7 +273,16 @@ def test_a_machine_that_verifies_in_between_keeps_its_runner(acme: Place, sessio
 
 
 @pytest.mark.parametrize(
-    "changes", [{"days": "6"}, {"days": ""}, {"seen_at": ""}, {"seen_at": "yesterday"}, {"seen_at": "2026-01-01"}]
+    "changes",
+    [
+        {"days": "6"},
+        {"days": ""},
+        {"seen_at": ""},
+        {"seen_at": "yesterday"},
+        {"seen_at": "2026-01-01"},
+        {"seen_at": "0001-01-01T00:00:00+00:00"},
+        {"seen_at": "0001-01-01T00:00:00+14:00"},
+    ],
 )
 def test_a_form_that_is_not_complete_deletes_nothing(acme: Place, session: Session, changes: dict[str, str]) -> None:
     silent_runner(acme.cast)
@@ -362,3 +372,66 @@ def test_maintainers_look_owners_and_administrators_act(
 
 def test_a_project_has_no_clean_up_page(cast: Cast, client: FlaskClient) -> None:
     read(sign_in(client, "dana"), "/acme/web/-/cleanup", expect=404)
+
+
+# Words
+
+
+def test_past_clean_ups_name_their_runners_without_a_click(acme: Place) -> None:
+    ids = [silent_runner(acme.cast, name=name).id for name in "abcde"]
+    runner_cleanup.delete_stale(acme.cast.session, SYSTEM, acme.scope, Criteria(7), now())
+    acme.cast.session.commit()
+    report = part(read(acme.client, ACME), "reports-head")
+    shown, folded = report.split("<details>")
+    for name, number in zip("abc", ids, strict=False):
+        assert f"{name} (#{number})" in shown
+    assert "and 2 more" in words(folded)
+    for name, number in zip("de", ids[3:], strict=True):
+        assert f"<li>{name} (#{number})</li>" in folded
+
+
+def test_turning_it_on_says_what_goes_and_how_soon(place: Place) -> None:
+    for name in "ab":
+        silent_runner(place.cast, place.scope, name)
+    page = words(preview(place.client, home(place)))
+    assert "Turn on: 30 days, and delete 2 runners" in page
+    assert "Turned on, the clean-up deletes these runners within ten minutes, and from then on every hour" in page
+    assert "and delete" not in words(preview(place.client, home(place), 31))
+    fill(place.client, home(place), form_at=f"{home(place)}?days=60", days="60")
+    page = words(preview(place.client, home(place)))
+    assert "Save: 30 days, and delete 2 runners" in page
+    assert "Saved, the clean-up deletes these runners within ten minutes" in page
+    assert "These values are saved." in words(preview(place.client, home(place), 60))
+
+
+def test_after_a_run_within_the_hour_the_next_one_is_later(acme: Place) -> None:
+    silent_runner(acme.cast)
+    runner_cleanup.change(acme.cast.session, SYSTEM, acme.scope, Criteria(7))
+    runner_cleanup.note_run(acme.cast.session, acme.scope.id, now() - timedelta(minutes=20))
+    acme.cast.session.commit()
+    assert "These values are saved. The runner above goes within about an hour." in words(
+        preview(acme.client, ACME, 7)
+    )
+    runner_cleanup.note_run(acme.cast.session, acme.scope.id, now() - timedelta(hours=1))
+    acme.cast.session.commit()
+    assert "The runner above goes within ten minutes." in words(preview(acme.client, ACME, 7))
+
+
+def test_a_list_above_is_spoken_of_only_where_there_is_one(acme: Place) -> None:
+    silent_runner(acme.cast)
+    assert "It stands on the runner’s page." in words(read(acme.client, ACME))
+    assert "in the list above as #17" not in words(read(acme.client, ACME))
+    assert "in the list above as #17" in words(preview(acme.client, ACME))
+
+
+def test_one_runner_is_spoken_of_as_one(acme: Place) -> None:
+    silent_runner(acme.cast, name="a")
+    page = words(read(acme.client, f"{ACME}/delete-now?days=30"))
+    assert "This runner goes with its tokens, for good. None of its machines was heard of" in page
+    assert "No machine stands in its list any more." in page
+    assert "If it is heard of or protected before you press the button, it stays." in page
+    assert "Keep it" in page
+    silent_runner(acme.cast, name="b")
+    page = words(read(acme.client, f"{ACME}/delete-now?days=30"))
+    assert "These runners go with their tokens, for good. None of their machines was heard of" in page
+    assert "A runner that is heard of or protected before you press the button stays." in page

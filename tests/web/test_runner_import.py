@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from itsdangerous import URLSafeTimedSerializer
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from portal.database import now
 from portal.domain import tokens
-from portal.models import Runner
+from portal.models import InstanceSettings, Runner
 from portal.web import runner_import
 from tests.cast import Cast, csrf_of, hidden, sign_in
 from tests.domain.test_audit import every_row
@@ -33,7 +35,9 @@ def listed(*entries: dict[str, object]) -> str:
 
 
 def preview(client: FlaskClient, pasted: str = "", expect: int = 200, **fields: Any) -> str:
-    answer = fill(client, ADDRESS, expect=expect, **{"pasted": pasted, "run_untagged": "y", **fields})
+    answer = fill(
+        client, ADDRESS, expect=expect, **{"pasted": pasted, "run_untagged": "y", "scope": "instance", **fields}
+    )
     assert answer.headers["Cache-Control"] == "no-store"
     return answer.get_data(as_text=True)
 
@@ -228,3 +232,129 @@ def test_a_thousand_runners_are_imported_at_once(dana: FlaskClient, session: Ses
     page = preview(dana, listed(*({"token": f"{OLD}{n:04}", "description": f"machine {n}"} for n in range(1000))))
     assert "1000 runners are imported" in words(confirm(dana, page))
     assert session.scalar(select(func.count(Runner.id))) == 1000
+
+
+# Where the runners go
+
+
+def test_a_form_that_says_no_scope_imports_nothing(dana: FlaskClient, session: Session) -> None:
+    for scope in ("", " / "):
+        page = preview(dana, CONFIG, expect=422, scope=scope)
+        assert "Say where these runners belong: write the full path of a group or project, or the word instance" in (
+            words(part(page, "scope-help"))
+        )
+        assert 'name="plan"' not in page
+
+
+def test_no_scope_is_needed_when_every_runner_says_its_own(dana: FlaskClient) -> None:
+    page = preview(dana, listed({"token": BARE, "scope": "acme"}, {"token": OLD, "scope": "acme/web"}), scope="")
+    assert "2 runners would be imported" in words(page)
+    preview(dana, listed({"token": BARE, "scope": "acme"}, {"token": OLD, "scope": ""}), scope="", expect=422)
+
+
+def test_the_preview_says_that_instance_runners_take_everybodys_jobs(dana: FlaskClient) -> None:
+    says = words(preview(dana, listed({"token": BARE, "scope": "acme"}, {"token": OLD}), scope="Instance"))
+    assert "1 of them would be an instance runner , which takes jobs of every project of this portal." in says
+    assert says.count("the instance: takes jobs of every project") == 1
+    says = words(preview(dana, CONFIG, scope="instance"))
+    assert "2 of them would be instance runners , which take jobs of every project of this portal." in says
+    assert "jobs of every project" not in words(preview(dana, CONFIG, scope="acme"))
+
+
+def test_the_two_ways_in_are_not_called_optional(dana: FlaskClient) -> None:
+    page = read(dana, ADDRESS)
+    for label in ("pasted", "files", "scope"):
+        assert "optional" not in part(page, label)[: part(page, label).index("</div>")]
+        assert "optional" not in page[page.index(f'<label for="{label}">') :].split("</label>")[0]
+
+
+# What the preview warns of
+
+
+def test_a_name_that_means_nothing_here_is_told_in_the_preview_and_its_value_is_not(dana: FlaskClient) -> None:
+    page = preview(
+        dana,
+        listed(
+            {"token": OLD, "scope": "acme", "tags": ["of-the-fleet"], "ip_address": "192.0.2.77", CREATED: "of-whom"}
+        ),
+    )
+    says = words(page)
+    assert (
+        "Left out, because nothing here is called so: tags (it is called tag_list here), ip_address, a name that is "
+        "not shown here." in says
+    )
+    for value in ("of-the-fleet", "192.0.2.77", "of-whom", secret_of(CREATED)):
+        assert value not in page
+
+
+def test_a_runner_without_tags_is_told_that_they_were_written_under_another_name(dana: FlaskClient) -> None:
+    page = preview(dana, listed({"token": OLD, "tags": ["a"], "run_untagged": False}))
+    says = words(part(page, "skipped"))
+    assert "Add at least one tag" in says
+    assert "tags (it is called tag_list here)." in says
+
+
+def test_a_life_of_the_scope_that_an_imported_token_outlives_is_told(dana: FlaskClient, session: Session) -> None:
+    session.add(InstanceSettings(group_runner_token_expiration_interval=30 * 86_400))
+    session.commit()
+    soon, late = ((now() + timedelta(days=days)).isoformat() for days in (29, 31))
+    page = preview(
+        dana,
+        listed(
+            {"token": OLD, "description": "Endless", "scope": "acme"},
+            {"token": CREATED, "description": "Long", "scope": "acme", "token_expires_at": late},
+            {"token": DASHES, "description": "Short", "scope": "acme", "token_expires_at": soon},
+            {"token": BARE, "description": "Elsewhere"},
+        ),
+    )
+    endless, long, short, elsewhere = words(part(page, "planned")).split("What you pasted, runner ")[1:]
+    said = "Tokens made there live 30 days, because the instance says so; this one"
+    assert f"{said} does not expire, and stays so until it is reset." in endless
+    assert f"{said} lives longer, and stays so until it is reset." in long
+    assert said not in short + elsewhere
+
+
+# What is left afterwards
+
+
+def test_the_report_repeats_what_the_preview_has_skipped(dana: FlaskClient, cast: Cast, session: Session) -> None:
+    known = cast.runner(cast.web)
+    page = preview(dana, listed({"token": OLD}, {"token": known.token}, {"token": ""}, {"token": BARE}))
+    confirm(dana, preview(dana, listed({"token": BARE, "description": "Meanwhile"})))
+    page = confirm(dana, page)
+    says = words(part(page, "skipped"))
+    assert "Skipped: 3" in says
+    assert "runner 2 Its token is known here already. It belongs to Linux build fleet ." in says
+    assert "runner 3 It has no token." in says
+    assert "runner 4 Its token is known here already. It belongs to Meanwhile ." in says
+    assert known.record.short in says
+    assert f"/acme/web/-/runners/{known.runner.id}" in links(page)
+
+
+def test_a_runner_that_was_named_in_the_preview_and_is_gone_is_not_named_again(
+    dana: FlaskClient, cast: Cast, session: Session
+) -> None:
+    known = cast.runner()
+    page = preview(dana, listed({"token": OLD}, {"token": known.token}))
+    session.delete(known.runner)
+    session.commit()
+    says = words(part(confirm(dana, page), "skipped"))
+    assert "runner 2 Its token is known here already." in says
+    assert "It belongs to" not in says
+
+
+def test_the_way_on_leads_to_where_all_of_them_went(dana: FlaskClient) -> None:
+    page = confirm(dana, preview(dana, CONFIG, scope="acme/web"))
+    assert "See the runners of acme/web" in words(page)
+    assert "/acme/web/-/runners" in links(page)
+    page = confirm(dana, preview(dana, listed({"token": BARE, "scope": "acme"}, {"token": DASHES})))
+    assert "See the runners Import more" in words(page)
+
+
+@pytest.mark.parametrize("pasted", [CREATED, OLD, f'"{CREATED}"', f"{CREATED}\n{BARE}\n", "GR1348941abcdefghij"])
+def test_a_token_alone_is_told_how_to_write_it_and_where_to_look_it_up(dana: FlaskClient, pasted: str) -> None:
+    page = preview(dana, pasted, expect=422, scope="acme")
+    beside = part(page, "pasted-help").split("</div>")[0]
+    assert 'Write it as a JSON list, such as [{"token": "glrt-…", "scope": "acme"}].' in words(beside)
+    assert "/admin/token-lookup" in links(beside)
+    assert secret_of(CREATED) not in page

@@ -1,10 +1,13 @@
-"""Durations as people write them into fields, and back."""
+"""Durations as people write them into fields and back, and how long there is to go."""
+
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.web.times import duration, read_duration, write_duration
+from portal.web import times
+from portal.web.times import duration, read_duration, until, write_duration
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,27 @@ def test_what_is_written_reads_as_the_same(seconds: int) -> None:
 
 def test_a_duration_in_words_leaves_out_what_is_nothing() -> None:
     assert duration(90_060) == "1 day 1 hour 1 minute"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "in 1 minute"),
+        (20, "in 1 minute"),
+        (89, "in 1 minute"),
+        (91, "in 2 minutes"),
+        (3569, "in 59 minutes"),
+        (3599, "in 1 hour"),
+        (3600, "in 1 hour"),
+        (7199, "in 2 hours"),
+        (84_599, "in 23 hours"),
+        (86_399, "in 1 day"),
+        (30 * 86_400 - 1, "in 30 days"),
+        (59 * 86_400 + 50_000, "in 60 days"),
+        (365 * 86_400 - 1, "in 365 days"),
+    ],
+)
+def test_a_time_to_come_is_told_to_the_nearest(monkeypatch: pytest.MonkeyPatch, seconds: int, words: str) -> None:
+    moment = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+    monkeypatch.setattr(times, "now", lambda: moment)
+    assert f">{words}</time>" in until(moment + timedelta(seconds=seconds))

@@ -53,7 +53,7 @@ def test_a_runners_token_is_told_with_everything_about_it(dana: FlaskClient, cas
     says = words(page)
     assert "This is a token of Linux build fleet" in says
     assert "Belongs to the project acme/web" in says
-    assert "Replaced a machine got a newer token for it; it ends in 23 hours" in says
+    assert "Replaced a machine got a newer token for it; it ends in 1 day" in says
     assert f"In the logs {issued.record.short}" in says
     assert "How it came to be made with the runner, just now" in says
     assert "First used just now" in says
@@ -205,3 +205,30 @@ def test_a_token_that_somebody_else_has_ended_is_told_so(dana: FlaskClient, cast
     assert "This token has ended already." in words(again.get_data(as_text=True))
     assert "Nothing is left to end." in words(read(dana, path))
     read(dana, f"{ADDRESS}/999999/end", expect=404)
+
+
+# The beginning of a token
+
+
+def test_a_short_form_from_a_log_leads_to_its_runner(dana: FlaskClient, cast: Cast, session: Session) -> None:
+    issued = cast.runner(cast.web)
+    for pasted in (issued.record.short, issued.token[5:14]):
+        page = looked_up(dana, pasted)
+        says = words(page)
+        assert "This is only the beginning of a token." in says
+        assert "unknown" not in says
+        assert f"Linux build fleet #{issued.runner.id} Where project acme/web" in says
+        assert f"In the logs {issued.record.short} Last used never" in says
+        assert f"/acme/web/-/runners/{issued.runner.id}" in links(page)
+    issued.record.ends_at = issued.record.created_at
+    session.commit()
+    assert "this token is over" in words(looked_up(dana, issued.record.short))
+
+
+def test_a_token_that_was_cut_off_is_told_and_not_shown(dana: FlaskClient, cast: Cast) -> None:
+    issued = cast.runner()
+    page = looked_up(dana, f'token = "{issued.token[:30]}')
+    assert "This is only the beginning of a token, or its end was mistyped." in words(page)
+    assert issued.token[17:30] not in page
+    says = words(looked_up(dana, "zzzzzzzzz"))
+    assert "No runner here has a token that begins so." in says

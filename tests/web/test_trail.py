@@ -5,9 +5,10 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
+from portal.domain import audit
 from portal.domain.runner_settings import RunnerSettings
 from portal.models import Role
-from tests.cast import Cast, sign_in
+from tests.cast import SYSTEM, Cast, sign_in
 from tests.web.conftest import Place
 from tests.web.reading import fill, read, words
 
@@ -114,3 +115,99 @@ def test_a_refused_change_leaves_no_trace(acme: Place) -> None:
     acme.create(tags="")
     fill(acme.client, "/groups/acme/-/members", expect=422, login="nobody", role="10")
     assert events(read(acme.client, acme.trail)) == before
+
+
+# In words
+
+
+def told(acme: Place, action: str, **changes: list[object]) -> tuple[str, str]:
+    """How the trail tells an event: its words, and the HTML of its changes."""
+    event = audit.record(acme.cast.session, SYSTEM, action, acme.scope, acme.scope)
+    event.changes = changes
+    acme.cast.session.commit()
+    page = read(acme.client, acme.trail)
+    return events(page)[0].removeprefix("tests ").strip(), page.split('<div class="event-what">')[1].split("</div>")[
+        0
+    ]
+
+
+@pytest.mark.parametrize(
+    ("action", "changes", "says"),
+    [
+        (
+            "runner_limits_changed",
+            {"ci_registered_project_runners": [1, None]},
+            "changed how many runners there may be in acme "
+            "runners in each project, at most: 1 → as the scope above says",
+        ),
+        (
+            "runner_limits_changed",
+            {"ci_registered_group_runners": [1000, 0]},
+            "changed how many runners there may be in acme runners in each group, at most: 1,000 → no limit",
+        ),
+        (
+            "runner_creation_changed",
+            {"runner_registration_enabled": [True, False]},
+            "changed who may create runners in acme others than administrators may create runners: yes → no",
+        ),
+        (
+            "runner_creation_changed",
+            {"valid_runner_registrars": [["group", "project"], []]},
+            "changed who may create runners in acme others than administrators may create runners in: "
+            "groups and projects → neither groups nor projects",
+        ),
+        (
+            "token_life_changed",
+            {"subgroup_runner_token_expiration_interval": [2_592_000, None]},
+            "changed how long tokens live in acme tokens of runners in subgroups live: 30 days → no word of its own",
+        ),
+        (
+            "runner_deleted",
+            {"machines": [0, 0], "by_the_clean_up_of": [None, "acme"]},
+            "deleted the runner acme by the clean-up of: acme",
+        ),
+        (
+            "runner_token_ended",
+            {"token": ["9GuIPQGvN", None], "ends_at": [None, "2026-01-02T03:04:05+00:00"]},
+            "ended a token of the runner acme token: 9GuIPQGvN ended: 2026-01-02 03:04 UTC",
+        ),
+        (
+            "stale_runner_cleanup_changed",
+            {"days_of_silence": [None, 30]},
+            "turned on the clean-up of stale runners of acme runners silent for 30 days",
+        ),
+        (
+            "stale_runner_cleanup_changed",
+            {"days_of_silence": [30, None]},
+            "turned off the clean-up of stale runners of acme it took runners silent for 30 days",
+        ),
+        (
+            "stale_runner_cleanup_changed",
+            {"days_of_silence": [30, 7]},
+            "changed the clean-up of stale runners of acme runners silent for: 30 days → 7 days",
+        ),
+        (
+            "registration_tokens_turned_on",
+            {"registration_tokens_allowed": [False, True], "groups_below": [None, 3], "projects_below": [None, 2]},
+            "turned registration tokens on in acme",
+        ),
+        (
+            "registration_tokens_turned_off",
+            {"registration_tokens_allowed": [True, False], "groups_below": [None, 3]},
+            "turned registration tokens off in acme groups below: 3",
+        ),
+    ],
+)
+def test_a_change_is_told_in_words(acme: Place, action: str, changes: dict[str, list[object]], says: str) -> None:
+    assert told(acme, action, **changes)[0] == says
+
+
+def test_the_exact_name_and_values_stand_in_the_title(acme: Place) -> None:
+    page = told(acme, "runner_limits_changed", ci_registered_project_runners=[1, None])[1]
+    assert 'title="ci_registered_project_runners: [1, null]"' in page
+    page = told(acme, "token_life_changed", runner_token_expiration_interval=[None, 7200])[1]
+    assert 'title="runner_token_expiration_interval: [null, 7200]"' in page
+    page = told(acme, "runner_creation_changed", valid_runner_registrars=[["group"], []])[1]
+    assert 'title="valid_runner_registrars: [[&#34;group&#34;], []]"' in page
+    page = told(acme, "runner_token_ended", ends_at=[None, "2026-01-02T03:04:05+00:00"])[1]
+    assert '<time datetime="2026-01-02T03:04:05+00:00" title="2026-01-02T03:04:05+00:00">' in page

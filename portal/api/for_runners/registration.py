@@ -47,8 +47,10 @@ def register() -> tuple[Response, int]:
     403 for a token that nobody has, 410 where registration tokens are off, 400 with GitLab's hash of messages.
     """
     given = params.read()
+    token = params.runner_token(given)
+    domain.refuse_while_off(db.session(), registration_configured())  # before anything else can be wrong
     wanted = Registering(
-        token=params.runner_token(given),
+        token=token,
         settings=_wanted(given),
         facts=runner_managers.read_facts(given.get("info")),
         address=client_address(),

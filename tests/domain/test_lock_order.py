@@ -1,0 +1,250 @@
+"""Everybody locks the runner first, then its machines, then its tokens: real threads on the same runners."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+from sqlalchemy import Engine, create_engine, func, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain import ended_tokens, groups, runner_managers, runner_tokens, runners, scopes
+from portal.domain.errors import NotFound, Refusal
+from portal.domain.runner_managers import Contact
+from portal.models import Runner, RunnerManager, RunnerToken
+from tests.cast import SYSTEM, Cast
+
+GRACE = timedelta(hours=24)
+MACHINES = 3
+
+
+@pytest.fixture
+def engine(own_database: str) -> Iterator[Engine]:
+    made = create_engine(own_database, pool_size=12)
+    yield made
+    made.dispose()
+
+
+def contact(runner_id: int, token_id: int, system_xid: str = "s_0") -> Contact:
+    return Contact(runner_id, token_id, system_xid, now(), "192.0.2.1", True, None)
+
+
+def beat(session: Session, contacts: list[Contact]) -> set[tuple[int, str]]:
+    return runner_managers.write_heartbeats(session, contacts, lambda value: orjson.dumps(value).decode())
+
+
+class Fleet:
+    """Runners with machines, and what threads do to them all at once."""
+
+    def __init__(self, engine: Engine, runners_: int) -> None:
+        self.engine = engine
+        self.tokens: dict[int, tuple[int, str]] = {}
+        self.did: Counter[str] = Counter()
+        self.failures: list[str] = []
+        with Session(engine) as session:
+            cast = Cast(session)
+            self.group_id = cast.acme.id
+            for number in range(runners_):
+                issued = cast.runner(cast.web if number % 3 == 0 else cast.acme)
+                self.tokens[issued.runner.id] = (issued.record.id, issued.token)
+                for machine in range(MACHINES):
+                    given = contact(issued.runner.id, issued.record.id, f"s_{machine}")
+                    runner_managers.record_contact(session, given)
+            session.commit()
+
+    def keep_doing(self, act: Callable[[Session, random.Random], object], until: float) -> threading.Thread:
+        chance = random.Random(act.__name__)  # noqa: S311
+
+        def run() -> None:
+            while time.monotonic() < until and not self.failures:
+                with Session(self.engine) as session:
+                    try:
+                        act(session, chance)
+                        session.commit()
+                        self.did[act.__name__] += 1
+                    except Refusal:
+                        session.rollback()
+                    except Exception as failure:
+                        self.failures.append(f"{act.__name__}: {failure!r}")
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def some(self, session: Session, chance: random.Random) -> Runner:
+        runner = session.get(Runner, chance.choice(list(self.tokens)))
+        if runner is None:
+            raise NotFound("It is deleted.")
+        return runner
+
+    def heartbeats(self, session: Session, chance: random.Random) -> None:
+        known = sorted(self.tokens.items())
+        beat(session, [contact(each, it[0], f"s_{n}") for each, it in known for n in range(MACHINES)])
+
+    def first_use(self, session: Session, chance: random.Random) -> None:
+        runner = self.some(session, chance)
+        token_id, _ = self.tokens[runner.id]
+        runner_managers.record_contact(session, contact(runner.id, token_id, f"s_{chance.randrange(MACHINES)}"))
+
+    def rotate(self, session: Session, chance: random.Random) -> None:
+        runner_id = chance.choice(list(self.tokens))
+        issued = runner_tokens.reset_token_by_machine(session, self.tokens[runner_id][1], grace=GRACE)
+        fresh = issued.record.id, issued.token
+        session.commit()
+        self.tokens[runner_id] = fresh
+
+    def end(self, session: Session, chance: random.Random) -> None:
+        runner = self.some(session, chance)
+        family = runner_tokens.family(session, runner)
+        if len(family) > 1:
+            runner_tokens.end_token(session, SYSTEM, runner, family[-1].id)
+
+    def reset(self, session: Session, chance: random.Random) -> None:
+        runner = self.some(session, chance)
+        issued = runner_tokens.reset_token(session, SYSTEM, runner, seen_token_id=None)
+        runner_id, fresh = runner.id, (issued.record.id, issued.token)
+        session.commit()
+        self.tokens[runner_id] = fresh
+
+    def unregister(self, session: Session, chance: random.Random) -> None:
+        runner = self.some(session, chance)
+        runner_managers.remove(session, SYSTEM, runner, f"s_{chance.randrange(MACHINES)}")
+
+    def prune(self, session: Session, chance: random.Random) -> None:
+        ended_tokens.prune(session, now() + ended_tokens.KEPT_FOR, batch=5)
+        runner_managers.prune(session, at=now() + timedelta(days=1), silent_for=timedelta(days=1), batch=2)
+
+    def delete(self, session: Session, chance: random.Random) -> None:
+        time.sleep(0.3)
+        runners.delete_runner(session, SYSTEM, self.some(session, chance))
+
+
+def test_whatever_is_done_to_runners_at_once_nobody_waits_in_a_circle_and_nothing_is_lost(engine: Engine) -> None:
+    fleet = Fleet(engine, 12)
+    until = time.monotonic() + 4
+    acts = (fleet.heartbeats, fleet.first_use, fleet.rotate, fleet.end, fleet.reset, fleet.unregister)
+    threads = [fleet.keep_doing(act, until) for act in (*acts, fleet.heartbeats, fleet.prune, fleet.delete)]
+    for thread in threads:
+        thread.join()
+    assert fleet.failures == []
+    assert set(fleet.did) == {act.__name__ for act in acts} | {"prune", "delete"}
+    with Session(engine) as session:
+        left = set(session.scalars(select(Runner.id)))
+        assert left
+        assert len(left) == 12 - fleet.did["delete"]
+        for runner_id in left:
+            token_id, _ = fleet.tokens[runner_id]
+            given = contact(runner_id, token_id, "s_last")
+            runner_managers.record_contact(session, given)
+            assert beat(session, [given]) == set()
+        assert session.scalar(select(func.count()).where(RunnerManager.runner_id.not_in(left))) == 0
+
+
+ACTS: dict[str, Callable[[Session, Runner, int], Any]] = {
+    "end": lambda session, runner, token_id: runner_tokens.end_token(session, SYSTEM, runner, token_id),
+    "reset": lambda session, runner, _: runner_tokens.reset_token(session, SYSTEM, runner, seen_token_id=None),
+    "delete": lambda session, runner, _: runners.delete_runner(session, SYSTEM, runner),
+    "unregister": lambda session, runner, _: runner_managers.remove(session, SYSTEM, runner, "s_0"),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("calls", ["heartbeat", "first use"])
+def test_who_holds_the_runner_is_not_met_by_a_call_that_holds_what_comes_next(
+    engine: Engine, act: str, calls: str
+) -> None:
+    """The call waits for the runner before it locks anything, so that the other can go on."""
+    runner_id, (token_id, _) = next(iter(Fleet(engine, 1).tokens.items()))
+    failures: list[Exception] = []
+
+    def call() -> None:
+        with Session(engine) as session:
+            try:
+                if calls == "heartbeat":
+                    beat(session, [contact(runner_id, token_id)])
+                else:
+                    runner_managers.record_contact(session, contact(runner_id, token_id))
+                session.commit()
+            except (OperationalError, Refusal) as failure:
+                failures.append(failure)
+
+    with Session(engine) as session:
+        runner = session.get_one(Runner, runner_id)
+        runner_tokens.hold(session, runner_id)
+        calling = threading.Thread(target=call)
+        calling.start()
+        wait_for_a_waiting(engine)
+        ACTS[act](session, runner, token_id)
+        session.commit()
+    calling.join()
+    assert not [failure for failure in failures if isinstance(failure, OperationalError)]
+
+
+def test_the_deletion_of_a_group_holds_all_its_runners_in_the_one_order(engine: Engine) -> None:
+    """Runners of projects come after those of groups when the database deletes by itself; heartbeats go by id."""
+    fleet = Fleet(engine, 6)
+    first = min(fleet.tokens)
+    with Session(engine) as session:
+        runner_tokens.hold(session, first)
+        failures: list[Exception] = []
+
+        def delete() -> None:
+            with Session(engine) as other:
+                try:
+                    group = scopes.find_group(other, "acme")
+                    groups.delete(other, SYSTEM, group)
+                    other.commit()
+                except OperationalError as failure:
+                    failures.append(failure)
+
+        deleting = threading.Thread(target=delete)
+        deleting.start()
+        wait_for_a_waiting(engine)
+        beat(session, [contact(each, it[0]) for each, it in sorted(fleet.tokens.items())])
+        session.commit()
+        deleting.join()
+    assert failures == []
+    with Session(engine) as session:
+        assert [session.scalar(select(func.count()).select_from(each)) for each in (Runner, RunnerToken)] == [0, 0]
+
+
+def wait_for_a_waiting(engine: Engine) -> None:
+    """Until somebody waits for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with engine.connect() as connection:
+            if connection.exec_driver_sql(query).scalar():
+                return
+        time.sleep(0.02)
+    raise AssertionError("nobody waits")
+
+
+def test_a_reset_of_a_runner_that_is_being_deleted_is_refused(engine: Engine) -> None:
+    runner_id, (_, token) = next(iter(Fleet(engine, 1).tokens.items()))
+    refused: list[str] = []
+
+    def rotate() -> None:
+        with Session(engine) as session:
+            try:
+                runner_tokens.reset_token_by_machine(session, token, grace=GRACE)
+            except Refusal as refusal:
+                refused.append(type(refusal).__name__)
+
+    with Session(engine) as session:
+        runners.delete_runner(session, SYSTEM, session.get_one(Runner, runner_id))
+        rotating = threading.Thread(target=rotate)
+        rotating.start()
+        wait_for_a_waiting(engine)
+        session.commit()
+    rotating.join()
+    assert refused == ["TokenUnknown"]
