@@ -17,7 +17,7 @@ from portal import demo as demo_story
 from portal.background import in_batches
 from portal.database import db, now
 from portal.demo_tables import PEOPLE
-from portal.domain import accounts, registration, runner_cleanup, runner_managers
+from portal.domain import accounts, registration_tokens, runner_cleanup, runner_managers
 from portal.domain.actors import system
 from portal.domain.errors import Refusal
 from portal.domain.runner_cleanup import Gone
@@ -40,7 +40,7 @@ class Commands(AppGroup):
 
 user = Commands("user", help="Create people and give them new passwords.")
 managers = Commands("managers", help="Look after runner managers (the machines).")
-registration_tokens = Commands("registration-tokens", help="Look after the keys of registration tokens.")
+token_keys = Commands("registration-tokens", help="Look after the keys of registration tokens.")
 runners = Commands("runners", help="Look after runners.")
 demo = Commands("demo", help="Fill the portal with a believable organisation, to look around in.")
 ACTOR = system("command line")
@@ -50,7 +50,7 @@ DEMO_PASSWORD = "let me look around"  # noqa: S105  (printed, and only for peopl
 def register(app: Flask) -> None:
     app.cli.add_command(user)
     app.cli.add_command(managers)
-    app.cli.add_command(registration_tokens)
+    app.cli.add_command(token_keys)
     app.cli.add_command(runners)
     app.cli.add_command(demo)
 
@@ -173,10 +173,10 @@ def _line(runner: Gone) -> str:
     return f"  {runner.name} of {runner.scope}, {heard}"
 
 
-@registration_tokens.command("re-encrypt")
+@token_keys.command("re-encrypt")
 def re_encrypt() -> None:
     """Encrypt all registration tokens with the first key of PORTAL_ENCRYPTION_KEYS; afterwards the others can go."""
-    done = registration.renew_encryption(db.session(), current_app.extensions["registration"])
+    done = registration_tokens.renew_encryption(db.session(), current_app.extensions["registration"])
     db.session.commit()
     click.echo(f"Encrypted {done.renewed} registration token{'' if done.renewed == 1 else 's'} with the first key.")
     if done.lost:

@@ -32,9 +32,10 @@ from portal.domain import (
     actors,
     groups,
     memberships,
-    registration,
     registration_switch,
+    registration_tokens,
     runner_managers,
+    runner_registration,
     runner_settings,
     runner_tokens,
     runners,
@@ -44,8 +45,9 @@ from portal.domain import (
 from portal.domain.actors import Actor
 from portal.domain.errors import Invalid
 from portal.domain.groups import Naming
-from portal.domain.registration import Configured, Registering
+from portal.domain.registration import Configured
 from portal.domain.runner_managers import Contact, MachineFacts
+from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE, Scope
@@ -221,11 +223,13 @@ class _Story:
 
     def registered(self, plan: Plan, scope: Scope, settings: RunnerSettings) -> IssuedRunner:
         """A runner that its machine registered with the scope's registration token."""
-        row = registration.make_token(self.session, ACTOR, scope, self.configured)
+        row = registration_tokens.make_token(self.session, ACTOR, scope, self.configured)
         text = self.configured.vault.open(row.ciphertext or b"") or ""
         facts = MachineFacts(version=KINDS[plan.machines.kind].versions[0], platform="linux")
         address = f"{KINDS[plan.machines.kind].network}.10"
-        issued = registration.register(self.session, self.configured, Registering(text, settings, facts, address))
+        issued = runner_registration.register(
+            self.session, self.configured, Registering(text, settings, facts, address)
+        )
         row.last_used_at = self.at
         return issued
 

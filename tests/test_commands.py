@@ -17,7 +17,7 @@ from sqlalchemy import func, insert, select, update
 
 from portal.config import ROOT
 from portal.database import db, now
-from portal.domain import registration, runner_cleanup
+from portal.domain import registration_tokens, runner_cleanup
 from portal.domain.registration import Configured
 from portal.domain.runner_cleanup import Criteria
 from portal.domain.scopes import INSTANCE, Scope
@@ -45,7 +45,7 @@ class TestReEncrypt:
     @staticmethod
     def token(app: Flask, cast: Cast) -> tuple[int, str]:
         configured: Configured = app.extensions["registration"]
-        row = registration.make_token(db.session(), cast.as_(cast.dana), cast.acme, configured)
+        row = registration_tokens.make_token(db.session(), cast.as_(cast.dana), cast.acme, configured)
         made = row.id, configured.vault.open(row.ciphertext or b"") or ""
         db.session.commit()
         return made

@@ -13,7 +13,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import registration, runner_tokens, scopes, tokens
+from portal.domain import registration, registration_tokens, runner_tokens, scopes, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import NotFound
 from portal.domain.import_formats import SHORTEST_TOKEN, USUAL_TOKEN
@@ -116,7 +116,7 @@ def look_up(session: Session, actor: Actor, pasted: str, configured: Configured)
     text = bare(pasted)
     if not text:
         return NobodysToken(empty=True)
-    if (row := registration.find(session, text)) is not None:
+    if (row := registration_tokens.find(session, text)) is not None:
         return _of_scope(session, row, configured)
     digest = tokens.digest(text)
     token = session.scalar(select(RunnerToken).where(RunnerToken.digest == digest))
@@ -185,7 +185,7 @@ def state_of(token: RunnerToken, at: datetime) -> TokenState:
 
 
 def _of_scope(session: Session, token: RegistrationToken, configured: Configured) -> ScopesToken:
-    scope = registration.scope_of(token)
+    scope = registration_tokens.scope_of(token)
     registered = Runner.registered_with_id == token.id
     return ScopesToken(
         token=token,

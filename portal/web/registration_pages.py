@@ -18,6 +18,7 @@ from portal.domain import (
     registration,
     registration_effects,
     registration_switch,
+    registration_tokens,
     runner_creation,
     token_life,
 )
@@ -47,9 +48,9 @@ def card(scope: Scope) -> Card:
     """The scope's registration token for the signed-in person: only for those who may register with it now."""
     session, configured = db.session(), registration_configured()
     decided = registration.decision(session, scope, configured)
-    if not decided.allowed or not registration.may_register(session, guards.actor(), scope, configured):
+    if not decided.allowed or not registration_tokens.may_register(session, guards.actor(), scope, configured):
         return Card(decided, may_register=False)
-    token = registration.live_token(session, scope)
+    token = registration_tokens.live_token(session, scope)
     text = configured.vault.open(token.ciphertext) if token is not None and token.ciphertext else None
     return Card(decided, may_register=True, token=token, text=text)
 
@@ -82,7 +83,7 @@ def show() -> Response:
 def make_token() -> BaseResponse:
     """Make the scope's registration token: nothing is made by looking at a page."""
     scope = guards.scope()
-    registration.make_token(db.session(), guards.actor(), scope, registration_configured())
+    registration_tokens.make_token(db.session(), guards.actor(), scope, registration_configured())
     db.session.commit()
     return redirect(url_in(scope, "registration.show"), 303)
 
@@ -96,7 +97,7 @@ def reset_token() -> Page:
     if not form.is_submitted():
         return _reset_page(form)
     try:
-        registration.reset_token(db.session(), guards.actor(), scope, configured, seen_id=form.seen())
+        registration_tokens.reset_token(db.session(), guards.actor(), scope, configured, seen_id=form.seen())
     except Stale as stale:
         db.session.rollback()
         return _reset_page(SeenTokenForm(formdata=None), refusal=str(stale)), 409
@@ -107,7 +108,7 @@ def reset_token() -> Page:
 
 def _reset_page(form: SeenTokenForm, refusal: str = "") -> str:
     scope = guards.scope()
-    token = registration.live_token(db.session(), scope)
+    token = registration_tokens.live_token(db.session(), scope)
     form.seen_token_id.data = str(token.id) if token else ""
     return render_template("registration/reset.html", scope=scope, token=token, form=form, refusal=refusal)
 

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import registration, registration_switch
+from portal.domain import registration_switch, registration_tokens
 from portal.domain.actors import Actor
 from portal.domain.registration import Configured
 from portal.domain.scopes import Scope
@@ -33,7 +33,7 @@ class Office:
 
     def token(self, scope: Scope) -> str:
         """The scope's registration token in clear, made when there is none."""
-        row = registration.make_token(self.session, SYSTEM, scope, self.configured)
+        row = registration_tokens.make_token(self.session, SYSTEM, scope, self.configured)
         self.session.commit()
         clear = self.configured.vault.open(row.ciphertext or b"")
         assert clear is not None
@@ -41,7 +41,7 @@ class Office:
 
     def reset(self, scope: Scope) -> str:
         """A new registration token in clear; the old one has ended."""
-        registration.reset_token(self.session, SYSTEM, scope, self.configured)
+        registration_tokens.reset_token(self.session, SYSTEM, scope, self.configured)
         self.session.commit()
         return self.token(scope)
 

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from portal.domain import actors, audit, registration, runner_tokens, scope_settings, tokens
+from portal.domain import (
+    actors,
+    audit,
+    registration,
+    registration_tokens,
+    runner_registration,
+    runner_tokens,
+    scope_settings,
+    tokens,
+)
 from portal.domain.errors import (
     Invalid,
     LimitReached,
@@ -21,8 +30,9 @@ from portal.domain.errors import (
     RegistrationTokenUnknown,
     Stale,
 )
-from portal.domain.registration import Configured, Registering
+from portal.domain.registration import Configured
 from portal.domain.runner_managers import MachineFacts
+from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.domain.vault import Vault
@@ -37,7 +47,7 @@ def places(cast: Cast) -> dict[str, Scope]:
 
 
 def token(session: Session, cast: Cast, scope: Scope, configured: Configured) -> tuple[RegistrationToken, str]:
-    row = registration.make_token(session, cast.as_(cast.dana), scope, configured)
+    row = registration_tokens.make_token(session, cast.as_(cast.dana), scope, configured)
     text = configured.vault.open(row.ciphertext or b"")
     assert text
     return row, text
@@ -56,12 +66,12 @@ def test_a_scope_gets_its_token_when_somebody_needs_it_and_keeps_it(
     session: Session, cast: Cast, configured: Configured, kind: str
 ) -> None:
     scope = places(cast)[kind]
-    assert registration.live_token(session, scope) is None
+    assert registration_tokens.live_token(session, scope) is None
     row, text = token(session, cast, scope, configured)
     assert re.fullmatch(r"GR1348941[0-9A-Za-z]{20}", text)
-    assert registration.make_token(session, cast.as_(cast.dana), scope, configured).id == row.id
-    assert registration.live_token(session, scope) is row
-    assert registration.scope_of(row) == scope
+    assert registration_tokens.make_token(session, cast.as_(cast.dana), scope, configured).id == row.id
+    assert registration_tokens.live_token(session, scope) is row
+    assert registration_tokens.scope_of(row) == scope
 
 
 def test_every_scope_has_a_token_of_its_own(session: Session, cast: Cast, configured: Configured) -> None:
@@ -76,62 +86,64 @@ def test_a_token_is_stored_encrypted_and_found_by_its_digest(
     assert text.encode() not in bytes(row.ciphertext or b"")
     assert row.digest == tokens.digest(text)
     assert row.short == text[9:18]
-    assert registration.find(session, text) is row
-    assert registration.find(session, text[:-1]) is None
-    assert registration.find(session, "") is None
-    assert registration.find(session, "GR" + "x" * 600) is None
+    assert registration_tokens.find(session, text) is row
+    assert registration_tokens.find(session, text[:-1]) is None
+    assert registration_tokens.find(session, "") is None
+    assert registration_tokens.find(session, "GR" + "x" * 600) is None
 
 
 def test_who_may_register_sees_the_token_and_nobody_else(
     session: Session, cast: Cast, configured: Configured
 ) -> None:
-    assert registration.may_register(session, cast.as_(cast.alice), cast.acme, configured)
-    assert registration.may_register(session, cast.as_(cast.bob), cast.web, configured)
-    assert not registration.may_register(session, cast.as_(cast.bob), cast.acme, configured)
-    assert not registration.may_register(session, cast.as_(cast.erin), cast.acme, configured)
+    assert registration_tokens.may_register(session, cast.as_(cast.alice), cast.acme, configured)
+    assert registration_tokens.may_register(session, cast.as_(cast.bob), cast.web, configured)
+    assert not registration_tokens.may_register(session, cast.as_(cast.bob), cast.acme, configured)
+    assert not registration_tokens.may_register(session, cast.as_(cast.erin), cast.acme, configured)
     with pytest.raises(NotAllowed):
-        registration.make_token(session, cast.as_(cast.erin), cast.acme, configured)
+        registration_tokens.make_token(session, cast.as_(cast.erin), cast.acme, configured)
     with pytest.raises(NotFound):
-        registration.make_token(session, cast.as_(cast.charlie), cast.acme, configured)
+        registration_tokens.make_token(session, cast.as_(cast.charlie), cast.acme, configured)
 
 
 def test_a_reset_ends_the_old_token_at_once_and_forgets_its_text(
     session: Session, cast: Cast, configured: Configured
 ) -> None:
     row, old = token(session, cast, cast.acme, configured)
-    fresh = registration.reset_token(session, cast.as_(cast.alice), cast.acme, configured, seen_id=row.id)
+    fresh = registration_tokens.reset_token(session, cast.as_(cast.alice), cast.acme, configured, seen_id=row.id)
     assert (row.ciphertext, row.ended_at is not None) == (None, True)
-    assert registration.live_token(session, cast.acme) is fresh
+    assert registration_tokens.live_token(session, cast.acme) is fresh
     with pytest.raises(RegistrationTokenUnknown):
-        registration.register(session, configured, Registering(old, SETTINGS))
+        runner_registration.register(session, configured, Registering(old, SETTINGS))
     new = configured.vault.open(fresh.ciphertext or b"") or ""
-    assert registration.register(session, configured, Registering(new, SETTINGS)).runner.group_id == cast.acme.id
+    assert (
+        runner_registration.register(session, configured, Registering(new, SETTINGS)).runner.group_id == cast.acme.id
+    )
 
 
 def test_who_resets_second_is_told_so_and_ends_nothing(session: Session, cast: Cast, configured: Configured) -> None:
     row, _ = token(session, cast, cast.acme, configured)
     alice = cast.as_(cast.alice)
-    fresh = registration.reset_token(session, alice, cast.acme, configured, seen_id=row.id)
+    fresh = registration_tokens.reset_token(session, alice, cast.acme, configured, seen_id=row.id)
     with pytest.raises(Stale):
-        registration.reset_token(session, alice, cast.acme, configured, seen_id=row.id)
-    assert registration.live_token(session, cast.acme) is fresh
+        registration_tokens.reset_token(session, alice, cast.acme, configured, seen_id=row.id)
+    assert registration_tokens.live_token(session, cast.acme) is fresh
 
 
 def test_neither_making_nor_resetting_is_possible_while_they_are_off(
     session: Session, cast: Cast, configured: Configured
 ) -> None:
     turn_off(session, cast.acme)
-    for act in (registration.make_token, registration.reset_token):
+    for act in (registration_tokens.make_token, registration_tokens.reset_token):
         with pytest.raises(RegistrationOff):
             act(session, cast.as_(cast.dana), cast.web, configured)
-    assert not registration.may_register(session, cast.as_(cast.dana), cast.web, configured)
+    assert not registration_tokens.may_register(session, cast.as_(cast.dana), cast.web, configured)
 
 
 def test_making_and_resetting_stand_in_the_trail_by_the_short_form(
     session: Session, cast: Cast, configured: Configured
 ) -> None:
     row, text = token(session, cast, cast.acme, configured)
-    fresh = registration.reset_token(session, cast.as_(cast.alice), cast.acme, configured)
+    fresh = registration_tokens.reset_token(session, cast.as_(cast.alice), cast.acme, configured)
     events = session.scalars(audit.of_scope(cast.acme).limit(2)).all()
     assert [(event.action, event.changes["token"]) for event in events] == [
         ("registration_token_reset", [row.short, fresh.short]),
@@ -219,7 +231,7 @@ def test_a_registered_runner_belongs_to_the_tokens_scope_and_to_nobody(
     row, text = token(session, cast, scope, configured)
     facts = MachineFacts(version="13.12.0", revision="abc", platform="linux", architecture="arm64", executor_type=2)
     wanted = Registering(text, replace(SETTINGS, locked=True), facts, "198.51.100.9", "the-request")
-    issued = registration.register(session, configured, wanted)
+    issued = runner_registration.register(session, configured, wanted)
     runner = session.get_one(Runner, issued.runner.id)
     assert (runner.runner_type, runner.group_id, runner.project_id) == (
         scope.runner_type,
@@ -252,7 +264,7 @@ def test_a_token_that_nobody_has_registers_nothing(session: Session, cast: Cast,
     for text in ("GR1348941abcdefghijklmnopqrst", "glrt-nobody-has-this-token", cast.runner().token):
         before = session.scalar(select(func.count()).select_from(Runner))
         with pytest.raises(RegistrationTokenUnknown):
-            registration.register(session, configured, Registering(text, SETTINGS))
+            runner_registration.register(session, configured, Registering(text, SETTINGS))
         assert session.scalar(select(func.count()).select_from(Runner)) == before
 
 
@@ -263,7 +275,7 @@ def test_a_good_token_is_refused_where_registration_tokens_are_off(
     _, text = token(session, cast, cast.web, configured)
     turn_off(session, places(cast)[off])
     with pytest.raises(RegistrationOff) as refused:
-        registration.register(session, configured, Registering(text, SETTINGS))
+        runner_registration.register(session, configured, Registering(text, SETTINGS))
     assert (refused.value.kind, refused.value.path) == (
         ("instance", "") if off == "instance" else ("project", "acme/web")
     )
@@ -278,7 +290,7 @@ def test_while_the_instance_is_off_a_good_token_and_a_wrong_one_hear_the_same(
     heard = set()
     for each in (text, "GR1348941abcdefghijklmnopqrst", "glrt-x"):
         with pytest.raises(RegistrationOff) as refused:
-            registration.register(session, configured, Registering(each, SETTINGS))
+            runner_registration.register(session, configured, Registering(each, SETTINGS))
         heard.add((str(refused.value), refused.value.kind, refused.value.path))
     assert len(heard) == 1
 
@@ -290,28 +302,28 @@ def test_nobody_registers_where_administrators_let_nobody_create_runners(
     scope_settings.own_for_update(session, INSTANCE).valid_runner_registrars = ["group"]  # type: ignore[union-attr]
     session.flush()
     with pytest.raises(NotAllowed, match="projects"):
-        registration.register(session, configured, Registering(texts["project"], SETTINGS))
-    assert registration.register(session, configured, Registering(texts["group"], SETTINGS))
+        runner_registration.register(session, configured, Registering(texts["project"], SETTINGS))
+    assert runner_registration.register(session, configured, Registering(texts["group"], SETTINGS))
     scope_settings.own_for_update(session, cast.acme).runner_registration_enabled = False  # type: ignore[union-attr]
     session.flush()
     with pytest.raises(NotAllowed, match="acme and below"):
-        registration.register(session, configured, Registering(texts["group"], SETTINGS))
-    assert registration.register(session, configured, Registering(texts["instance"], SETTINGS))
+        runner_registration.register(session, configured, Registering(texts["group"], SETTINGS))
+    assert runner_registration.register(session, configured, Registering(texts["instance"], SETTINGS))
 
 
 def test_a_full_scope_takes_no_more_registrations(session: Session, cast: Cast, configured: Configured) -> None:
     _, text = token(session, cast, cast.web, configured)
     scope_settings.own_for_update(session, cast.acme).ci_registered_project_runners = 1  # type: ignore[union-attr]
     session.flush()
-    registration.register(session, configured, Registering(text, SETTINGS))
+    runner_registration.register(session, configured, Registering(text, SETTINGS))
     with pytest.raises(LimitReached, match="acme/web has as many runners"):
-        registration.register(session, configured, Registering(text, SETTINGS))
+        runner_registration.register(session, configured, Registering(text, SETTINGS))
 
 
 def test_wrong_settings_register_nothing(session: Session, cast: Cast, configured: Configured) -> None:
     _, text = token(session, cast, cast.web, configured)
     with pytest.raises(Invalid) as refused:
-        registration.register(session, configured, Registering(text, RunnerSettings(maximum_timeout=5)))
+        runner_registration.register(session, configured, Registering(text, RunnerSettings(maximum_timeout=5)))
     assert set(refused.value.problems) == {"tags", "maximum_timeout"}
     assert session.scalar(select(func.count()).select_from(Runner)) == 0
 
@@ -321,8 +333,8 @@ def test_the_same_request_sent_again_makes_no_second_runner(
 ) -> None:
     _, text = token(session, cast, cast.web, configured)
     wanted = Registering(text, SETTINGS, request_key=uuid4())
-    first = registration.register(session, configured, wanted)
-    again = registration.register(session, configured, wanted)
+    first = runner_registration.register(session, configured, wanted)
+    again = runner_registration.register(session, configured, wanted)
     assert again.runner.id == first.runner.id
     live = [row.id for row in runner_tokens.family(session, first.runner)]
     assert live == [again.record.id]
@@ -333,10 +345,10 @@ def test_a_request_id_that_comes_again_after_the_runner_works_makes_another_runn
 ) -> None:
     _, text = token(session, cast, cast.web, configured)
     wanted = Registering(text, SETTINGS, request_key=uuid4())
-    first = registration.register(session, configured, wanted)
+    first = runner_registration.register(session, configured, wanted)
     runner_tokens.mark_used(session, first.runner.id, first.record.id)
     session.expire_all()
-    again = registration.register(session, configured, wanted)
+    again = runner_registration.register(session, configured, wanted)
     assert again.runner.id != first.runner.id
     assert session.get_one(RunnerToken, first.record.id).ends_at is None
 
@@ -347,8 +359,8 @@ def test_somebody_elses_request_id_gives_nobody_their_runner(
     _, text = token(session, cast, cast.web, configured)
     _, other = token(session, cast, cast.other, configured)
     key = uuid4()
-    mine = registration.register(session, configured, Registering(text, SETTINGS, request_key=key))
-    theirs = registration.register(session, configured, Registering(other, SETTINGS, request_key=key))
+    mine = runner_registration.register(session, configured, Registering(text, SETTINGS, request_key=key))
+    theirs = runner_registration.register(session, configured, Registering(other, SETTINGS, request_key=key))
     assert theirs.runner.id != mine.runner.id
     assert runner_tokens.token_row(session, mine.token)
 
@@ -357,7 +369,7 @@ def test_a_registered_runners_next_token_begins_as_its_first(
     session: Session, cast: Cast, configured: Configured
 ) -> None:
     _, text = token(session, cast, cast.web, configured)
-    issued = registration.register(session, configured, Registering(text, SETTINGS))
+    issued = runner_registration.register(session, configured, Registering(text, SETTINGS))
     fresh = runner_tokens.reset_token(session, cast.as_(cast.bob), issued.runner, seen_token_id=None)
     assert fresh.token.startswith("glrtr-t3_")
 
@@ -365,4 +377,4 @@ def test_a_registered_runners_next_token_begins_as_its_first(
 def test_the_command_line_may_do_what_an_administrator_may(
     session: Session, cast: Cast, configured: Configured
 ) -> None:
-    assert registration.may_register(session, actors.system("command line"), cast.acme, configured)
+    assert registration_tokens.may_register(session, actors.system("command line"), cast.acme, configured)

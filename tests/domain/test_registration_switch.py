@@ -6,10 +6,19 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from portal.domain import audit, registration, registration_effects, registration_switch, runners
+from portal.domain import (
+    audit,
+    registration,
+    registration_effects,
+    registration_switch,
+    registration_tokens,
+    runner_registration,
+    runners,
+)
 from portal.domain.errors import NotAllowed, NotFound
-from portal.domain.registration import Configured, Registering
+from portal.domain.registration import Configured
 from portal.domain.registration_effects import effects
+from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import LEGACY, RegistrationType, Runner, RunnerManager
@@ -25,10 +34,10 @@ def switch(
 
 
 def register(session: Session, cast: Cast, configured: Configured, scope: Scope, name: str, address: str) -> Runner:
-    row = registration.make_token(session, cast.as_(cast.dana), scope, configured)
+    row = registration_tokens.make_token(session, cast.as_(cast.dana), scope, configured)
     text = configured.vault.open(row.ciphertext or b"") or ""
     wanted = Registering(text, RunnerSettings(description=name, run_untagged=True), address=address)
-    return registration.register(session, configured, wanted).runner
+    return runner_registration.register(session, configured, wanted).runner
 
 
 def machine(session: Session, runner: Runner, system_id: str) -> None:

@@ -8,9 +8,17 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, registration, runner_tokens, token_lookup, tokens
+from portal.domain import (
+    audit,
+    registration_tokens,
+    runner_registration,
+    runner_tokens,
+    token_lookup,
+    tokens,
+)
 from portal.domain.errors import NotAllowed, NotFound, Stale, TokenUnknown
-from portal.domain.registration import Configured, Registering
+from portal.domain.registration import Configured
+from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.domain.token_lookup import BeginningOfToken, NobodysToken, RunnersToken, ScopesToken, TokenState
@@ -41,7 +49,7 @@ def scopes_token(session: Session, cast: Cast, pasted: str, configured: Configur
 
 
 def registration_token(session: Session, cast: Cast, scope: Scope, configured: Configured) -> str:
-    made = registration.make_token(session, cast.as_(cast.dana), scope, configured)
+    made = registration_tokens.make_token(session, cast.as_(cast.dana), scope, configured)
     assert made.ciphertext
     return configured.vault.open(made.ciphertext)
 
@@ -131,7 +139,7 @@ def test_a_registration_token_is_told_with_what_was_registered_with_it(
     settings = RunnerSettings(description="Old way", run_untagged=True)
     for number in range(3):
         wanted = Registering(token, settings, address=f"192.0.2.{number}")
-        registration.register(session, configured, wanted)
+        runner_registration.register(session, configured, wanted)
     found = scopes_token(session, cast, token, configured)
     assert (found.scope, found.works, found.runners_total) == (cast.acme, True, 3)
     assert [each.ip_address for each in found.runners] == ["192.0.2.2", "192.0.2.1", "192.0.2.0"]
@@ -142,7 +150,7 @@ def test_a_registration_token_that_was_reset_or_turned_off_does_not_work(
     session: Session, cast: Cast, configured: Configured
 ) -> None:
     old = registration_token(session, cast, cast.acme, configured)
-    registration.reset_token(session, cast.as_(cast.dana), cast.acme, configured)
+    registration_tokens.reset_token(session, cast.as_(cast.dana), cast.acme, configured)
     new = registration_token(session, cast, cast.acme, configured)
     assert scopes_token(session, cast, old, configured).token.ended_at
     assert (
@@ -283,7 +291,7 @@ def test_the_beginning_of_a_registered_runners_token_is_found_with_its_t2_and_wi
 ) -> None:
     token = registration_token(session, cast, cast.acme, configured)
     settings = RunnerSettings(description="Old way", run_untagged=True)
-    issued = registration.register(session, configured, Registering(token, settings, address="192.0.2.1"))
+    issued = runner_registration.register(session, configured, Registering(token, settings, address="192.0.2.1"))
     for start in (issued.token[6:15], issued.token[:15], issued.token[:20]):
         found = beginning(session, cast, start, configured)
         assert [runner for _, runner in found.tokens] == [issued.runner]

@@ -22,8 +22,8 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from portal.domain import (
-    registration,
     registration_switch,
+    registration_tokens,
     runner_cleanup,
     runner_lists,
     runner_rules,
@@ -234,8 +234,8 @@ ACTS: dict[str, list[Act]] = {
         lambda s, who, kind, _: runner_tokens.reset_token(s.session, who, s.runner(kind), seen_token_id=None),
     ],
     "T": [
-        lambda s, who, kind, conf: registration.make_token(s.session, who, s.scopes[kind], conf),
-        lambda s, who, kind, conf: registration.reset_token(s.session, who, s.scopes[kind], conf),
+        lambda s, who, kind, conf: registration_tokens.make_token(s.session, who, s.scopes[kind], conf),
+        lambda s, who, kind, conf: registration_tokens.reset_token(s.session, who, s.scopes[kind], conf),
     ],
     "S": [
         lambda s, who, kind, conf: registration_switch.switch(
@@ -289,7 +289,7 @@ def test_a_list_shows_the_runners_that_the_table_lets_one_read(stage: Stage, nam
 def test_the_registration_token_creates_in_its_scope_and_opens_nothing_else(
     client: FlaskClient, stage: Stage, configured: Configured, kind: str
 ) -> None:
-    row = registration.make_token(stage.session, stage.actor("administrator"), stage.scopes[kind], configured)
+    row = registration_tokens.make_token(stage.session, stage.actor("administrator"), stage.scopes[kind], configured)
     token = configured.vault.open(row.ciphertext or b"") or ""
     stage.session.commit()
     answer = client.post("/api/v4/runners", json={"token": token, "run_untagged": True})

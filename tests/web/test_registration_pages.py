@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import registration, scope_settings
+from portal.domain import registration_tokens, scope_settings
 from portal.domain.registration import Configured
 from portal.domain.scopes import INSTANCE
 from portal.models import LEGACY, RegistrationToken, Role, RunnerManager
@@ -228,7 +228,7 @@ def test_an_administrator_who_turned_a_group_off_is_not_named_to_others(
     cast: Cast, app: Flask, configured: Configured
 ) -> None:
     dana, alice = sign_in(app.test_client(), "dana"), sign_in(app.test_client(), "alice")
-    row = registration.make_token(cast.session, cast.as_(cast.dana), cast.acme, configured)
+    row = registration_tokens.make_token(cast.session, cast.as_(cast.dana), cast.acme, configured)
     token = configured.vault.open(row.ciphertext or b"") or ""
     cast.session.commit()
     fill(dana, "/groups/acme/-/registration/turn-off", expect=303)
@@ -284,7 +284,7 @@ def test_who_may_not_change_it_sees_the_state_and_who_can(
     cast: Cast, app: Flask, session: Session, configured: Configured, who: str, address: str, said: str
 ) -> None:
     for scope in (cast.acme, cast.web):
-        registration.make_token(session, cast.as_(cast.dana), scope, configured)
+        registration_tokens.make_token(session, cast.as_(cast.dana), scope, configured)
     session.commit()
     page = read(sign_in(app.test_client(), who), address)
     assert "Allowed" in words(page)

@@ -4,9 +4,10 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from portal.domain import import_formats, registration, runner_import
-from portal.domain.registration import Configured, Registering
+from portal.domain import import_formats, registration_tokens, runner_import, runner_registration
+from portal.domain.registration import Configured
 from portal.domain.runner_import import Defaults
+from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.models import Runner
 from portal.requests import portal_url
@@ -33,9 +34,9 @@ def imported(session: Session, cast: Cast, token: str) -> Runner:
 
 
 def registered(session: Session, cast: Cast, configured: Configured) -> Runner:
-    row = registration.make_token(session, cast.as_(cast.dana), cast.acme, configured)
+    row = registration_tokens.make_token(session, cast.as_(cast.dana), cast.acme, configured)
     clear = configured.vault.open(row.ciphertext or b"") or ""
-    made = registration.register(session, configured, Registering(clear, RunnerSettings(run_untagged=True)))
+    made = runner_registration.register(session, configured, Registering(clear, RunnerSettings(run_untagged=True)))
     session.commit()
     return made.runner
 

@@ -8,8 +8,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from portal.database import now
-from portal.domain import registration, scope_settings
-from portal.domain.registration import Configured, Registering
+from portal.domain import registration_tokens, runner_registration, scope_settings
+from portal.domain.registration import Configured
+from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
 from portal.models import Role, Runner, RunnerToken
@@ -65,9 +66,9 @@ def test_the_form_the_registration_and_a_machines_reset_give_the_same_expiry(
     settle(place)
     session, dana = place.cast.session, place.cast.as_(place.cast.dana)
     made = newest(place) if token_of(place.create()) else None
-    row = registration.make_token(session, dana, place.scope, configured)
+    row = registration_tokens.make_token(session, dana, place.scope, configured)
     clear = configured.vault.open(row.ciphertext or b"") or ""
-    registered = registration.register(session, configured, Registering(clear, RunnerSettings(tags=("old",))))
+    registered = runner_registration.register(session, configured, Registering(clear, RunnerSettings(tags=("old",))))
     session.commit()
     machine_resets(place.client, registered.token)
     reset = newest(place)

@@ -6,8 +6,8 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from portal.domain import registration, tokens
-from portal.domain.registration import Registering
+from portal.domain import registration_tokens, runner_registration, tokens
+from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import GroupSettings
@@ -31,7 +31,7 @@ def looked_up(client: FlaskClient, pasted: str) -> str:
 
 def registration_token(client: FlaskClient, session: Session, cast: Cast) -> str:
     configured = client.application.extensions["registration"]
-    made = registration.make_token(session, cast.as_(cast.dana), cast.acme, configured)
+    made = registration_tokens.make_token(session, cast.as_(cast.dana), cast.acme, configured)
     session.commit()
     assert made.ciphertext
     return configured.vault.open(made.ciphertext)
@@ -39,7 +39,7 @@ def registration_token(client: FlaskClient, session: Session, cast: Cast) -> str
 
 def register(client: FlaskClient, session: Session, token: str, address: str) -> int:
     wanted = Registering(token, RunnerSettings(description="Old way", run_untagged=True), address=address)
-    issued = registration.register(session, client.application.extensions["registration"], wanted)
+    issued = runner_registration.register(session, client.application.extensions["registration"], wanted)
     session.commit()
     return issued.runner.id
 

@@ -20,10 +20,10 @@ from portal.api.for_runners.door import (
 from portal.api.params import Params
 from portal.database import db
 from portal.domain import registration as domain
-from portal.domain import runner_managers, runner_tokens, runners
+from portal.domain import runner_managers, runner_registration, runner_tokens, runners
 from portal.domain.errors import BadRequest, TokenUnknown, TryLater
 from portal.domain.known_runners import KnownRunner
-from portal.domain.registration import Registering
+from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.models import Runner
 from portal.requests import client_address, portal_url, registration_configured, settings
@@ -57,7 +57,7 @@ def register() -> tuple[Response, int]:
         request_id=g.request_id,
         request_key=_request_key(),
     )
-    issued = domain.register(db.session(), registration_configured(), wanted)
+    issued = runner_registration.register(db.session(), registration_configured(), wanted)
     expires_at = rfc3339(issued.record.expires_at)
     # Written before the commit: after it the runner may be gone again, deleted together with its group.
     answer = jsonify(id=issued.runner.id, token=issued.token, token_expires_at=expires_at)
