@@ -118,10 +118,9 @@ def test_turned_off_through_the_page_the_next_registration_fails_with_our_senten
     assert runners(process) == []
     assert not home.config.exists() or "glrtr-" not in home.config.read_text()
     if home.client.number >= TELLS_OUR_MESSAGE:
-        who = "An administrator" if place == INSTANCE else "Administrator"  # the name of root
         what = "the whole portal" if place == INSTANCE else "the group acme"
         where = "/" if place == INSTANCE else "/groups/acme/-/runners/new"
-        assert f"runner registration disallowed: {who} turned registration tokens off for {what}." in told
+        assert f"runner registration disallowed: An administrator turned registration tokens off for {what}." in told
         assert INSTEAD in told
         assert f"{running_portal.url}{where}" in told
     turn_on(root, place)
