@@ -9,11 +9,12 @@ from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 from wtforms import BooleanField, MultipleFileField, StringField, TextAreaField
 
 from portal.database import db
-from portal.domain import import_formats, runner_import
+from portal.domain import import_entries, import_formats, import_preview, runner_import
 from portal.domain.errors import Invalid, Stale
+from portal.domain.import_entries import Entry, Skipped
 from portal.domain.import_formats import Written
+from portal.domain.import_preview import Defaults, Preview
 from portal.domain.permissions import Action
-from portal.domain.runner_import import Defaults, Entry, Preview, Skipped
 from portal.domain.runner_settings import split_tags
 from portal.domain.scopes import ScopeKind
 from portal.requests import settings
@@ -52,7 +53,7 @@ def preview() -> Response:
     form = ImportForm()
     try:
         written = _written(form)
-        found = runner_import.preview(db.session(), guards.actor(), written, form.defaults())
+        found = import_preview.preview(db.session(), guards.actor(), written, form.defaults())
         plan = _sign(found)
     except Invalid as invalid:
         form.pasted.data = ""  # it holds tokens: it is not sent back
@@ -79,7 +80,7 @@ def confirm() -> Response:
 def _form_page(form: ImportForm) -> str:
     return render_template(
         "runner_import/show.html", scope=guards.scope(), form=form, most=settings().max_body,
-        entries=runner_import.MOST_ENTRIES,
+        entries=import_preview.MOST_ENTRIES,
     )  # fmt: skip
 
 
@@ -126,8 +127,8 @@ def _sign(found: Preview) -> str:
     plan = _serializer().dumps(
         {
             "by": guards.actor().id,
-            "entries": [runner_import.to_plain(each.entry) for each in found.planned],
-            "skipped": [runner_import.skipped_to_plain(each) for each in found.skipped],
+            "entries": [import_entries.to_plain(each.entry) for each in found.planned],
+            "skipped": [import_entries.skipped_to_plain(each) for each in found.skipped],
         }
     )
     text = plan.decode() if isinstance(plan, bytes) else plan
@@ -147,5 +148,5 @@ def _read_plan(text: str) -> tuple[list[Entry], list[Skipped]]:
         raise Stale(f"This preview is not complete. {again}") from None
     if plan["by"] != guards.actor().id:
         raise Stale(f"This preview was made by somebody else. {again}")
-    left_out = runner_import.skipped_from_plain(db.session(), plan.get("skipped", ()))
-    return [runner_import.from_plain(each) for each in plan["entries"]], left_out
+    left_out = import_entries.skipped_from_plain(db.session(), plan.get("skipped", ()))
+    return [import_entries.from_plain(each) for each in plan["entries"]], left_out

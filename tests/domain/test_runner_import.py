@@ -10,10 +10,21 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, groups, import_formats, runner_import, runner_tokens, tokens
+from portal.domain import (
+    audit,
+    groups,
+    import_entries,
+    import_formats,
+    import_preview,
+    runner_import,
+    runner_tokens,
+    tokens,
+)
 from portal.domain.errors import Invalid, NotFound, Stale
+from portal.domain.import_entries import Entry, Known
 from portal.domain.import_formats import Written
-from portal.domain.runner_import import Defaults, Entry, Preview, Report
+from portal.domain.import_preview import Defaults, Preview
+from portal.domain.runner_import import Report
 from portal.domain.scopes import INSTANCE
 from portal.models import (
     AccessLevel,
@@ -65,7 +76,7 @@ def listed(*entries: dict[str, object]) -> list[Written]:
 
 
 def previewed(session: Session, cast: Cast, written: list[Written], defaults: Defaults = UNTAGGED) -> Preview:
-    return runner_import.preview(session, cast.as_(cast.dana), written, defaults)
+    return import_preview.preview(session, cast.as_(cast.dana), written, defaults)
 
 
 def entries_of(found: Preview) -> list[Entry]:
@@ -367,7 +378,7 @@ def test_a_scope_that_is_full_takes_no_more_than_it_may_have(session: Session, c
 
 
 def test_more_runners_than_the_limit_are_refused_together(session: Session, cast: Cast) -> None:
-    written = listed({"token": OLD}) * (runner_import.MOST_ENTRIES + 1)
+    written = listed({"token": OLD}) * (import_preview.MOST_ENTRIES + 1)
     with pytest.raises(Invalid, match="Import at most 5000 at once"):
         previewed(session, cast, written)
 
@@ -375,7 +386,7 @@ def test_more_runners_than_the_limit_are_refused_together(session: Session, cast
 def test_only_administrators_import(session: Session, cast: Cast) -> None:
     for person in (cast.alice, cast.bob, cast.charlie):
         with pytest.raises(NotFound):
-            runner_import.preview(session, cast.as_(person), [], UNTAGGED)
+            import_preview.preview(session, cast.as_(person), [], UNTAGGED)
         with pytest.raises(NotFound):
             runner_import.carry_out(session, cast.as_(person), [])
 
@@ -459,7 +470,7 @@ def test_what_changed_since_the_preview_is_skipped_and_the_rest_is_made(session:
     imported(session, cast, listed({"token": OLD}))
     groups.delete(session, cast.as_(cast.dana), cast.platform)
     entries = [
-        runner_import.from_plain({**runner_import.to_plain(each), "expires_at": (now() - timedelta(1)).isoformat()})
+        import_entries.from_plain({**import_entries.to_plain(each), "expires_at": (now() - timedelta(1)).isoformat()})
         if each.expires_at
         else each
         for each in entries_of(found)
@@ -491,12 +502,12 @@ def test_a_token_that_comes_here_in_the_same_moment_spoils_only_its_own_entry(
     written = listed(*({"token": f"{OLD}{n}"} for n in range(5)))
     entries = entries_of(previewed(session, cast, written))
     imported(session, cast, written[2:3])
-    blind = runner_import._known
+    blind = runner_import.what_is_here
 
-    def knows_nothing(session: Session, digests: list[bytes]) -> runner_import._Known:
+    def knows_nothing(session: Session, digests: list[bytes]) -> Known:
         return blind(session, digests if len(digests) == 1 else [])
 
-    monkeypatch.setattr(runner_import, "_known", knows_nothing)
+    monkeypatch.setattr(runner_import, "what_is_here", knows_nothing)
     report = runner_import.carry_out(session, cast.as_(cast.dana), entries)
     assert reasons(report) == ["Its token came here a moment ago."]
     assert [each.place[-1] for each in report.made] == ["1", "2", "4", "5"]
@@ -506,8 +517,8 @@ def test_a_token_that_comes_here_in_the_same_moment_spoils_only_its_own_entry(
 def test_an_entry_survives_its_way_through_a_page(session: Session, cast: Cast) -> None:
     written = [*import_formats.read(CONFIG, source="c", field="f"), *listed({"token": BARE, "tag_list": "a, b"})]
     for entry in entries_of(previewed(session, cast, written)):
-        assert runner_import.from_plain(json.loads(json.dumps(runner_import.to_plain(entry)))) == entry
+        assert import_entries.from_plain(json.loads(json.dumps(import_entries.to_plain(entry)))) == entry
     with pytest.raises(Stale):
-        runner_import.from_plain({"place": "somewhere"})
+        import_entries.from_plain({"place": "somewhere"})
     with pytest.raises(Stale):
-        runner_import.skipped_from_plain(session, [{"place": "somewhere"}])
+        import_entries.skipped_from_plain(session, [{"place": "somewhere"}])

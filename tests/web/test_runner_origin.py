@@ -4,9 +4,9 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from portal.domain import import_formats, registration_tokens, runner_import, runner_registration
+from portal.domain import import_formats, import_preview, registration_tokens, runner_import, runner_registration
+from portal.domain.import_preview import Defaults
 from portal.domain.registration import Configured
-from portal.domain.runner_import import Defaults
 from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.models import Runner
@@ -27,7 +27,7 @@ def alice(cast: Cast, client: FlaskClient) -> FlaskClient:
 def imported(session: Session, cast: Cast, token: str) -> Runner:
     dana = cast.as_(cast.dana)
     written = import_formats.read(f'[{{"token": "{token}", "scope": "acme"}}]', source="list.json", field="pasted")
-    found = runner_import.preview(session, dana, written, Defaults(run_untagged=True))
+    found = import_preview.preview(session, dana, written, Defaults(run_untagged=True))
     report = runner_import.carry_out(session, dana, [each.entry for each in found.planned])
     session.commit()
     return report.made[0].runner
