@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from portal.database import db, now
-from portal.domain import ended_tokens, runner_changes, runner_cleanup, runner_managers
+from portal.domain import ended_tokens, runner_changes, runner_cleanup, runner_managers, silent_machines
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
 
@@ -130,7 +130,7 @@ class Background:
             with Session(self.engine) as session:
                 moment = now()
                 return self._in_batches(
-                    session, lambda: runner_managers.prune(session, at=moment), "silent machines forgotten"
+                    session, lambda: silent_machines.prune(session, at=moment), "silent machines forgotten"
                 )
 
     def prune_tokens(self) -> int:

@@ -17,7 +17,7 @@ from portal import demo as demo_story
 from portal.background import in_batches
 from portal.database import db, now
 from portal.demo_tables import PEOPLE
-from portal.domain import accounts, registration_tokens, runner_cleanup, runner_managers
+from portal.domain import accounts, registration_tokens, runner_cleanup, silent_machines
 from portal.domain.actors import system
 from portal.domain.errors import Refusal
 from portal.domain.runner_cleanup import Gone
@@ -104,13 +104,13 @@ def prune_managers(days: int) -> None:
     """
     session, moment, silent_for = db.session(), now(), timedelta(days=days)
     total = in_batches(
-        session, lambda: runner_managers.prune(session, at=moment, silent_for=silent_for), say=_say_so_far
+        session, lambda: silent_machines.prune(session, at=moment, silent_for=silent_for), say=_say_so_far
     )
     click.echo(f"Deleted {_some(total, 'machine')} without contact for {days} days.")
 
 
 def _say_so_far(gone: int) -> None:
-    if gone >= runner_managers.PRUNE_BATCH:  # what fits into one batch needs no news on the way
+    if gone >= silent_machines.BATCH:  # what fits into one batch needs no news on the way
         click.echo(f"{gone} so far", err=True)
 
 

@@ -45,8 +45,9 @@ from portal.domain import (
 from portal.domain.actors import Actor
 from portal.domain.errors import Invalid
 from portal.domain.groups import Naming
+from portal.domain.machine_facts import MachineFacts
 from portal.domain.registration import Configured
-from portal.domain.runner_managers import Contact, MachineFacts
+from portal.domain.runner_managers import Contact
 from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner

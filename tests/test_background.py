@@ -15,7 +15,15 @@ from sqlalchemy.orm import Session
 
 from portal.background import PRUNE_LOCK
 from portal.database import now
-from portal.domain import ended_tokens, runner_cleanup, runner_managers, runner_tokens, runners, scopes
+from portal.domain import (
+    ended_tokens,
+    runner_cleanup,
+    runner_managers,
+    runner_tokens,
+    runners,
+    scopes,
+    silent_machines,
+)
 from portal.domain.runner_cleanup import Criteria
 from portal.domain.runner_managers import Contact
 from portal.domain.runner_tokens import IssuedRunner
@@ -312,7 +320,7 @@ class TestPrune:
             held = len(other.execute(select(table.id).limit(10).with_for_update()).all())
             with silent.session() as session:
                 session.execute(text("SET LOCAL lock_timeout = '1ms'"))
-                gone = runner_managers.prune(session, batch=self.MANY)
+                gone = silent_machines.prune(session, batch=self.MANY)
                 session.commit()
         assert gone in ([0] if table is Runner else [self.MANY - 1 - held, self.MANY - held])
         assert gone + silent.background.prune() == self.MANY - 1

@@ -40,3 +40,6 @@ def runner(runner_id: int, short: str, *, address: str = "", request_id: str = "
 def system(name: str) -> Actor:
     """The actor for what the portal does by itself or on its command line."""
     return Actor("system", name)
+
+
+CLEAN_UP = system("clean-up")  # who does, on the trail, what nobody asked for one by one

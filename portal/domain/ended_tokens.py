@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from portal.domain import audit
-from portal.domain.runner_managers import CLEAN_UP
+from portal.domain.actors import CLEAN_UP
 from portal.domain.scopes import INSTANCE
 from portal.models import Runner, RunnerManager, RunnerToken, TokenOrigin
 

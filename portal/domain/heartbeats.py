@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from portal.domain.runner_managers import Contact, MachineFacts, read_facts
+from portal.domain.machine_facts import MachineFacts, read_facts
+from portal.domain.runner_managers import Contact
 
 MOST_MACHINES = 200_000
 

@@ -12,11 +12,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload
 
 from portal.database import now
 from portal.domain import audit, runner_changes, scope_settings
-from portal.domain.actors import Actor
+from portal.domain.actors import CLEAN_UP, Actor
 from portal.domain.errors import Invalid
 from portal.domain.groups import owned_below
 from portal.domain.permissions import Action, require
-from portal.domain.runner_managers import CLEAN_UP
 from portal.domain.runner_status import LAST_CONTACT
 from portal.domain.scopes import INSTANCE, Scope, of_group, of_runner
 from portal.models import (

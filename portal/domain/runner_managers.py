@@ -1,64 +1,34 @@
-"""Runner managers: what a machine tells of itself, its row, its heartbeats, and how it is forgotten."""
+"""Runner managers: their rows, their heartbeats, and how a machine leaves."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    Integer,
-    Interval,
-    Select,
     case,
-    column,
     delete,
     func,
-    literal,
     literal_column,
     select,
     text,
-    true,
     update,
-    values,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session
 
-from portal.database import now
 from portal.domain import audit, runner_changes, runner_tokens
-from portal.domain.actors import Actor, system
-from portal.domain.errors import BadRequest, ManagerUnknown, TokenUnknown, TryLater
-from portal.domain.runner_status import STALE_AFTER
+from portal.domain.actors import Actor
+from portal.domain.errors import ManagerUnknown, TokenUnknown, TryLater
+from portal.domain.machine_facts import MachineFacts
 from portal.domain.scopes import of_runner
-from portal.models import EXECUTORS, LEGACY, CreationState, Executor, Runner, RunnerManager, RunnerToken
+from portal.models import CreationState, Runner, RunnerManager, RunnerToken
 
-LONGEST_SYSTEM_ID = 64
-_LIMITS = {"version": 2048, "revision": 255, "platform": 255, "architecture": 255}
-_MOST_ENTRIES = 256  # of features, config and labels
-_LONGEST_ENTRY = 1024
 NEW_ROWS = 1000  # a runner may get this many new managers …
 NEW_ROWS_WINDOW = timedelta(minutes=10)  # … in this time; reference/users.md section 4.1
-PRUNE_BATCH = 1000
-CLEAN_UP = system("clean-up")  # who does, on the trail, what nobody asked for one by one
-
-
-@dataclass(frozen=True, slots=True)
-class MachineFacts:
-    """What `info` says of a machine; None where it says nothing."""
-
-    version: str | None = None
-    revision: str | None = None
-    platform: str | None = None
-    architecture: str | None = None
-    executor_type: int | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    features: Mapping[str, bool] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,58 +45,6 @@ class Contact:
     address: str
     polled: bool
     facts: MachineFacts | None
-
-
-def read_system_id(value: object) -> str:
-    """The system ID of a request; `<legacy>` when there is none. Raises BadRequest."""
-    if value is None or value == "":
-        return LEGACY
-    if not isinstance(value, str) or len(value) > LONGEST_SYSTEM_ID or "\0" in value:
-        raise BadRequest(f"system_id must be a text of at most {LONGEST_SYSTEM_ID} characters.")
-    return value
-
-
-def read_facts(info: object) -> MachineFacts | None:
-    """The facts in a request's `info`; unknown keys are ignored. Raises BadRequest for what cannot be stored."""
-    if info is None:
-        return None
-    if not isinstance(info, Mapping):
-        raise BadRequest("info must be an object.")
-    texts = {name: _read_text(info, name, limit) for name, limit in _LIMITS.items()}
-    executor = _read_text(info, "executor", 255)
-    return MachineFacts(
-        **texts,
-        executor_type=EXECUTORS.get(executor, Executor.UNKNOWN) if executor else None,
-        config=_read_object(info, "config", (str, int, float, bool, type(None))),
-        features=_read_object(info, "features", (bool, type(None))),
-        labels=_read_object(info, "labels", (str,)),
-    )
-
-
-def _read_text(info: Mapping[str, Any], name: str, limit: int) -> str | None:
-    value = info.get(name)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str) or len(value) > limit or "\0" in value:
-        raise BadRequest(f"info.{name} must be a text of at most {limit} characters.")
-    return value
-
-
-def _read_object(info: Mapping[str, Any], name: str, kinds: tuple[type, ...]) -> dict[str, Any]:
-    value = info.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or len(value) > _MOST_ENTRIES:
-        raise BadRequest(f"info.{name} must be an object with at most {_MOST_ENTRIES} entries.")
-    for key, entry in value.items():
-        if (
-            not isinstance(entry, kinds)
-            or len(key) > 255
-            or len(str(entry)) > _LONGEST_ENTRY
-            or "\0" in f"{key}{entry}"
-        ):
-            raise BadRequest(f"info.{name}.{key[:80]} has a value of a wrong type or length.")
-    return dict(value)
 
 
 def record_contact(session: Session, contact: Contact) -> None:
@@ -329,75 +247,6 @@ def remove_only_one(session: Session, actor: Actor, runner: Runner) -> None:
     ids = session.scalars(select(RunnerManager.system_xid).where(RunnerManager.runner_id == runner.id).limit(2)).all()
     if len(ids) == 1:
         remove(session, actor, runner, ids[0])
-
-
-def prune(
-    session: Session, *, at: datetime | None = None, silent_for: timedelta = STALE_AFTER, batch: int = PRUNE_BATCH
-) -> int:
-    """Delete at most `batch` managers that were silent for that long at this moment; their runners stay.
-
-    A runner may say for itself how long its managers are remembered (`machines_forgotten_after`). A manager is as old
-    as the later of its making and its last contact, and goes exactly at its deadline, as `runner_status` has it.
-    Returns how many went. Each runner counts its own, and the trail tells of them by runner.
-
-    Rows that others hold are left for the next round, so that a prune never waits for heartbeats: two that write
-    runners in different orders would otherwise stop each other.
-    """
-    moment = at or now()
-    silent: dict[int, int] = {}
-    for query in _silent(moment, silent_for, batch):
-        if len(silent) < batch:
-            silent |= {row.id: row.runner_id for row in session.execute(query.limit(batch - len(silent)))}
-    held = select(Runner.id).where(Runner.id.in_(set(silent.values())))
-    runner_ids = set(session.scalars(held.with_for_update(key_share=True, skip_locked=True))) if silent else set()
-    taken = [manager_id for manager_id, runner_id in silent.items() if runner_id in runner_ids]
-    gone = Counter(silent[manager_id] for manager_id in taken)
-    if gone:
-        session.execute(delete(RunnerManager).where(RunnerManager.id.in_(taken)))
-        _note_forgotten(session, gone, moment)
-    return len(taken)
-
-
-_SECOND = literal_column("interval '1 second'", Interval)
-
-
-def _silent(at: datetime, silent_for: timedelta, batch: int) -> Iterator[Select[int, int]]:
-    """The managers to delete (id, runner id), held, in three queries that share no row and have an index each.
-
-    One query for all would read the whole table each time, because a row's deadline stands in another table.
-    """
-    manager, own = RunnerManager, Runner.machines_forgotten_after
-    usual, special = at - silent_for, literal(at) - own * _SECOND
-    found = select(manager.id, manager.runner_id)
-    of_runners = found.join(Runner, Runner.id == manager.runner_id)
-    old = manager.contacted_at <= usual, manager.created_at <= usual
-    yield _held(of_runners.where(own.is_(None), *old).order_by(manager.contacted_at))
-    never = manager.contacted_at.is_(None), manager.created_at <= func.coalesce(special, usual)
-    yield _held(of_runners.where(*never))
-    # Lateral, so that each such runner's managers are looked up by its id and deadline.
-    its = manager.runner_id == Runner.id, manager.contacted_at <= special, manager.created_at <= special
-    each = _held(found.where(*its).correlate(Runner).limit(batch)).lateral("each")
-    yield select(each.c.id, each.c.runner_id).select_from(Runner).join(each, true()).where(own.is_not(None))
-
-
-def _held(query: Select[int, int]) -> Select[int, int]:
-    return query.with_for_update(of=RunnerManager, skip_locked=True)
-
-
-def _note_forgotten(session: Session, gone: Counter[int], at: datetime) -> None:
-    names = column("runner_id", BigInteger), column("machines", Integer)
-    forgotten = values(*names, name="forgotten").data(list(gone.items()))
-    session.execute(
-        update(Runner)
-        .where(Runner.id == forgotten.c.runner_id)
-        .values(machines_forgotten=Runner.machines_forgotten + forgotten.c.machines, machines_forgotten_at=at)
-        .execution_options(synchronize_session=False)
-    )
-    whose = select(Runner).where(Runner.id.in_(gone)).order_by(Runner.id).execution_options(populate_existing=True)
-    for runner in session.scalars(whose.options(joinedload(Runner.group), joinedload(Runner.project))):
-        told = {"machines": (None, gone[runner.id])}
-        audit.record(session, CLEAN_UP, "machines_forgotten", runner, of_runner(runner), told)
-        runner_changes.announce(session, runner.id, managers_gone=True)
 
 
 def tokens_in_use(session: Session, managers: Sequence[RunnerManager]) -> dict[int, RunnerToken]:

@@ -13,9 +13,9 @@ from portal.database import now
 from portal.domain import audit, runner_changes, runner_creation, runner_settings, runner_tokens, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import Invalid, RegistrationTokenUnknown
+from portal.domain.machine_facts import MachineFacts
 from portal.domain.registration import Configured, hold_switches_down_to, refuse_while_off, require_allowed
 from portal.domain.registration_tokens import find, hold_owner, scope_of
-from portal.domain.runner_managers import MachineFacts
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import Scope

@@ -10,7 +10,8 @@ import pytest
 from portal.domain import heartbeats as module
 from portal.domain.errors import BadRequest
 from portal.domain.heartbeats import Heartbeats
-from portal.domain.runner_managers import Contact, MachineFacts, read_facts
+from portal.domain.machine_facts import MachineFacts, read_facts
+from portal.domain.runner_managers import Contact
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 INFO = {"version": "18.5.0"}

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import ended_tokens, groups, runner_managers, runner_tokens, runners, scopes
+from portal.domain import ended_tokens, groups, runner_managers, runner_tokens, runners, scopes, silent_machines
 from portal.domain.errors import NotFound, Refusal
 from portal.domain.runner_managers import Contact
 from portal.models import Runner, RunnerManager, RunnerToken
@@ -121,7 +121,7 @@ class Fleet:
 
     def prune(self, session: Session, chance: random.Random) -> None:
         ended_tokens.prune(session, now() + ended_tokens.KEPT_FOR, batch=5)
-        runner_managers.prune(session, at=now() + timedelta(days=1), silent_for=timedelta(days=1), batch=2)
+        silent_machines.prune(session, at=now() + timedelta(days=1), silent_for=timedelta(days=1), batch=2)
 
     def delete(self, session: Session, chance: random.Random) -> None:
         time.sleep(0.3)

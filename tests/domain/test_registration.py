@@ -30,8 +30,8 @@ from portal.domain.errors import (
     RegistrationTokenUnknown,
     Stale,
 )
+from portal.domain.machine_facts import MachineFacts
 from portal.domain.registration import Configured
-from portal.domain.runner_managers import MachineFacts
 from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, runner_cleanup, runner_managers, runner_tokens
+from portal.domain import audit, runner_cleanup, runner_managers, runner_tokens, silent_machines
 from portal.domain.errors import Invalid, NotAllowed, NotFound
 from portal.domain.runner_cleanup import Criteria, change, delete_stale, preview, set_protected
 from portal.domain.runner_managers import Contact
@@ -93,7 +93,7 @@ def test_a_machine_that_only_verified_counts_also_when_it_is_forgotten_already(s
     let_pass(session, 2 * WEEK)
     call(session, issued, polled=False)
     let_pass(session, 2 * HOUR)
-    assert runner_managers.prune(session) == 1
+    assert silent_machines.prune(session) == 1
     assert clean(session, cast.acme) == []
 
 

@@ -10,9 +10,10 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import actors, audit, runner_managers, runner_tokens, runners
+from portal.domain import actors, audit, runner_managers, runner_tokens, runners, silent_machines
 from portal.domain.errors import BadRequest, ManagerUnknown, TokenUnknown, TryLater
-from portal.domain.runner_managers import Contact, MachineFacts, read_facts, read_system_id
+from portal.domain.machine_facts import MachineFacts, read_facts, read_system_id
+from portal.domain.runner_managers import Contact
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
 from portal.models import LEGACY, AuditEvent, CreationState, Executor, Runner, RunnerManager, RunnerToken
@@ -367,7 +368,7 @@ def test_a_machine_goes_after_seven_days_of_silence_and_its_runner_stays(
     issued = cast.runner()
     runner_managers.record_contact(session, contact(issued))
     let_pass(session, silent)
-    assert runner_managers.prune(session) == gone
+    assert silent_machines.prune(session) == gone
     assert runner_managers.count(session, issued.runner) == 1 - gone
     assert session.scalars(select(Runner.id)).all() == [issued.runner.id]
     assert session.scalars(select(RunnerToken.id)).all() == [issued.record.id]
@@ -379,7 +380,7 @@ def test_a_machine_that_was_never_heard_of_goes_by_its_age(
 ) -> None:
     session.add(RunnerManager(runner_id=cast.runner().runner.id, system_xid="s_1", created_at=now() - age))
     session.flush()
-    assert runner_managers.prune(session) == gone
+    assert silent_machines.prune(session) == gone
 
 
 def test_an_old_machine_that_is_still_heard_of_stays(session: Session, cast: Cast) -> None:
@@ -387,14 +388,14 @@ def test_an_old_machine_that_is_still_heard_of_stays(session: Session, cast: Cas
     runner_managers.record_contact(session, contact(issued))
     let_pass(session, 10 * WEEK)
     runner_managers.record_contact(session, contact(issued))
-    assert runner_managers.prune(session) == 0
+    assert silent_machines.prune(session) == 0
 
 
 def test_a_prune_takes_one_batch_at_a_time(session: Session, cast: Cast) -> None:
     issued = cast.runner()
     crowd(session, issued, 5)
     let_pass(session, 2 * WEEK)
-    assert [runner_managers.prune(session, batch=3) for _ in range(3)] == [3, 2, 0]
+    assert [silent_machines.prune(session, batch=3) for _ in range(3)] == [3, 2, 0]
 
 
 def short_lived(cast: Cast, seconds: int = 3600) -> IssuedRunner:
@@ -416,7 +417,7 @@ def test_a_machine_goes_exactly_at_its_deadline_which_its_runner_may_choose(
     contacted = {"created_at": moment - 10 * WEEK, "contacted_at": moment} if heard else {"created_at": moment}
     session.add(RunnerManager(runner_id=runner.id, system_xid="s_1", **contacted))
     session.flush()
-    assert runner_managers.prune(session, at=moment + deadline + tick) == gone
+    assert silent_machines.prune(session, at=moment + deadline + tick) == gone
     assert runner_managers.count(session, runner) == 1 - gone
 
 
@@ -427,9 +428,9 @@ def test_a_machine_that_was_made_after_it_was_heard_of_counts_from_its_making(se
         row = {"created_at": moment, "contacted_at": moment - 2 * WEEK}
         session.add(RunnerManager(runner_id=issued.runner.id, system_xid=f"s_{n}", **row))
     session.flush()
-    assert runner_managers.prune(session, at=moment + timedelta(minutes=59)) == 0
-    assert runner_managers.prune(session, at=moment + WEEK - SECOND) == 1
-    assert runner_managers.prune(session, at=moment + WEEK) == 1
+    assert silent_machines.prune(session, at=moment + timedelta(minutes=59)) == 0
+    assert silent_machines.prune(session, at=moment + WEEK - SECOND) == 1
+    assert silent_machines.prune(session, at=moment + WEEK) == 1
 
 
 def test_one_batch_is_filled_from_all_kinds_of_silence(session: Session, cast: Cast) -> None:
@@ -438,7 +439,7 @@ def test_one_batch_is_filled_from_all_kinds_of_silence(session: Session, cast: C
     crowd(session, short, 2)
     session.add(RunnerManager(runner_id=usual.runner.id, system_xid="s_never"))
     let_pass(session, 2 * WEEK)
-    assert [runner_managers.prune(session, batch=4) for _ in range(3)] == [4, 1, 0]
+    assert [silent_machines.prune(session, batch=4) for _ in range(3)] == [4, 1, 0]
 
 
 def test_the_runner_counts_its_forgotten_machines_and_the_trail_tells_of_them_together(
@@ -450,10 +451,10 @@ def test_the_runner_counts_its_forgotten_machines_and_the_trail_tells_of_them_to
     changed = usual.runner.updated_at
     let_pass(session, 2 * WEEK)
     moment = now()
-    assert runner_managers.prune(session, at=moment) == 5
+    assert silent_machines.prune(session, at=moment) == 5
     crowd(session, short, 1)
     let_pass(session, WEEK)
-    assert runner_managers.prune(session) == 1
+    assert silent_machines.prune(session) == 1
     session.expire_all()
     assert [each.runner.machines_forgotten for each in (usual, short, quiet)] == [2, 4, 0]
     assert usual.runner.machines_forgotten_at == moment - WEEK
@@ -472,7 +473,7 @@ def test_the_runner_counts_its_forgotten_machines_and_the_trail_tells_of_them_to
 def test_a_prune_of_nothing_leaves_no_trace(session: Session, cast: Cast) -> None:
     crowd(session, cast.runner(), 2)
     with asked(session) as statements:
-        assert runner_managers.prune(session) == 0
+        assert silent_machines.prune(session) == 0
     assert len(statements) == 3
     assert not [each for each in statements if not each.startswith("SELECT")]
 
@@ -489,7 +490,7 @@ def test_a_prune_finds_the_silent_by_indexes_and_reads_no_whole_table(session: S
     )
     session.execute(text("ANALYZE ci_runner_machines"))
     before = rows_read(session)
-    runner_managers.prune(session)
+    silent_machines.prune(session)
     assert rows_read(session) == before
     session.execute(text("SELECT max(version) FROM ci_runner_machines"))
     assert rows_read(session) == before + 20_000, "such a reading would be seen"

@@ -8,7 +8,7 @@ from flask import Blueprint, current_app, g
 
 from portal.api.params import Params, runner_token
 from portal.database import db, now
-from portal.domain import runner_managers
+from portal.domain import machine_facts, runner_managers
 from portal.domain.actors import Actor
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunner, KnownRunners
@@ -42,7 +42,7 @@ def authenticated(params: Params) -> KnownRunner:
 def hear(known: KnownRunner, params: Params, *, polled: bool) -> None:
     """Take a machine's sign of life: into the memory when it has a row already, else into the database at once."""
     info = params.get("info")
-    system_xid = runner_managers.read_system_id(params.get("system_id"))
+    system_xid = machine_facts.read_system_id(params.get("system_id"))
     if system_xid == LEGACY:
         known_runners().refuse_too_old(db.session, known.runner_id, registration_configured())
     contact = Contact(

@@ -19,8 +19,8 @@ from portal.api.for_runners.door import (
 )
 from portal.api.params import Params
 from portal.database import db
+from portal.domain import machine_facts, runner_managers, runner_registration, runner_tokens, runners
 from portal.domain import registration as domain
-from portal.domain import runner_managers, runner_registration, runner_tokens, runners
 from portal.domain.errors import BadRequest, TokenUnknown, TryLater
 from portal.domain.known_runners import KnownRunner
 from portal.domain.runner_registration import Registering
@@ -52,7 +52,7 @@ def register() -> tuple[Response, int]:
     wanted = Registering(
         token=token,
         settings=_wanted(given),
-        facts=runner_managers.read_facts(given.get("info")),
+        facts=machine_facts.read_facts(given.get("info")),
         address=client_address(),
         request_id=g.request_id,
         request_key=_request_key(),
@@ -99,7 +99,7 @@ def unregister_manager() -> Response:
     known = authenticated(given)
     if not given.get("system_id"):
         raise BadRequest("system_id is missing")
-    system_xid = runner_managers.read_system_id(given["system_id"])
+    system_xid = machine_facts.read_system_id(given["system_id"])
     runner_managers.remove(db.session(), machine(known), _row(known), system_xid)
     db.session.commit()
     heartbeats().forget_runner(known.runner_id)
