@@ -23,7 +23,7 @@ def test_an_owner_turns_the_group_off_and_a_project_below_is_locked_by_it(
     page.get_by_role("button", name="Make a registration token").click()
     hidden = page.locator("#registration-token")
     expect(hidden).to_be_hidden()
-    page.get_by_text("Show the registration token").click()
+    page.locator(".reveal summary").click()
     expect(hidden).to_be_visible()
     token = hidden.inner_text()
     assert TOKEN.fullmatch(token)
@@ -54,7 +54,7 @@ def test_an_owner_turns_the_group_off_and_a_project_below_is_locked_by_it(
     expect(below.get_by_role("button", name="Turn on again")).to_have_count(0)
 
     page.get_by_role("button", name="Turn on again").click()
-    expect(page.get_by_text("Show the registration token")).to_be_visible()
+    expect(page.locator(".reveal summary")).to_be_visible()
     below.reload()
     expect(below.locator(".switch")).to_contain_text("Allowed in acme/web")
     assert machines.register(portal.url, token) > 0
@@ -75,5 +75,5 @@ def test_without_a_script_the_token_is_revealed_by_its_own_page(visit: Visit, ca
     visitor.sign_in("bob")
     page = visitor.open(PROJECT)
     page.get_by_role("button", name="Make a registration token").click()
-    page.get_by_text("Show the registration token").click()
+    page.locator(".reveal summary").click()
     expect(page.locator("#registration-token")).to_have_text(TOKEN)
