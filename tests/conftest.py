@@ -15,6 +15,7 @@ from portal.database import db
 from portal.domain import accounts
 from portal.domain.registration import Configured
 from tests import databases
+from tests.api.processes import Process
 from tests.cast import Cast
 from tests.portals import RunningPortal
 
@@ -90,6 +91,14 @@ def own_database(postgres: databases.Server) -> Iterator[str]:
     """The URL of a migrated, empty database of the test's own, for threads and processes."""
     with postgres.copy() as url:
         yield url
+
+
+@pytest.fixture
+def process(own_database: str) -> Iterator[Process]:
+    """One more process of the portal beside those that run: to look at their database with, and to change it."""
+    process = Process(own_database)
+    yield process
+    process.close()
 
 
 @pytest.fixture

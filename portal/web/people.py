@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, make_response, render_template, request
+from flask import Blueprint, Response, render_template, request
 from sqlalchemy import func, or_, select
 
 from portal.database import db
@@ -13,6 +13,7 @@ from portal.domain.scopes import ScopeKind
 from portal.models import User
 from portal.web import guards, scoped
 from portal.web.forms import EmptyForm, PersonForm
+from portal.web.secret_pages import unstored
 
 blueprint = Blueprint("people", __name__, url_prefix="/admin/people")
 scoped.guard(blueprint, ScopeKind.INSTANCE, Action.WRITE_PEOPLE)
@@ -69,9 +70,5 @@ def reset_password(user_id: int) -> str | Response:
 
 
 def _shown_once(person: User, password: str, *, title: str) -> Response:
-    page = render_template(
-        "people/password.html", person=person, password=password, title=title, scope=guards.scope()
-    )
-    response = make_response(page)
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    page = {"person": person, "password": password, "title": title, "scope": guards.scope()}
+    return unstored(render_template("people/password.html", **page))

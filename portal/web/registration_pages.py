@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from flask import Blueprint, Response, flash, make_response, redirect, render_template, stream_with_context
+from flask import Blueprint, Response, flash, redirect, render_template, stream_with_context
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
@@ -30,6 +30,7 @@ from portal.models import RegistrationToken
 from portal.requests import portal_url, registration_configured
 from portal.web import guards
 from portal.web.forms import EmptyForm, SeenTokenForm
+from portal.web.secret_pages import unstored
 
 Page = str | BaseResponse | tuple[str, int]
 
@@ -173,13 +174,6 @@ def _cell(value: object) -> str:
         return value.isoformat()
     text = "" if value is None else str(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def unstored(page: str) -> Response:
-    """A page that may hold a registration token: no cache keeps it."""
-    response = make_response(page)
-    response.headers["Cache-Control"] = "no-store"
-    return response
 
 
 def mount(blueprint: Blueprint) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flask import Blueprint, Response, current_app, make_response, render_template, request
+from flask import Blueprint, Response, current_app, render_template, request
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 from wtforms import BooleanField, MultipleFileField, StringField, TextAreaField
 
@@ -20,6 +20,7 @@ from portal.domain.scopes import ScopeKind
 from portal.requests import settings
 from portal.web import guards, scoped
 from portal.web.forms import EmptyForm, PortalForm
+from portal.web.secret_pages import unstored
 
 blueprint = Blueprint("runner_import", __name__, url_prefix="/admin/import")
 scoped.guard(blueprint, ScopeKind.INSTANCE, Action.IMPORT_RUNNERS)
@@ -58,11 +59,11 @@ def preview() -> Response:
     except Invalid as invalid:
         form.pasted.data = ""  # it holds tokens: it is not sent back
         form.refuse(invalid)
-        return _unkept(_form_page(form), 422)
+        return unstored(_form_page(form), 422)
     page = render_template(
         "runner_import/preview.html", scope=guards.scope(), found=found, plan=plan, form=EmptyForm()
     )
-    return _unkept(page)
+    return unstored(page)
 
 
 @blueprint.post("/confirm")
@@ -74,7 +75,7 @@ def confirm() -> Response:
         "runner_import/report.html", scope=guards.scope(), report=report, skipped=[*left_out, *report.skipped]
     )
     db.session.commit()
-    return _unkept(page)
+    return unstored(page)
 
 
 def _form_page(form: ImportForm) -> str:
@@ -82,12 +83,6 @@ def _form_page(form: ImportForm) -> str:
         "runner_import/show.html", scope=guards.scope(), form=form, most=settings().max_body,
         entries=import_preview.MOST_ENTRIES,
     )  # fmt: skip
-
-
-def _unkept(page: str, status: int = 200) -> Response:
-    response = make_response(page, status)
-    response.headers["Cache-Control"] = "no-store"
-    return response
 
 
 def _written(form: ImportForm) -> list[Written]:

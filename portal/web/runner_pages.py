@@ -32,6 +32,7 @@ from portal.web import guards, registration_pages, runner_token_pages
 from portal.web.errors import STATUS
 from portal.web.forms import EditRunnerForm, EmptyForm, RunnerForm
 from portal.web.runner_token_pages import already_issued, token_page
+from portal.web.secret_pages import unstored
 from portal.web.times import duration
 
 Page = str | BaseResponse | tuple[str, int]
@@ -75,7 +76,7 @@ def index() -> Response:
         form=EmptyForm(),
         card=card,
     )
-    return registration_pages.unstored(page) if card.text else make_response(page)
+    return unstored(page) if card.text else make_response(page)
 
 
 def _kept() -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from portal.models import Runner, RunnerToken
 from portal.requests import portal_url
 from portal.web import guards
 from portal.web.forms import ResetForm
+from portal.web.secret_pages import unstored
 
 Page = str | BaseResponse | tuple[str, int]
 A_WHILE = timedelta(seconds=60)  # after that the created page says what may be wrong
@@ -45,9 +46,7 @@ def token_page(issued: IssuedRunner, *, title: str) -> Response:
         url=url,
         connection=_connection(issued.runner),
     )
-    response = make_response(page)
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return unstored(page)
 
 
 def connection(runner_id: int) -> Response:

@@ -16,6 +16,7 @@ from portal.domain.token_lookup import BeginningOfToken, NobodysToken, RunnersTo
 from portal.requests import registration_configured
 from portal.web import guards, scoped
 from portal.web.forms import EmptyForm, PortalForm
+from portal.web.secret_pages import unstored
 
 blueprint = Blueprint("token_lookup", __name__, url_prefix="/admin/token-lookup")
 scoped.guard(blueprint, ScopeKind.INSTANCE, Action.LOOK_UP_TOKENS)
@@ -43,9 +44,7 @@ def show() -> str | Response:
     if isinstance(found, NobodysToken) and found.empty:
         form.pasted.errors = ["Paste a token."]
         return make_response(_page(form), 422)
-    response = make_response(_page(form, found=found, kind=KINDS[type(found)]))
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return unstored(_page(form, found=found, kind=KINDS[type(found)]))
 
 
 def _page(form: PastedForm, **what: object) -> str:

@@ -15,6 +15,7 @@ from portal.domain.runner_tokens import IssuedRunner
 from tests.api.machines import Machine, through
 from tests.api.registering import Office
 from tests.cast import Cast
+from tests.portals import RunningPortal
 
 
 @pytest.fixture
@@ -23,6 +24,13 @@ def session(app: Flask) -> Iterator[Session]:
     own: Session = db.session.session_factory()
     yield own
     own.close()
+
+
+@pytest.fixture
+def portal(own_database: str) -> Iterator[RunningPortal]:
+    """The whole portal in two server processes, on a database of its own."""
+    with RunningPortal(own_database, PORTAL_WORKERS="2") as portal:
+        yield portal
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import TypeVar
@@ -17,20 +17,6 @@ from tests.api.processes import Process
 from tests.portals import RunningPortal
 
 T = TypeVar("T")
-
-
-@pytest.fixture
-def portal(own_database: str) -> Iterator[RunningPortal]:
-    with RunningPortal(own_database, PORTAL_WORKERS="2") as portal:
-        yield portal
-
-
-@pytest.fixture
-def process(own_database: str) -> Iterator[Process]:
-    """To look at the database with."""
-    process = Process(own_database)
-    yield process
-    process.close()
 
 
 @pytest.fixture

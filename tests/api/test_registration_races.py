@@ -24,20 +24,6 @@ from tests.portals import RunningPortal
 
 
 @pytest.fixture
-def portal(own_database: str) -> Iterator[RunningPortal]:
-    with RunningPortal(own_database, PORTAL_WORKERS="2") as portal:
-        yield portal
-
-
-@pytest.fixture
-def process(own_database: str) -> Iterator[Process]:
-    """To look at the database with, and to change it beside the portal."""
-    process = Process(own_database)
-    yield process
-    process.close()
-
-
-@pytest.fixture
 def session(process: Process) -> Iterator[Session]:
     with process.session() as session:
         yield session

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.api.people import Person
-from tests.api.processes import Process
 from tests.portals import RunningPortal
 from tests.real.clients import Client, Home
 
@@ -25,14 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def root(running_portal: RunningPortal) -> Person:
     return Person(running_portal.url).sign_in()
-
-
-@pytest.fixture
-def process(own_database: str) -> Iterator[Process]:
-    """To look at the portal's database with, and to change it."""
-    process = Process(own_database)
-    yield process
-    process.close()
 
 
 @pytest.fixture
