@@ -19,6 +19,7 @@ from portal.domain.errors import Refusal
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
 from portal.domain.registration import Configured
+from portal.domain.user_sessions import SessionUses
 from portal.domain.vault import Vault
 from portal.requests import PathPrefix, assign_request_id, label_api_answer
 from portal.web import errors as web_errors
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     login.init_app(app)
     app.extensions["known_runners"] = KnownRunners()
     app.extensions["heartbeats"] = Heartbeats()
+    app.extensions["session_uses"] = SessionUses()
     app.extensions["registration"] = Configured(
         enforced=settings.enforce_create_runner_workflow, vault=Vault(settings.encryption_keys)
     )
@@ -75,7 +77,7 @@ def _configure(app: Flask, settings: Settings) -> None:
         },
         MAX_CONTENT_LENGTH=settings.max_body,
         MAX_FORM_MEMORY_SIZE=settings.max_body,
-        SESSION_COOKIE_NAME="portal_session",
+        SESSION_COOKIE_NAME=settings.session_cookie,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=settings.over_https,

@@ -18,9 +18,17 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from portal.database import db, now
-from portal.domain import ended_tokens, runner_changes, runner_cleanup, runner_managers, silent_machines
+from portal.domain import (
+    ended_tokens,
+    runner_changes,
+    runner_cleanup,
+    runner_managers,
+    silent_machines,
+    user_sessions,
+)
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
+from portal.domain.user_sessions import Limits, SessionUses
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +77,13 @@ class Background:
             self.engine = db.engine
         self.heartbeats: Heartbeats = app.extensions["heartbeats"]
         self.known: KnownRunners = app.extensions["known_runners"]
+        self.session_uses: SessionUses = app.extensions["session_uses"]
+        self.session_limits = Limits(app.config["PORTAL"].session_idle, app.config["PORTAL"].session_longest)
         self._stopping = threading.Event()
         self._parent = os.getppid()
         self._threads = [
             threading.Thread(target=self._repeat, args=(self.write_heartbeats, WRITE_EVERY), name="heartbeats"),
+            threading.Thread(target=self._repeat, args=(self.write_session_uses, WRITE_EVERY), name="session-uses"),
             threading.Thread(target=self._listen, name="runner-changes"),
             threading.Thread(target=self._repeat, args=(self._forget, PRUNE_EVERY), name="forget"),
             threading.Thread(target=self._repeat, args=(self._leave_with_the_parent, WRITE_EVERY), name="parent"),
@@ -89,6 +100,7 @@ class Background:
         for thread in self._threads:
             thread.join(timeout=LISTEN_TICK + 5)
         self._guarded(self.write_heartbeats)
+        self._guarded(self.write_session_uses)
         self.engine.dispose()
 
     def _repeat(self, work: Callable[[], object], seconds: float) -> None:
@@ -117,10 +129,25 @@ class Background:
         self.heartbeats.forget(missing)
         return len(contacts) - len(missing)
 
+    def write_session_uses(self) -> None:
+        """Write when sessions were used since the last time; losing a second of that is no loss."""
+        if uses := self.session_uses.take():
+            with Session(self.engine) as session:
+                user_sessions.write_uses(session, uses)
+                session.commit()
+
+    def prune_sessions(self) -> int:
+        """Delete sessions whose time is over. Returns how many."""
+        with Session(self.engine) as session:
+            gone = user_sessions.prune(session, self.session_limits, now())
+            session.commit()
+        return gone
+
     def _forget(self) -> None:
         self._guarded(self.prune)
         self._guarded(self.prune_tokens)
         self._guarded(self.clean_up)
+        self._guarded(self.prune_sessions)
 
     def prune(self) -> int:
         """Delete managers that have been silent for too long, unless another process is at it. Returns how many."""

@@ -178,6 +178,30 @@ class Settings:
         "How long a runner's old token goes on working after a machine has reset it by itself.",
         _duration,
     )
+    session_idle: timedelta = setting(
+        "PORTAL_SESSION_IDLE",
+        "12h",
+        "How long a session lasts that nobody uses.",
+        _duration,
+    )
+    session_longest: timedelta = setting(
+        "PORTAL_SESSION_LONGEST",
+        "7d",
+        "How long a session lasts at the longest, however much it is used.",
+        _duration,
+    )
+    recent_sign_in: timedelta = setting(
+        "PORTAL_RECENT_SIGN_IN",
+        "15m",
+        "For how long after signing in somebody may do what is sensitive without proving again who they are.",
+        _duration,
+    )
+    deleted_kept: timedelta = setting(
+        "PORTAL_DELETED_KEPT",
+        "7d",
+        "How long a deleted runner, group or project can be restored.",
+        _duration,
+    )
     max_body: int = setting(
         "PORTAL_MAX_BODY",
         "1048576",
@@ -219,6 +243,15 @@ class Settings:
     def over_https(self) -> bool:
         """Whether people reach the portal over HTTPS, which decides the cookies' Secure flag."""
         return urlsplit(self.url).scheme == "https"
+
+    @property
+    def session_cookie(self) -> str:
+        """The cookie's name; its prefix makes browsers refuse one that another host or plain HTTP has set.
+
+        `__Host-` wants the path `/`, so below a path prefix the weaker `__Secure-` has to do.
+        """
+        prefix = "" if not self.over_https else "__Secure-" if self.path_prefix else "__Host-"
+        return f"{prefix}portal_session"
 
 
 def documented() -> list[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ from flask import Response, current_app, g, request
 
 from portal.config import Settings
 from portal.domain.registration import Configured
+from portal.domain.user_sessions import Limits, SessionUses
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -64,6 +65,17 @@ def settings() -> Settings:
 def registration_configured() -> Configured:
     """What this process's configuration says of registration tokens."""
     found: Configured = current_app.extensions["registration"]
+    return found
+
+
+def session_limits() -> Limits:
+    """How long people's sessions last in this process's configuration."""
+    return Limits(settings().session_idle, settings().session_longest)
+
+
+def session_uses() -> SessionUses:
+    """Where this process collects when sessions were used."""
+    found: SessionUses = current_app.extensions["session_uses"]
     return found
 
 

@@ -12,14 +12,13 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from portal.database import now
-from portal.domain import audit
+from portal.domain import audit, user_sessions
 from portal.domain.actors import Actor, system
 from portal.domain.errors import Invalid, NotFound, TryLater
 from portal.domain.names import username_problems
 from portal.domain.permissions import Action, require
 from portal.domain.scopes import INSTANCE
-from portal.models import User
+from portal.models import User, UserSession
 
 SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 512  # Argon2 would take more; a bound keeps a hostile sign-in cheap
@@ -60,16 +59,15 @@ def signed_in(session: Session, login: str, password: str) -> User | None:
     if not _checks.acquire(blocking=False):
         raise TryLater("Many people are signing in at this moment. Wait a few seconds and try again.", 3)
     try:
-        _hasher.verify(user.password_digest if user else _nobody, password[: LONGEST_PASSWORD + 1])
+        _hasher.verify((user and user.password_digest) or _nobody, password[: LONGEST_PASSWORD + 1])
     except (VerificationError, InvalidHashError):
         return None
     finally:
         _checks.release()
-    if user is None:
+    if user is None or user.password_digest is None:
         return None
     if _hasher.check_needs_rehash(user.password_digest):
         user.password_digest = _hasher.hash(password)
-    user.last_signed_in_at = now()
     return user
 
 
@@ -130,14 +128,19 @@ def create_person(
     return user
 
 
-def change_password(session: Session, actor: Actor, *, old: str, new: str, again: str) -> User:
-    """Change the actor's own password. Every other session of theirs ends. Raises Invalid."""
+def change_password(
+    session: Session, actor: Actor, *, old: str, new: str, again: str, here: UserSession | None = None
+) -> User:
+    """Change the actor's own password. Every session of theirs ends, but for the one they are in (`here`).
+
+    Raises Invalid.
+    """
     user = actor.user
     if user is None:
         raise NotFound("Sign in first.")
     problems: dict[str, list[str]] = {}
     try:
-        _hasher.verify(user.password_digest, old[: LONGEST_PASSWORD + 1])
+        _hasher.verify(user.password_digest or _nobody, old[: LONGEST_PASSWORD + 1])
     except (VerificationError, InvalidHashError):
         problems["old"] = ["This is not your present password."]
     if found := password_problems(new):
@@ -149,7 +152,8 @@ def change_password(session: Session, actor: Actor, *, old: str, new: str, again
     if problems:
         raise Invalid(problems)
     set_password(user, new, must_change=False)
-    audit.record(session, actor, "password_changed", user, INSTANCE)
+    ended = user_sessions.end_all(session, user, but=here)
+    audit.record(session, actor, "password_changed", user, INSTANCE, {"other_sessions": (ended, 0)})
     return user
 
 
@@ -159,13 +163,13 @@ def reset_password(session: Session, actor: Actor, user: User, password: str) ->
     if found := password_problems(password):
         raise Invalid({"password": found})
     set_password(user, password, must_change=True)
-    audit.record(session, actor, "password_reset", user, INSTANCE)
+    ended = user_sessions.end_all(session, user)
+    audit.record(session, actor, "password_reset", user, INSTANCE, {"sessions": (ended, 0)})
 
 
 def set_password(user: User, password: str, *, must_change: bool) -> None:
     user.password_digest = _hasher.hash(password)
     user.must_change_password = must_change
-    user.session_epoch += 1
 
 
 def _email_problems(email: str) -> list[str]:

@@ -14,7 +14,7 @@ class Actor:
     `roles` remembers the roles that were looked up, by scope, so that a page asks the database once.
     """
 
-    kind: str  # user, runner or system
+    kind: str  # user, runner, registration_token, system or visitor
     name: str
     id: int | None = None
     user: User | None = None
@@ -30,6 +30,11 @@ class Actor:
 def person(user: User, *, address: str = "", request_id: str = "") -> Actor:
     """The actor for a signed-in person."""
     return Actor("user", user.name, user.id, user, address, request_id)
+
+
+def visitor(*, address: str = "", request_id: str = "") -> Actor:
+    """Somebody of whom nothing is known yet: who tries to sign in."""
+    return Actor("visitor", "somebody", None, None, address, request_id)
 
 
 def runner(runner_id: int, short: str, *, address: str = "", request_id: str = "") -> Actor:

@@ -1,6 +1,9 @@
 """What is stored. Import models from here: so every table is known before the first query."""
 
 from portal.models.audit_event import AuditEvent
+from portal.models.audit_link import AuditLink
+from portal.models.bulk_act import BulkAct
+from portal.models.deletion import WITH_DELETED, Deletable, Deletion
 from portal.models.group import Group
 from portal.models.membership import Membership, Role
 from portal.models.project import Project
@@ -8,32 +11,49 @@ from portal.models.registration_token import RegistrationToken
 from portal.models.route import Route
 from portal.models.runner import AccessLevel, CreationState, RegistrationType, Runner, RunnerType
 from portal.models.runner_manager import EXECUTORS, LEGACY, Executor, RunnerManager
+from portal.models.runner_project import RunnerProject
 from portal.models.runner_token import RunnerToken, TokenOrigin
 from portal.models.scope_settings import REGISTRARS, GroupSettings, InstanceSettings, ProjectSettings
+from portal.models.second_factor import RecoveryCode, SecondFactor
+from portal.models.sign_in_attempt import KnownNetwork, SignInAttempt
 from portal.models.user import User
+from portal.models.user_identity import UserIdentity
+from portal.models.user_session import UserSession
 
 __all__ = [
     "EXECUTORS",
     "LEGACY",
     "REGISTRARS",
+    "WITH_DELETED",
     "AccessLevel",
     "AuditEvent",
+    "AuditLink",
+    "BulkAct",
     "CreationState",
+    "Deletable",
+    "Deletion",
     "Executor",
     "Group",
     "GroupSettings",
     "InstanceSettings",
+    "KnownNetwork",
     "Membership",
     "Project",
     "ProjectSettings",
+    "RecoveryCode",
     "RegistrationToken",
     "RegistrationType",
     "Role",
     "Route",
     "Runner",
     "RunnerManager",
+    "RunnerProject",
     "RunnerToken",
     "RunnerType",
+    "SecondFactor",
+    "SignInAttempt",
     "TokenOrigin",
     "User",
+    "UserIdentity",
+    "UserSession",
 ]

@@ -13,7 +13,9 @@ from portal.database import Base, now
 
 
 class AuditEvent(Base):
-    """One event. It names ids without foreign keys, so that it outlives what it tells about.
+    """One event, never changed again: the database refuses it.
+
+    It names ids without foreign keys, so that it outlives what it tells about.
 
     `group_ids` are the groups from the top down to the scope it happened in: a group's trail is one
     index look-up that also finds what happened below it.
@@ -24,6 +26,9 @@ class AuditEvent(Base):
         Index("ix_audit_events_target", "target_kind", "target_id", "id"),
         Index("ix_audit_events_project_id", "project_id", "id"),
         Index("ix_audit_events_group_ids", "group_ids", postgresql_using="gin"),
+        Index("ix_audit_events_actor", "actor_kind", "actor_id", "id"),
+        Index("ix_audit_events_action", "action", "id"),
+        Index("ix_audit_events_created_at", "created_at"),
         # How many registrations there were lately, and from where: asked before the old way is turned off.
         Index("ix_audit_events_registrations", "created_at", postgresql_where=text("action = 'runner_registered'")),
     )

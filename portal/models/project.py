@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, String
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from portal.database import Base, now
+from portal.models.deletion import Deletable
 from portal.models.group import Group
 from portal.models.route import Route
 
 
-class Project(Base):
+class Project(Deletable, Base):
     """One project of a group."""
 
     __tablename__ = "projects"
+    __table_args__ = (
+        Index("ix_projects_deletion_id", "deletion_id", postgresql_where=text("deletion_id IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     group_id: Mapped[int] = mapped_column("namespace_id", ForeignKey("namespaces.id", ondelete="CASCADE"), index=True)

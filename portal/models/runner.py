@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, deferred, mapped_column, relationship
 
 from portal.database import Base, now
+from portal.models.deletion import Deletable
 from portal.models.group import Group
 from portal.models.project import Project
 from portal.models.registration_token import RegistrationToken
@@ -59,7 +60,7 @@ class CreationState(enum.IntEnum):
 _WORDS = "regexp_replace(description, '[^[:alnum:]]+', ' ', 'g')"
 
 
-class Runner(Base):
+class Runner(Deletable, Base):
     """One runner. The machine columns at the end are the fall-back for runners without a manager row."""
 
     __tablename__ = "ci_runners"
@@ -85,6 +86,7 @@ class Runner(Base):
         Index("ix_ci_runners_created_at_id", "created_at", "id"),
         Index("ix_ci_runners_tag_list", "tag_list", postgresql_using="gin"),
         Index("ix_ci_runners_words", "words", postgresql_using="gin"),
+        Index("ix_ci_runners_deletion_id", "deletion_id", postgresql_where=text("deletion_id IS NOT NULL")),
         # The few whose silent machines are forgotten sooner or later than others'.
         Index("ix_ci_runners_own_memory", "id", postgresql_where=text("machines_forgotten_after IS NOT NULL")),
     )

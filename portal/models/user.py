@@ -11,7 +11,10 @@ from portal.database import Base, now
 
 
 class User(Base):
-    """One person. `session_epoch` grows with every password change and so ends the other sessions."""
+    """One person. Without `password_digest` they sign in only at an OpenID Connect provider.
+
+    While `blocked_at` is set they cannot sign in, and none of their sessions and tokens is good.
+    """
 
     __tablename__ = "users"
     __table_args__ = (
@@ -23,10 +26,10 @@ class User(Base):
     username: Mapped[str] = mapped_column(String(255))
     name: Mapped[str] = mapped_column(String(255))
     email: Mapped[str] = mapped_column(String(255))
-    password_digest: Mapped[str] = mapped_column(String(255))
+    password_digest: Mapped[str | None] = mapped_column(String(255))
     must_change_password: Mapped[bool] = mapped_column(default=False)
     admin: Mapped[bool] = mapped_column(default=False)
-    session_epoch: Mapped[int] = mapped_column(default=0)
+    blocked_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     last_signed_in_at: Mapped[datetime | None]
 
@@ -35,6 +38,8 @@ class User(Base):
     is_active = True
     is_anonymous = False
 
+    session_key = ""  # of the session that was just begun, for the cookie
+
     def get_id(self) -> str:
-        """What a session cookie holds of a person: no name, and worthless after a password change."""
-        return f"{self.id}.{self.session_epoch}"
+        """What a session cookie holds: a random key and nothing of the person."""
+        return self.session_key

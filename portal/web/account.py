@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
-from flask_login import login_user
 from werkzeug.wrappers import Response
 
 from portal.database import db
@@ -22,17 +21,17 @@ def password() -> Response | str | tuple[str, int]:
     if request.method == "GET":
         return render_template("account/password.html", form=form)
     try:
-        user = accounts.change_password(
+        accounts.change_password(
             db.session(),
             guards.actor(),
             old=form.old.data or "",
             new=form.new.data or "",
             again=form.again.data or "",
+            here=guards.user_session(),
         )
     except Invalid as invalid:
         form.refuse(invalid)
         return render_template("account/password.html", form=form), 422
-    login_user(user)  # this session goes on; every other one has ended
     db.session.commit()
     flash("Your password is changed. All your other sessions have ended.")
     return redirect(url_for("start.show"))

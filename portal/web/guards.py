@@ -14,7 +14,7 @@ from portal.domain.actors import Actor
 from portal.domain.errors import BadRequest, NotAllowed, NotFound
 from portal.domain.permissions import Action
 from portal.domain.scopes import Scope, ScopeKind
-from portal.models import Runner
+from portal.models import Runner, UserSession
 from portal.requests import client_address
 
 Guard = Callable[[], Response | None]
@@ -52,6 +52,12 @@ def actor() -> Actor:
         user = current_user._get_current_object()
         g.actor = actors.person(user, address=client_address(), request_id=g.request_id)
     found: Actor = g.actor
+    return found
+
+
+def user_session() -> UserSession:
+    """The session that the signed-in person is in."""
+    found: UserSession = g.user_session
     return found
 
 

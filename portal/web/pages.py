@@ -7,17 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, current_app, request, url_for
+from flask import Flask, Response, current_app, g, request, url_for
 from flask_login import LoginManager, current_user
 
 from portal.addresses import scope_url, url_in
 from portal.database import db, now
-from portal.domain import accounts
+from portal.domain import accounts, user_sessions
 from portal.domain.permissions import Action
 from portal.domain.runner_status import Status
 from portal.domain.scopes import INSTANCE, Scope, ScopeKind, of_group, of_project, of_runner
 from portal.models import RunnerType, User
-from portal.requests import portal_url
+from portal.requests import client_address, portal_url, session_limits, session_uses
 from portal.web import (
     account,
     group_registration,
@@ -94,13 +94,14 @@ def register(app: Flask, login: LoginManager) -> None:
     app.jinja_env.lstrip_blocks = True
 
 
-def _load_user(session_id: str) -> User | None:
-    """The person of a session; none when a password change has ended it."""
-    number, _, epoch = session_id.partition(".")
-    if not number.isdecimal() or not epoch.isdecimal():
+def _load_user(key: str) -> User | None:
+    """The person of a session's key; none when the session has ended."""
+    found = user_sessions.find(db.session(), key, session_limits(), last_used=session_uses())
+    if found is None:
         return None
-    user = db.session.get(User, int(number))
-    return user if user is not None and user.session_epoch == int(epoch) else None
+    g.user_session = found
+    session_uses().note(found.id, now(), client_address())
+    return found.user
 
 
 def _words() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Local accounts: passwords, new people, and the first administrator."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -7,12 +8,14 @@ from argon2 import PasswordHasher, extract_parameters
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from portal.domain import accounts
+from portal.domain import accounts, user_sessions
 from portal.domain.errors import Invalid, NotAllowed, NotFound, Refusal
+from portal.domain.user_sessions import Limits
 from portal.models import AuditEvent, User
 from tests.cast import PASSWORD, SYSTEM, Cast
 
 NEW = "a longer horse battery"
+LIMITS = Limits(idle=timedelta(hours=12), longest=timedelta(days=7))
 
 
 def person(session: Session, actor: Any = SYSTEM, **changes: Any) -> User:
@@ -48,7 +51,6 @@ def test_the_real_hash_is_argon2id_of_at_least_the_recommended_cost(monkeypatch:
 def test_alice_is_known_by_user_name_and_address_whatever_the_case(session: Session, cast: Cast, login: str) -> None:
     assert accounts.find(session, login) == cast.alice
     assert accounts.signed_in(session, login, PASSWORD) == cast.alice
-    assert cast.alice.last_signed_in_at is not None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,6 @@ def test_alice_is_known_by_user_name_and_address_whatever_the_case(session: Sess
 )
 def test_wrong_words_sign_nobody_in(session: Session, cast: Cast, login: str, password: str) -> None:
     assert accounts.signed_in(session, login, password) is None
-    assert cast.alice.last_signed_in_at is None
 
 
 def test_a_weaker_hash_is_renewed_at_the_next_sign_in(
@@ -122,12 +123,17 @@ def test_only_administrators_manage_people(session: Session, cast: Cast, who: st
 
 
 def test_changing_ones_password_ends_ones_other_sessions(session: Session, cast: Cast) -> None:
-    before = cast.alice.get_id()
-    accounts.change_password(session, cast.as_(cast.alice), old=PASSWORD, new=NEW, again=NEW)
-    assert cast.alice.get_id() != before
+    alice = cast.as_(cast.alice)
+    here, _ = user_sessions.begin(session, alice, method="password")
+    user_sessions.begin(session, alice, method="password")
+    accounts.change_password(session, alice, old=PASSWORD, new=NEW, again=NEW, here=here)
+    assert [each.id for each in user_sessions.of_person(session, cast.alice, LIMITS)] == [here.id]
     assert accounts.signed_in(session, "alice", NEW)
     assert not accounts.signed_in(session, "alice", PASSWORD)
-    assert (newest_event(session).action, newest_event(session).changes) == ("password_changed", {})
+    assert (newest_event(session).action, newest_event(session).changes) == (
+        "password_changed",
+        {"other_sessions": [1, 0]},
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,18 +149,18 @@ def test_changing_ones_password_ends_ones_other_sessions(session: Session, cast:
 def test_a_change_that_is_refused_changes_nothing(
     session: Session, cast: Cast, old: str, new: str, again: str, fields: set[str]
 ) -> None:
-    before = cast.alice.get_id()
+    user_sessions.begin(session, cast.as_(cast.alice), method="password")
     with pytest.raises(Invalid) as refused:
         accounts.change_password(session, cast.as_(cast.alice), old=old, new=new, again=again)
     assert set(refused.value.problems) == fields
-    assert cast.alice.get_id() == before
+    assert len(user_sessions.of_person(session, cast.alice, LIMITS)) == 1
     assert accounts.signed_in(session, "alice", PASSWORD)
 
 
 def test_a_reset_password_ends_all_sessions_and_must_be_changed(session: Session, cast: Cast) -> None:
-    before = cast.bob.get_id()
+    user_sessions.begin(session, cast.as_(cast.bob), method="password")
     accounts.reset_password(session, cast.as_(cast.dana), cast.bob, NEW)
-    assert cast.bob.get_id() != before
+    assert user_sessions.of_person(session, cast.bob, LIMITS) == []
     assert cast.bob.must_change_password
     assert newest_event(session).action == "password_reset"
     accounts.change_password(session, cast.as_(cast.bob), old=NEW, new=PASSWORD, again=PASSWORD)

@@ -102,7 +102,7 @@ def test_no_page_field_row_log_or_cookie_holds_an_imported_token(
     serializer = URLSafeTimedSerializer(dana.application.config["SECRET_KEY"], salt=runner_import.SALT)
     carried = json.dumps(serializer.loads(plan))
     assert tokens.digest(OLD).hex() in carried, "the plan holds digests, or this test reads nothing"
-    cookie = dana.get_cookie("portal_session")
+    cookie = dana.get_cookie("__Host-portal_session")
     assert cookie
     rows = every_row(session)
     assert any(OLD[:9] in row for row in rows)

@@ -18,7 +18,7 @@ def secret_of(token: str) -> str:
 
 def cookie_text(app: Flask, client: Any) -> str:
     """What the session cookie says to whoever reads it; it is signed, not encrypted."""
-    cookie = client.get_cookie("portal_session")
+    cookie = client.get_cookie("__Host-portal_session")
     assert cookie is not None
     return str(app.session_interface.get_signing_serializer(app).loads(cookie.value))  # type: ignore[attr-defined]
 

@@ -58,9 +58,9 @@ def test_signing_out_ends_the_session_for_good(client: FlaskClient, cast: Cast) 
 
 def test_a_cookie_that_somebody_changed_signs_nobody_in(client: FlaskClient, cast: Cast) -> None:
     sign_in(client, "alice")
-    cookie = client.get_cookie("portal_session")
+    cookie = client.get_cookie("__Host-portal_session")
     assert cookie is not None
-    client.set_cookie("portal_session", cookie.value[:-3] + "AAA")
+    client.set_cookie("__Host-portal_session", cookie.value[:-3] + "AAA")
     assert client.get("/").status_code == 302
 
 

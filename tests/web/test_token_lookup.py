@@ -145,7 +145,7 @@ def test_what_was_pasted_stands_in_no_answer_log_row_or_cookie(
         pasted = [known.token, old, mistyped, "glrt-somebody-elses-token", f'token = "{known.token}']
         pages = [looked_up(dana, each) for each in pasted]
     assert "this test does see the log" in caplog.text
-    cookie = dana.get_cookie("portal_session")
+    cookie = dana.get_cookie("__Host-portal_session")
     assert cookie
     where = [caplog.text, cookie.value, *pages, *every_row(session)]
     for secret in (known.token[17:35], old[18:], "somebody-elses-token"):

@@ -1,0 +1,173 @@
+"""Sessions of signed-in people: begin, find, use, end."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import case, delete, or_, select, update
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain import audit
+from portal.domain.actors import Actor
+from portal.domain.errors import NotFound
+from portal.domain.scopes import INSTANCE
+from portal.models import User, UserSession
+
+KEY_BYTES = 32
+LONGEST_USER_AGENT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a session lasts: unused, and at the longest."""
+
+    idle: timedelta
+    longest: timedelta
+
+    def is_over(self, found: UserSession, at: datetime, last_used: datetime | None = None) -> bool:
+        """Whether the session has ended by itself at this moment."""
+        used = max(found.last_used_at, last_used or found.last_used_at)
+        return used + self.idle <= at or found.created_at + self.longest <= at
+
+
+class SessionUses:
+    """When each session was last used, and from where: collected here, written about once a second.
+
+    A page must not cost a write, and a GET changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._uses: dict[int, tuple[datetime, str]] = {}
+        self._lock = threading.Lock()
+
+    def note(self, session_id: int, at: datetime, address: str) -> None:
+        with self._lock:
+            self._uses[session_id] = (at, address)
+
+    def last(self, session_id: int) -> datetime | None:
+        """What was noted and may not be written yet."""
+        use = self._uses.get(session_id)
+        return use[0] if use else None
+
+    def take(self) -> dict[int, tuple[datetime, str]]:
+        """Everything noted since the last time."""
+        with self._lock:
+            taken, self._uses = self._uses, {}
+        return taken
+
+
+def write_uses(session: Session, uses: dict[int, tuple[datetime, str]]) -> None:
+    """Write what was collected, in one statement, the lower id first."""
+    if not uses:
+        return
+    ids = sorted(uses)
+    locked = session.scalars(
+        select(UserSession.id)
+        .where(UserSession.id.in_(ids))
+        .order_by(UserSession.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not locked:
+        return
+    session.execute(
+        update(UserSession)
+        .where(UserSession.id.in_(locked))
+        .values(
+            last_used_at=case({each: uses[each][0] for each in locked}, value=UserSession.id),
+            address=case({each: uses[each][1] for each in locked}, value=UserSession.id),
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def begin(
+    session: Session, actor: Actor, *, method: str, second_factor: bool = False, user_agent: str = ""
+) -> tuple[UserSession, str]:
+    """A new session of the actor's, with the key for its cookie: shown to nobody else and stored as a digest.
+
+    `method` is how the person proved who they are: password or openid. Raises NotFound without a person.
+    """
+    if actor.user is None:
+        raise NotFound("Sign in first.")
+    key = secrets.token_urlsafe(KEY_BYTES)
+    begun = UserSession(
+        user=actor.user,
+        digest=_digest(key),
+        method=method,
+        second_factor=second_factor,
+        address=actor.address,
+        user_agent=user_agent[:LONGEST_USER_AGENT],
+    )
+    session.add(begun)
+    actor.user.last_signed_in_at = now()
+    session.flush()
+    audit.record(
+        session,
+        actor,
+        "signed_in",
+        actor.user,
+        INSTANCE,
+        {"method": (None, method), "second_factor": (None, second_factor)},
+    )
+    return begun, key
+
+
+def find(session: Session, key: str, limits: Limits, *, last_used: SessionUses | None = None) -> UserSession | None:
+    """The session of a cookie's key, unless it has ended, its time is over, or the person is blocked."""
+    found = session.scalar(select(UserSession).where(UserSession.digest == _digest(key)))
+    if found is None or found.user.blocked_at is not None:
+        return None
+    noted = last_used.last(found.id) if last_used else None
+    return None if limits.is_over(found, now(), noted) else found
+
+
+def of_person(session: Session, user: User, limits: Limits) -> Sequence[UserSession]:
+    """The person's sessions that are not over, the one used last first."""
+    query = select(UserSession).where(UserSession.user_id == user.id).order_by(UserSession.last_used_at.desc())
+    moment = now()
+    return [each for each in session.scalars(query) if not limits.is_over(each, moment)]
+
+
+def end(session: Session, actor: Actor, ended: UserSession) -> None:
+    """End one session: by its own person, or by an administrator. Raises NotFound for anybody else's."""
+    if not actor.is_admin and actor.kind != "system" and (actor.user is None or actor.user.id != ended.user_id):
+        raise NotFound("There is no such session.")
+    audit.record(session, actor, "session_ended", ended.user, INSTANCE, {"session": (ended.id, None)})
+    session.delete(ended)
+
+
+def sign_out(session: Session, actor: Actor, ended: UserSession) -> None:
+    """End the session that the person is in."""
+    audit.record(session, actor, "signed_out", ended.user, INSTANCE)
+    session.delete(ended)
+
+
+def end_all(session: Session, user: User, *, but: UserSession | None = None) -> int:
+    """End the person's sessions, except one. Returns how many; the caller records why."""
+    kept = but.id if but is not None else 0
+    ended = session.execute(
+        delete(UserSession).where(UserSession.user_id == user.id, UserSession.id != kept).returning(UserSession.id)
+    )
+    return len(ended.all())
+
+
+def confirm(session: Session, actor: Actor, confirmed: UserSession) -> None:
+    """The person has just proved again who they are."""
+    confirmed.confirmed_at = now()
+    audit.record(session, actor, "sign_in_confirmed", confirmed.user, INSTANCE)
+
+
+def prune(session: Session, limits: Limits, at: datetime) -> int:
+    """Delete sessions whose time is over. Returns how many."""
+    over = or_(UserSession.last_used_at <= at - limits.idle, UserSession.created_at <= at - limits.longest)
+    return len(session.execute(delete(UserSession).where(over).returning(UserSession.id)).all())
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
