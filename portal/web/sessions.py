@@ -35,7 +35,12 @@ def sign_in() -> Response | str | tuple[str, int]:
     if user is None:
         form.password.errors = ["The user name or the password is wrong."]
         return render_template("sessions/sign_in.html", form=form), 422
-    begin(user, method="password")
+    return proceed(user, method="password")
+
+
+def proceed(user: User, *, method: str) -> Response:
+    """Go on after the first proof of who it is: sign the person in, and lead them to where they wanted to go."""
+    begin(user, method=method)
     db.session.commit()
     return redirect(_wanted() or url_for("start.show"))
 
