@@ -10,20 +10,23 @@ from flask_migrate import Migrate
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException
 
-from portal import commands, embedded_postgres, health
+from portal import audit_commands, commands, embedded_postgres, health, request_logs
 from portal.api import errors as api_errors
-from portal.api import for_runners
+from portal.api import for_runners, refused_registrations
 from portal.config import ROOT, SettingError, Settings
 from portal.database import db
 from portal.domain.errors import Refusal
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
+from portal.domain.refused_acts import RefusedRegistrations
 from portal.domain.registration import Configured
+from portal.domain.second_factor import Configured as SecondFactorConfigured
+from portal.domain.second_factor import Demand
 from portal.domain.user_sessions import SessionUses
-from portal.domain.vault import Vault
-from portal.requests import PathPrefix, assign_request_id, label_api_answer
+from portal.domain.vault import SECOND_FACTORS, Vault
+from portal.requests import HeadAsGet, PathPrefix, assign_request_id, harden_answer, label_api_answer
 from portal.web import errors as web_errors
-from portal.web import pages
+from portal.web import pages, refused_acts
 
 __all__ = ["SettingError", "create_app"]
 
@@ -48,18 +51,25 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["known_runners"] = KnownRunners()
     app.extensions["heartbeats"] = Heartbeats()
     app.extensions["session_uses"] = SessionUses()
+    app.extensions["refused_registrations"] = RefusedRegistrations()
     app.extensions["registration"] = Configured(
         enforced=settings.enforce_create_runner_workflow, vault=Vault(settings.encryption_keys)
     )
+    app.extensions["second_factor"] = SecondFactorConfigured(
+        Demand(settings.second_factor), Vault(settings.encryption_keys, SECOND_FACTORS)
+    )
+    request_logs.register(app)
     app.before_request(assign_request_id)
     app.after_request(label_api_answer)
+    app.after_request(harden_answer)
     app.register_blueprint(health.blueprint)
     for_runners.register(app)
     csrf.exempt(for_runners.blueprint)
     pages.register(app, login)
     commands.register(app)
+    audit_commands.register(app)
     _answer_errors(app)
-    app.wsgi_app = PathPrefix(app.wsgi_app, settings.path_prefix)  # type: ignore[method-assign]
+    app.wsgi_app = HeadAsGet(PathPrefix(app.wsgi_app, settings.path_prefix))  # type: ignore[method-assign]
     return app
 
 
@@ -73,6 +83,7 @@ def _configure(app: Flask, settings: Settings) -> None:
             "pool_size": settings.threads + 4,
             "max_overflow": 4,
             "pool_pre_ping": True,
+            "hide_parameters": True,  # a failed statement is logged without its values
             "connect_args": {"connect_timeout": 10, "options": "-c timezone=UTC"},
         },
         MAX_CONTENT_LENGTH=settings.max_body,
@@ -96,7 +107,16 @@ def _answer_errors(app: Flask) -> None:
 
     def on_refusal(refusal: Refusal) -> Any:
         db.session.rollback()
+        note_refusal(refusal)
         return answer(refusal)
+
+    def note_refusal(refusal: Refusal) -> None:
+        """Whoever is refused hears so in any case, also where the trail cannot take it."""
+        try:
+            (refused_registrations if request.path.startswith("/api/") else refused_acts).note(refusal)
+        except Exception:
+            db.session.rollback()
+            app.logger.exception("a refusal could not be put on the trail")
 
     def on_http(problem: HTTPException) -> Any:
         if isinstance(problem.response, Response):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import url_for
 
@@ -10,12 +11,12 @@ from portal.domain.scopes import Scope, ScopeKind
 from portal.requests import portal_url, settings
 
 
-def url_in(scope: Scope, place: str, **values: Any) -> str:
+def url_in(scope: Scope, place: str, /, **values: Any) -> str:
     """The address of a page in a scope: `url_in(scope, "runners.show", runner_id=7)`."""
     return url_at(scope.kind, scope.full_path, place, **values)
 
 
-def url_at(kind: ScopeKind, path: str, place: str, **values: Any) -> str:
+def url_at(kind: ScopeKind, path: str, place: str, /, **values: Any) -> str:
     """The same for a scope that is known by its kind and full path only."""
     if kind is not ScopeKind.INSTANCE:
         values[f"{kind}_path"] = path
@@ -32,3 +33,13 @@ def scope_url(scope: Scope) -> str:
 def absolute(address: str) -> str:
     """A page's address as people and machines elsewhere reach it, below PORTAL_URL."""
     return portal_url(address.removeprefix(settings().path_prefix))
+
+
+def local(target: str | None) -> str | None:
+    """The address, if it is a path of this portal (without its prefix); None for one that leads elsewhere."""
+    if not target or not target.startswith("/") or target.startswith("//"):
+        return None
+    if "\\" in target or any(ord(each) < 32 for each in target):  # browsers read these as a slash, or skip them
+        return None
+    parts = urlsplit(target)
+    return None if parts.scheme or parts.netloc else target

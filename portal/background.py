@@ -8,7 +8,7 @@ import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -19,10 +19,14 @@ from sqlalchemy.orm import Session
 
 from portal.database import db, now
 from portal.domain import (
+    audit_retention,
+    bulk_acts,
+    deletion_purge,
     ended_tokens,
     runner_changes,
     runner_cleanup,
     runner_managers,
+    sign_in_throttle,
     silent_machines,
     user_sessions,
 )
@@ -32,6 +36,7 @@ from portal.domain.user_sessions import Limits, SessionUses
 
 log = logging.getLogger(__name__)
 
+WORK_EVERY = 0.5  # seconds between two looks for bulk acts that are not over
 WRITE_EVERY = 1.0  # seconds between two writes of heartbeats; pages are at most two seconds behind
 LISTEN_TICK = 5.0  # seconds after which a silent connection is asked whether it still lives
 # A network that swallows packets without a word must not leave an old memory looking fresh.
@@ -78,13 +83,16 @@ class Background:
         self.heartbeats: Heartbeats = app.extensions["heartbeats"]
         self.known: KnownRunners = app.extensions["known_runners"]
         self.session_uses: SessionUses = app.extensions["session_uses"]
+        self.trail_kept: timedelta | None = app.config["PORTAL"].trail_kept
         self.session_limits = Limits(app.config["PORTAL"].session_idle, app.config["PORTAL"].session_longest)
+        self.deleted_kept = app.config["PORTAL"].deleted_kept
         self._stopping = threading.Event()
         self._parent = os.getppid()
         self._threads = [
             threading.Thread(target=self._repeat, args=(self.write_heartbeats, WRITE_EVERY), name="heartbeats"),
             threading.Thread(target=self._repeat, args=(self.write_session_uses, WRITE_EVERY), name="session-uses"),
             threading.Thread(target=self._listen, name="runner-changes"),
+            threading.Thread(target=self._repeat, args=(self.work_on_bulk_acts, WORK_EVERY), name="bulk-acts"),
             threading.Thread(target=self._repeat, args=(self._forget, PRUNE_EVERY), name="forget"),
             threading.Thread(target=self._repeat, args=(self._leave_with_the_parent, WRITE_EVERY), name="parent"),
         ]
@@ -143,11 +151,52 @@ class Background:
             session.commit()
         return gone
 
+    def prune_sign_ins(self) -> int:
+        """Delete attempts to sign in that count no more, and networks not used for long. Returns how many."""
+        with Session(self.engine) as session:
+            gone = sign_in_throttle.prune(session, now())
+            session.commit()
+        return gone
+
+    def work_on_bulk_acts(self) -> int:
+        """Go on with the bulk acts that are not over, a batch of each in turn. Returns how many batches were done."""
+        batches = 0
+        while not self._stopping.is_set():
+            with Session(self.engine) as session:
+                done = sum([self._take_batch(session, act_id) for act_id in bulk_acts.unfinished(session)])
+            batches += done
+            if not done:
+                break
+        return batches
+
+    def _take_batch(self, session: Session, act_id: int) -> bool:
+        if self._stopping.is_set():
+            return False
+        try:
+            done = bulk_acts.take_batch(session, act_id)
+            session.commit()
+        except Exception:  # the other acts do not wait for this one
+            session.rollback()
+            log.exception("a batch of the bulk act %d failed; it is tried again", act_id)
+            return False
+        return done
+
+    def forget_bulk_acts(self) -> int:
+        """Delete old drafts and reports of bulk acts. Returns how many."""
+        with Session(self.engine) as session:
+            forgotten = bulk_acts.prune(session, now())
+            session.commit()
+        return forgotten
+
     def _forget(self) -> None:
         self._guarded(self.prune)
         self._guarded(self.prune_tokens)
         self._guarded(self.clean_up)
+        self._guarded(self.purge_deleted)
         self._guarded(self.prune_sessions)
+        self._guarded(self.forget_bulk_acts)
+        self._guarded(self.prune_sign_ins)
+        self._guarded(self.shorten_trail)
 
     def prune(self) -> int:
         """Delete managers that have been silent for too long, unless another process is at it. Returns how many."""
@@ -174,6 +223,32 @@ class Background:
                     return last.taken
 
                 return self._in_batches(session, take, "ended tokens deleted")
+
+    def shorten_trail(self) -> int:
+        """Delete events older than the setting says, unless another process is at it. Returns how many."""
+        if self.trail_kept is None:
+            return 0
+        with self._alone() as alone:
+            if not alone:
+                return 0
+            kept, moment = self.trail_kept, now()
+            with Session(self.engine) as session:
+                return self._in_batches(
+                    session, lambda: audit_retention.shorten(session, kept, moment), "old events of the trail deleted"
+                )
+
+    def purge_deleted(self) -> int:
+        """Delete for good what was deleted for too long, unless another process is at it. Returns how much."""
+        with self._alone() as alone:
+            if not alone:
+                return 0
+            with Session(self.engine) as session:
+                moment = now()
+                return self._in_batches(
+                    session,
+                    lambda: deletion_purge.purge(session, moment, self.deleted_kept),
+                    "deleted things deleted for good",
+                )
 
     def clean_up(self) -> int:
         """Delete stale runners where that is turned on and was not done within the hour. Returns how many.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import psycopg
@@ -17,10 +18,19 @@ from portal import demo as demo_story
 from portal.background import in_batches
 from portal.database import db, now
 from portal.demo_tables import PEOPLE
-from portal.domain import accounts, registration_tokens, runner_cleanup, silent_machines
+from portal.domain import (
+    accounts,
+    deletion_purge,
+    people,
+    registration_tokens,
+    runner_cleanup,
+    second_factor,
+    silent_machines,
+)
 from portal.domain.actors import system
 from portal.domain.errors import Refusal
 from portal.domain.runner_cleanup import Gone
+from portal.models import User
 from portal.requests import portal_url
 
 
@@ -40,9 +50,12 @@ class Commands(AppGroup):
 
 user = Commands("user", help="Create people and give them new passwords.")
 managers = Commands("managers", help="Look after runner managers (the machines).")
-token_keys = Commands("registration-tokens", help="Look after the keys of registration tokens.")
+keys = Commands("keys", help="Look after the keys that the portal encrypts with.")
+token_keys = Commands("registration-tokens", help="The older name of `keys`.")
 runners = Commands("runners", help="Look after runners.")
+deleted = Commands("deleted", help="Look after what was deleted and can be restored.")
 demo = Commands("demo", help="Fill the portal with a believable organisation, to look around in.")
+T = TypeVar("T")
 ACTOR = system("command line")
 DEMO_PASSWORD = "let me look around"  # noqa: S105  (printed, and only for people that the demo makes)
 
@@ -50,8 +63,10 @@ DEMO_PASSWORD = "let me look around"  # noqa: S105  (printed, and only for peopl
 def register(app: Flask) -> None:
     app.cli.add_command(user)
     app.cli.add_command(managers)
+    app.cli.add_command(keys)
     app.cli.add_command(token_keys)
     app.cli.add_command(runners)
+    app.cli.add_command(deleted)
     app.cli.add_command(demo)
 
 
@@ -93,6 +108,61 @@ def reset_password(username: str, password: str | None) -> None:
     click.echo(f"{person.username} has a new password and chooses another at the next sign-in.")
     if not password:
         click.echo(f"Password (shown once): {chosen}")
+
+
+@user.command("block")
+@click.argument("username")
+def block_user(username: str) -> None:
+    """Keep USERNAME out: all their sessions end, and they cannot sign in. Their runners go on working."""
+    ended = _with_person(username, lambda person: people.block(db.session(), ACTOR, person))
+    click.echo(f"{username} cannot sign in any more; {_some(ended, 'session')} ended.")
+
+
+@user.command("unblock")
+@click.argument("username")
+def unblock_user(username: str) -> None:
+    """Let USERNAME sign in again."""
+    changed = _with_person(username, lambda person: people.unblock(db.session(), ACTOR, person))
+    click.echo(f"{username} can sign in again." if changed else f"{username} was not blocked.")
+
+
+@user.command("admin")
+@click.argument("username")
+@click.option("--take-away", is_flag=True, help="Make them an ordinary person again.")
+def make_administrator(username: str, take_away: bool) -> None:
+    """Make USERNAME an administrator."""
+    changed = _with_person(
+        username, lambda person: people.set_administrator(db.session(), ACTOR, person, not take_away)
+    )
+    now_or_before = "now" if changed else "already"
+    click.echo(f"{username} is {'no administrator' if take_away else 'an administrator'} {now_or_before}.")
+
+
+def _with_person(login: str, act: Callable[[User], T]) -> T:
+    person = accounts.find(db.session(), login)
+    if person is None:
+        raise click.ClickException(f"There is nobody called '{login}'.")
+    try:
+        done = act(person)
+    except Refusal as refusal:
+        raise click.ClickException(str(refusal)) from None
+    db.session.commit()
+    return done
+
+
+@user.command("remove-second-factor")
+@click.argument("username")
+def remove_second_factor(username: str) -> None:
+    """Take the second factor of USERNAME away, who has lost app and recovery codes, and end all their sessions."""
+    person = accounts.find(db.session(), username)
+    if person is None:
+        raise click.ClickException(f"There is nobody called '{username}'.")
+    try:
+        second_factor.remove(db.session(), ACTOR, person)
+    except Refusal as refusal:
+        raise click.ClickException(str(refusal)) from None
+    db.session.commit()
+    click.echo(f"{username} signs in with the password alone from now on, and can set up a second factor again.")
 
 
 @managers.command("prune")
@@ -173,17 +243,42 @@ def _line(runner: Gone) -> str:
     return f"  {runner.name} of {runner.scope}, {heard}"
 
 
-@token_keys.command("re-encrypt")
+@deleted.command("purge")
+def purge_deleted() -> None:
+    """Delete for good what was deleted for longer than PORTAL_DELETED_KEPT. The running portal does it by itself."""
+    session, moment, kept = db.session(), now(), current_app.config["PORTAL"].deleted_kept
+    total = in_batches(session, lambda: deletion_purge.purge(session, moment, kept), say=_say_so_far)
+    click.echo("What was due is deleted for good." if total else "Nothing is due to be deleted for good.")
+
+
+@keys.command("re-encrypt")
 def re_encrypt() -> None:
-    """Encrypt all registration tokens with the first key of PORTAL_ENCRYPTION_KEYS; afterwards the others can go."""
+    """Encrypt all registration tokens and second factors with the first key of PORTAL_ENCRYPTION_KEYS.
+
+    Afterwards the others can go.
+    """
     done = registration_tokens.renew_encryption(db.session(), current_app.extensions["registration"])
+    factors = second_factor.renew_encryption(db.session(), current_app.extensions["second_factor"])
     db.session.commit()
-    click.echo(f"Encrypted {done.renewed} registration token{'' if done.renewed == 1 else 's'} with the first key.")
+    click.echo(f"Encrypted {_some(done.renewed, 'registration token')} with the first key.")
+    if factors.renewed:
+        click.echo(f"Encrypted {_some(factors.renewed, 'second factor')} with the first key.")
+    lost = []
     if done.lost:
-        raise click.ClickException(
+        lost.append(
             f"{done.lost} could not be opened with any of the keys. Their text is lost unless an older key is added; "
             "they still register runners, and can be reset."
         )
+    if factors.lost:
+        lost.append(
+            f"{_some(factors.lost, 'second factor')} could not be opened with any of the keys, unless an older key "
+            "is added; recovery codes still work, and an administrator can remove the factor."
+        )
+    if lost:
+        raise click.ClickException(" ".join(lost))
+
+
+token_keys.add_command(re_encrypt)
 
 
 @demo.command("fill")

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORTEST_KEY = 32  # characters
+SHORTEST_PASSWORD = 12
+LONGEST_PASSWORD = 512  # Argon2 would take more; a bound keeps a hostile sign-in cheap
 
 
 class SettingError(Exception):
@@ -49,9 +51,8 @@ def _duration(value: str) -> timedelta:
 
 
 def _password(value: str) -> str:
-    # The rule of accounts.password_problems, known here so that the start can say which setting is wrong.
-    if value and not 12 <= len(value) <= 512:
-        raise ValueError("12 to 512 characters long, or empty")
+    if value and not SHORTEST_PASSWORD <= len(value) <= LONGEST_PASSWORD:
+        raise ValueError(f"{SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters long, or empty")
     return value
 
 
@@ -65,6 +66,27 @@ def _level(value: str) -> str:
     known = ("debug", "info", "warning", "error")
     if value.lower() not in known:
         raise ValueError("one of " + ", ".join(known))
+    return value.lower()
+
+
+def _whose(value: str) -> str:
+    known = ("optional", "administrators", "everybody")
+    if value.lower() not in known:
+        raise ValueError("one of " + ", ".join(known))
+    return value.lower()
+
+
+def _kept(value: str) -> timedelta | None:
+    """Days; empty stands for ever. Less than a month would forget the registrations that the switch counts."""
+    match = re.fullmatch(r"(\d{1,5})d", value)
+    if value and (match is None or not 30 <= int(match[1]) <= 36_500):
+        raise ValueError("a number of days such as 400d, at least 30d, or empty")
+    return timedelta(days=int(match[1])) if match else None
+
+
+def _log_format(value: str) -> str:
+    if value.lower() not in ("json", "text"):
+        raise ValueError("json or text")
     return value.lower()
 
 
@@ -106,6 +128,65 @@ def _keys(value: str) -> tuple[str, ...]:
     if any(len(key) < SHORTEST_KEY for key in keys):
         raise ValueError(f"one or more keys of at least {SHORTEST_KEY} characters, separated by commas")
     return keys
+
+
+def _provider(value: str) -> str:
+    """The issuer of an OpenID Connect provider; its discovery URL is taken too. Empty stands for none."""
+    issuer = _address(value.removesuffix("/").removesuffix("/.well-known/openid-configuration"))
+    parts = urlsplit(issuer)
+    if issuer and parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError("an https address such as https://sso.example.com (http only on this machine itself)")
+    return issuer
+
+
+def _visible(value: str) -> str:
+    if not re.fullmatch(r"[!-~]*", value):
+        raise ValueError("visible ASCII characters without spaces")
+    return value
+
+
+def _words(longest: int) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if len(value) > longest or not value.isprintable():
+            raise ValueError(f"at most {longest} characters in one line")
+        return value.strip()
+
+    return read
+
+
+def _scopes(value: str) -> str:
+    words = value.split()
+    if "openid" not in words or not all(re.fullmatch(r"[!#-\[\]-~]+", word) for word in words):
+        raise ValueError("names separated by spaces, openid among them")
+    return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class MappedRole:
+    """What a group at the provider gives here: `role` in the group or project at `path`, or all (administrator)."""
+
+    group: str
+    path: str
+    role: str
+
+
+_ROLES = ("guest", "reporter", "developer", "maintainer", "owner")
+_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+
+
+def _mapping(value: str) -> tuple[MappedRole, ...]:
+    mapped = []
+    for entry in filter(None, (part.strip() for part in value.split(","))):
+        # The group stands before the last "=", so that its name may hold one.
+        group, _, given = entry.rpartition("=")
+        path, _, role = given.rpartition(":")
+        if not group.strip() or (given != "administrator" and (role not in _ROLES or not _PATH.fullmatch(path))):
+            raise ValueError(
+                "a list such as ops=administrator,developers=acme:maintainer,testers=acme/web:developer, "
+                "with the roles " + ", ".join(_ROLES)
+            )
+        mapped.append(MappedRole(group.strip(), path, role))
+    return tuple(mapped)
 
 
 def setting(
@@ -152,8 +233,8 @@ class Settings:
     encryption_keys: tuple[str, ...] = setting(
         "PORTAL_ENCRYPTION_KEYS",
         "",
-        "Keys that registration tokens are encrypted with, separated by commas: the first encrypts, every one "
-        "decrypts, and so does SECRET_KEY; empty uses that alone.",
+        "Keys that registration tokens and second factors are encrypted with, separated by commas: the first "
+        "encrypts, every one decrypts, and so does SECRET_KEY; empty uses that alone.",
         _keys,
         secret=True,
     )
@@ -169,6 +250,12 @@ class Settings:
         "Password of the first administrator, root, when it is made; empty generates and prints one.",
         _password,
         secret=True,
+    )
+    trusted_proxies: int = setting(
+        "PORTAL_TRUSTED_PROXIES",
+        "0",
+        "How many proxies stand before the portal and write X-Forwarded-For; 0 ignores that header.",
+        _number(0, 16),
     )
     workers: int = setting("PORTAL_WORKERS", "1", "Server processes.", _number(1, 64))
     threads: int = setting("PORTAL_THREADS", "4", "Threads of each server process.", _number(1, 128))
@@ -196,11 +283,63 @@ class Settings:
         "For how long after signing in somebody may do what is sensitive without proving again who they are.",
         _duration,
     )
+    second_factor: str = setting(
+        "PORTAL_SECOND_FACTOR",
+        "optional",
+        "Of whom a second factor is demanded: optional (nobody), administrators or everybody.",
+        _whose,
+    )
     deleted_kept: timedelta = setting(
         "PORTAL_DELETED_KEPT",
         "7d",
         "How long a deleted runner, group or project can be restored.",
         _duration,
+    )
+    password_sign_in: bool = setting(
+        "PORTAL_PASSWORD_SIGN_IN",
+        "true",
+        "false lets nobody sign in with a password; single sign-on is then the only way in.",
+        _switch,
+    )
+    openid_url: str = setting(
+        "PORTAL_OPENID_URL",
+        "",
+        "Issuer or discovery URL of the OpenID Connect provider people sign in at; empty turns single sign-on off.",
+        _provider,
+    )
+    openid_client_id: str = setting(
+        "PORTAL_OPENID_CLIENT_ID", "", "Client ID that the provider knows the portal by.", _visible
+    )
+    openid_client_secret: str = setting(
+        "PORTAL_OPENID_CLIENT_SECRET",
+        "",
+        "Client secret of the portal at the provider; empty for a public client.",
+        _visible,
+        secret=True,
+    )
+    openid_name: str = setting(
+        "PORTAL_OPENID_NAME", "single sign-on", "What the sign-in page calls the provider.", _words(60)
+    )
+    openid_scopes: str = setting(
+        "PORTAL_OPENID_SCOPES", "openid profile email", "Scopes that the portal asks the provider for.", _scopes
+    )
+    openid_create: bool = setting(
+        "PORTAL_OPENID_CREATE",
+        "false",
+        "true makes an account at the first sign-in of somebody who has none.",
+        _switch,
+    )
+    openid_groups_claim: str = setting(
+        "PORTAL_OPENID_GROUPS_CLAIM",
+        "groups",
+        "Claim that lists a person's groups at the provider; dots lead into nested claims.",
+        _visible,
+    )
+    openid_roles: tuple[MappedRole, ...] = setting(
+        "PORTAL_OPENID_ROLES",
+        "",
+        "What these groups give, such as ops=administrator,developers=acme:maintainer,testers=acme/web:developer.",
+        _mapping,
     )
     max_body: int = setting(
         "PORTAL_MAX_BODY",
@@ -208,7 +347,16 @@ class Settings:
         "Largest request body in bytes; a larger one is refused with 413.",
         _number(16_384, 1 << 30),
     )
+    trail_kept: timedelta | None = setting(
+        "PORTAL_TRAIL_KEPT",
+        "",
+        "How long events stay on the trail, such as 400d; empty keeps them for ever.",
+        _kept,
+    )
     log_level: str = setting("PORTAL_LOG_LEVEL", "info", "debug, info, warning or error.", _level)
+    log_format: str = setting(
+        "PORTAL_LOG_FORMAT", "json", "Form of the log lines: json (one object a line) or text.", _log_format
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -231,6 +379,7 @@ class Settings:
         values["secret_key"] = values["secret_key"] or _own_secret(values["data_dir"])
         if len(values["secret_key"]) < SHORTEST_KEY:
             raise SettingError(f"SECRET_KEY is too short; it must have at least {SHORTEST_KEY} characters.")
+        _check_sign_in(values)
         values["encryption_keys"] = (*values["encryption_keys"], values["secret_key"])
         return cls(**values)
 
@@ -250,13 +399,31 @@ class Settings:
 
         `__Host-` wants the path `/`, so below a path prefix the weaker `__Secure-` has to do.
         """
-        prefix = "" if not self.over_https else "__Secure-" if self.path_prefix else "__Host-"
-        return f"{prefix}portal_session"
+        return f"{self._cookie_prefix}portal_session"
+
+    @property
+    def device_cookie(self) -> str:
+        """The name of the cookie by which the sign-in throttle knows a browser again."""
+        return f"{self._cookie_prefix}portal_device"
+
+    @property
+    def _cookie_prefix(self) -> str:
+        return "" if not self.over_https else "__Secure-" if self.path_prefix else "__Host-"
 
 
 def documented() -> list[tuple[str, str, str]]:
     """Every setting as (name, default, sentence), in order, for the README's table and its test."""
     return [(f.metadata["name"], f.metadata["default"], f.metadata["sentence"]) for f in fields(Settings)]
+
+
+def _check_sign_in(values: Mapping[str, Any]) -> None:
+    """Settings of single sign-on that only make sense together."""
+    if values["openid_url"] and not values["openid_client_id"]:
+        raise SettingError("PORTAL_OPENID_CLIENT_ID is missing; it must be set together with PORTAL_OPENID_URL.")
+    if not values["openid_url"] and not values["password_sign_in"]:
+        raise SettingError(
+            "PORTAL_PASSWORD_SIGN_IN is false; it must be true without PORTAL_OPENID_URL, or nobody could sign in."
+        )
 
 
 def _own_address(host: str, port: int) -> str:

@@ -257,7 +257,8 @@ class _Story:
                 session, self.issued[name].token, grace=grace, address="10.20.4.10"
             )
         elif word == "delete":
-            return runners.delete_runner(session, actor, runner)
+            runners.delete_runner(session, actor, runner)
+            return None
         runner.updated_at = self.at
         return None
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import uuid
 from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from flask import Response, current_app, g, request
+from werkzeug.wsgi import ClosingIterator
 
 from portal.config import Settings
 from portal.domain.registration import Configured
+from portal.domain.second_factor import Configured as SecondFactorConfigured
+from portal.domain.sign_in_throttle import Throttle
 from portal.domain.user_sessions import Limits, SessionUses
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+STRICT_TRANSPORT = "max-age=63072000"  # two years
+_BRACKETED = re.compile(r"\[([^\]]+)\](?::\d{1,5})?")
+_IPV4_AND_PORT = re.compile(r"([\d.]+):\d{1,5}", re.ASCII)
 _REQUEST_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
@@ -35,6 +43,20 @@ class PathPrefix:
         return self.app(environ, start_response)
 
 
+class HeadAsGet:
+    """Answer HEAD as GET, without the body: a view that takes a form must not take HEAD for one."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self.app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "HEAD":
+            return self.app(environ, start_response)
+        environ["REQUEST_METHOD"] = "GET"
+        with closing(ClosingIterator(self.app(environ, start_response))):
+            return []
+
+
 def assign_request_id() -> None:
     """Keep the client's X-Request-Id when it is one (runners repeat it when they retry), else make one."""
     given = request.headers.get("X-Request-Id", "")
@@ -51,9 +73,43 @@ def label_api_answer(response: Response) -> Response:
     return response
 
 
+def harden_answer(response: Response) -> Response:
+    """What every answer has, whichever door it comes from: browsers guess no types, and come over HTTPS only."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if settings().over_https:
+        response.headers["Strict-Transport-Security"] = STRICT_TRANSPORT
+    return response
+
+
 def client_address() -> str:
-    """The address the request came from."""
-    return request.remote_addr or ""
+    """The address the request came from; behind trusted proxies the one that the outermost of them has seen."""
+    return address_behind(
+        settings().trusted_proxies, request.remote_addr or "", request.headers.get("X-Forwarded-For", "")
+    )
+
+
+def address_behind(proxies: int, peer: str, forwarded: str) -> str:
+    """The client's address, when so many proxies have each added one to the right of `forwarded`.
+
+    What stands further left the client wrote itself. Where the place holds no address, or the header is shorter than
+    the way was long, the peer's address is all that is known.
+    """
+    seen = forwarded.rsplit(",", proxies)[-proxies:] if proxies else []
+    return (_read_address(seen[0]) if len(seen) == proxies and seen else "") or _read_address(peer) or peer
+
+
+def _read_address(text: str) -> str:
+    """The IP address in one of the forms that proxies write, without its port and zone; nothing for anything else."""
+    text = text.strip()
+    if bracketed := _BRACKETED.fullmatch(text):
+        text = bracketed[1]
+    elif with_port := _IPV4_AND_PORT.fullmatch(text):
+        text = with_port[1]
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return ""
+    return str(getattr(found, "ipv4_mapped", None) or found)
 
 
 def settings() -> Settings:
@@ -66,6 +122,17 @@ def registration_configured() -> Configured:
     """What this process's configuration says of registration tokens."""
     found: Configured = current_app.extensions["registration"]
     return found
+
+
+def second_factor_configured() -> SecondFactorConfigured:
+    """What this process's configuration says of second factors."""
+    found: SecondFactorConfigured = current_app.extensions["second_factor"]
+    return found
+
+
+def sign_in_throttle() -> Throttle:
+    """What counts attempts to sign in; it keeps nothing in the process but the key."""
+    return Throttle(settings().secret_key)
 
 
 def session_limits() -> Limits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import socket
@@ -16,7 +15,7 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 from sqlalchemy.exc import OperationalError
 
-from portal import create_app, embedded_postgres
+from portal import create_app, embedded_postgres, request_logs
 from portal.background import Background
 from portal.config import SettingError, Settings
 from portal.database import db
@@ -135,8 +134,7 @@ def _serve(settings: Settings, address: str) -> None:
 def worker() -> Flask:
     """The application of one server process, with its background work running until the process ends."""
     settings = Settings.from_environment()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    request_logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
     background = Background(app)
     background.start()

@@ -59,6 +59,16 @@
     if (event.persisted) document.querySelectorAll("form[data-once]").forEach((form) => delete form.dataset.sent);
   });
 
+  // A box that stands for all boxes of a name ticks them, and is no longer ticked when one of them is not.
+  addEventListener("change", ({ target }) => {
+    const boxes = target.dataset?.chooses && document.querySelectorAll(`input[type=checkbox][name="${target.dataset.chooses}"]`);
+    if (boxes) for (const box of boxes) box.checked = target.checked;
+    else if (target.type === "checkbox" && !target.checked) {
+      const all = document.querySelector(`[data-chooses="${CSS.escape(target.name)}"]`);
+      if (all) all.checked = false;
+    }
+  });
+
   // A path proposed from the name, until somebody writes one.
   for (const form of document.querySelectorAll("form[data-path-from-name]")) {
     const [name, path] = [form.elements.name, form.elements.path];

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,16 +18,18 @@ import pytest
 from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select, text, update
 
 from portal.config import ROOT
 from portal.database import db, now
-from portal.domain import registration_tokens, runner_cleanup
+from portal.domain import audit, registration_tokens, runner_cleanup, second_factor
 from portal.domain.registration import Configured
 from portal.domain.runner_cleanup import Criteria
+from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
-from portal.domain.vault import Vault
-from portal.models import AuditEvent, RegistrationToken, Runner, RunnerManager, User
+from portal.domain.vault import SECOND_FACTORS, Vault
+from portal.models import AuditEvent, RegistrationToken, Runner, RunnerManager, SecondFactor, User
+from tests.api.processes import Process
 from tests.cast import PASSWORD, SYSTEM, Cast, send, sign_in
 from tests.databases import ENCRYPTION_KEY, SECRET_KEY, Server
 from tests.domain.clock import let_pass
@@ -73,6 +80,48 @@ class TestReEncrypt:
         assert result.exit_code == 1
         assert "1 could not be opened" in result.output
         assert Vault([ENCRYPTION_KEY]).open(db.session.get_one(RegistrationToken, number).ciphertext or b"") == text
+
+    def test_second_factors_go_along_under_the_new_name_of_the_command(
+        self, app: Flask, cast: Cast, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        new = "a new key that is long enough to be one"
+        factor = SecondFactor(
+            user_id=cast.alice.id, ciphertext=Vault([ENCRYPTION_KEY], SECOND_FACTORS).close("KEY"), last_step=0
+        )
+        db.session.add(factor)
+        db.session.commit()
+        alice_id = cast.alice.id
+        both = second_factor.Configured(second_factor.Demand.OPTIONAL, Vault([new, ENCRYPTION_KEY], SECOND_FACTORS))
+        monkeypatch.setitem(app.extensions, "second_factor", both)
+        result = run(app, "keys", "re-encrypt")
+        assert (result.exit_code, result.output.splitlines()[1]) == (
+            0,
+            "Encrypted 1 second factor with the first key.",
+        )
+        stored = db.session.get_one(SecondFactor, alice_id).ciphertext
+        assert Vault([new], SECOND_FACTORS).open(stored) == "KEY"
+
+    def test_a_second_factor_that_no_key_opens_is_told(
+        self, app: Flask, cast: Cast, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        db.session.add(SecondFactor(user_id=cast.alice.id, ciphertext=b"not to be opened", last_step=0))
+        db.session.commit()
+        result = run(app, "keys", "re-encrypt")
+        assert result.exit_code == 1
+        assert "1 second factor could not be opened" in result.output
+
+
+class TestRemoveSecondFactor:
+    def test_takes_it_away(self, app: Flask, cast: Cast) -> None:
+        dana_id = cast.dana.id
+        db.session.add(SecondFactor(user_id=dana_id, ciphertext=b"unread", last_step=0))
+        db.session.commit()
+        assert run(app, "user", "remove-second-factor", "dana").exit_code == 0
+        assert db.session.get(SecondFactor, dana_id) is None
+
+    def test_says_who_has_none_and_who_is_nobody(self, app: Flask, cast: Cast) -> None:
+        assert "has no second factor" in run(app, "user", "remove-second-factor", "erin").output
+        assert "nobody called" in run(app, "user", "remove-second-factor", "nobody").output
 
 
 class TestUserCreate:
@@ -144,6 +193,35 @@ class TestResetPassword:
         assert result.exit_code == 1
         assert "at least 12 characters" in result.output
         sign_in(client, "alice")
+
+
+class TestBlockAndAdmin:
+    def test_a_blocked_person_is_out_until_unblocked(self, app: Flask, client: FlaskClient, cast: Cast) -> None:
+        sign_in(client, "bob")
+        result = run(app, "user", "block", "bob")
+        assert (result.exit_code, result.output) == (0, "bob cannot sign in any more; 1 session ended.\n")
+        assert client.get("/").headers.get("Location", "").startswith("/-/sign-in")
+        assert run(app, "user", "unblock", "bob").output == "bob can sign in again.\n"
+        assert run(app, "user", "unblock", "bob").output == "bob was not blocked.\n"
+        sign_in(client, "bob")
+
+    def test_an_administrator_is_made_and_unmade(self, app: Flask, cast: Cast) -> None:
+        assert run(app, "user", "admin", "bob").output == "bob is an administrator now.\n"
+        assert run(app, "user", "admin", "bob").output == "bob is an administrator already.\n"
+        assert run(app, "user", "admin", "bob", "--take-away").output == "bob is no administrator now.\n"
+        told = db.session.execute(select(AuditEvent.actor_name, AuditEvent.action)).all()
+        assert ("command line", "administrator_added") in told
+
+    @pytest.mark.parametrize("words", [("block", "dana"), ("admin", "dana", "--take-away")])
+    def test_the_last_administrator_stays(self, app: Flask, cast: Cast, words: tuple[str, ...]) -> None:
+        result = run(app, "user", *words)
+        assert result.exit_code == 1
+        assert "Make somebody else an administrator first" in result.output
+
+    @pytest.mark.parametrize("act", ["block", "unblock", "admin"])
+    def test_of_nobody_is_an_error(self, app: Flask, cast: Cast, act: str) -> None:
+        result = run(app, "user", act, "nobody")
+        assert (result.exit_code, result.output) == (1, "Error: There is nobody called 'nobody'.\n")
 
 
 class TestManagersPrune:
@@ -316,3 +394,98 @@ class TestAsAProcess:
         assert ended.returncode == 1
         assert ended.stderr.startswith("Error: The database does not answer.")
         assert "Traceback" not in ended.stderr
+
+
+class TestAudit:
+    """`flask --app app audit …`, on a database where events are really committed."""
+
+    @staticmethod
+    def record(process: Process, number: int = 3) -> None:
+        for each in range(number):
+            with process.session() as session:
+                audit.record(session, replace(SYSTEM, name=f"=tester {each}"), f"change_{each}", INSTANCE, INSTANCE)
+                session.commit()
+
+    @staticmethod
+    def tamper(process: Process, statement: str) -> None:
+        with process.session() as session:
+            session.execute(text("SET session_replication_role = replica"))
+            session.execute(text(statement))
+            session.commit()
+            session.execute(text("SET session_replication_role = DEFAULT"))
+
+    def test_an_empty_trail_is_said_to_be_empty(self, process: Process) -> None:
+        assert run(process.app, "audit", "verify").output == "The trail is empty.\n"
+
+    def test_a_whole_trail_is_told_with_the_head_to_note(self, process: Process) -> None:
+        self.record(process)
+        result = run(process.app, "audit", "verify")
+        assert result.exit_code == 0
+        first, second = result.output.splitlines()
+        assert first == "The trail is unbroken: 3 events, positions 1 to 3."
+        assert re.fullmatch(r"Head: 3:[0-9a-f]{64}", second)
+        self.record(process)
+        again = run(process.app, "audit", "verify", "--head", second.removeprefix("Head: "))
+        assert again.exit_code == 0
+        assert "6 events" in again.output
+
+    def test_the_first_broken_event_is_named_and_the_exit_says_so(self, process: Process) -> None:
+        self.record(process, 5)
+        self.tamper(process, "UPDATE audit_events SET address = '192.0.2.9' WHERE action IN ('change_1', 'change_3')")
+        result = run(process.app, "audit", "verify")
+        assert result.exit_code == 1
+        assert re.search(
+            r"^Error: The trail is broken at position 2 \(event 2, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, =tester 1: "
+            r"change_1 the instance\): its values are not those that were written\.$",
+            result.output,
+            re.MULTILINE,
+        )
+
+    def test_a_cut_off_end_is_found_with_the_head_that_was_noted(self, process: Process) -> None:
+        self.record(process)
+        head = run(process.app, "audit", "verify").output.split("Head: ")[1].strip()
+        self.tamper(process, "DELETE FROM audit_links WHERE position = 3")
+        self.tamper(process, "DELETE FROM audit_events WHERE id = 3")
+        assert run(process.app, "audit", "verify").exit_code == 0
+        result = run(process.app, "audit", "verify", "--head", head)
+        assert result.exit_code == 1
+        assert "the chain ends at position 2" in result.output
+
+    def test_a_head_that_is_none_is_refused(self, process: Process) -> None:
+        result = run(process.app, "audit", "verify", "--head", "3:abc")
+        assert result.exit_code == 2
+        assert "64 hexadecimal digits" in result.output
+
+    def test_an_export_can_be_verified_without_the_portal(self, process: Process) -> None:
+        """As the help of `audit verify` says, with nothing but Python's own libraries."""
+        with process.session() as session:
+            cast = Cast(session)
+            cast.runner(cast.web, RunnerSettings("Zoë's \"fleet\" \u2028 日本", run_untagged=True))
+        exported = run(process.app, "audit", "export")
+        assert exported.exit_code == 0
+        previous = "00" * 32
+        lines = [json.loads(line) for line in exported.output.split("\n") if line]
+        assert len(lines) > 10
+        for position, line in enumerate(lines, 1):
+            values = [value for name, value in line.items() if name not in ("position", "hash", "previous_hash")]
+            values[-1] = dict(sorted(values[-1].items(), key=lambda each: (len(each[0].encode()), each[0].encode())))
+            array = json.dumps(values, ensure_ascii=False)
+            assert (line["position"], line["previous_hash"]) == (position, previous)
+            previous = hashlib.sha256(bytes.fromhex(previous) + array.encode()).hexdigest()
+            assert line["hash"] == previous
+        assert run(process.app, "audit", "verify").output.strip().endswith(f"Head: {len(lines)}:{previous}")
+
+    def test_an_export_takes_days_and_a_scope(self, process: Process) -> None:
+        with process.session() as session:
+            cast = Cast(session)
+            cast.runner(cast.web)
+        told = run(process.app, "audit", "export", "--scope", "acme/web").output
+        assert {json.loads(line)["scope_path"] for line in told.splitlines()} == {"acme/web"}
+        assert run(process.app, "audit", "export", "--until", "2020-01-01").output == ""
+        assert run(process.app, "audit", "export", "--since", "2020-01-01").output.count("\n") > 10
+
+    def test_a_csv_export_holds_no_formula(self, process: Process) -> None:
+        self.record(process)
+        heading, *rows = csv.reader(io.StringIO(run(process.app, "audit", "export", "--format", "csv").output))
+        assert [row[heading.index("actor_name")] for row in rows] == ["'=tester 0", "'=tester 1", "'=tester 2"]
+        assert [row[0] for row in rows] == ["1", "2", "3"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from portal.config import ROOT, SettingError, Settings, documented, stored_secret
-from portal.domain import accounts
+from portal.domain import passwords
 
 KEY = "a key for tests only, of no use to anybody else"
 
@@ -42,6 +42,8 @@ WRONG = [
     ("PORTAL_ENFORCE_CREATE_RUNNER_WORKFLOW", "perhaps"),
     ("PORTAL_ROOT_PASSWORD", "short"),
     ("PORTAL_ROOT_PASSWORD", "x" * 513),
+    ("PORTAL_TRUSTED_PROXIES", "17"),
+    ("PORTAL_TRUSTED_PROXIES", "10.0.0.0/8"),
     ("PORTAL_WORKERS", "0"),
     ("PORTAL_WORKERS", "many"),
     ("PORTAL_THREADS", "129"),
@@ -54,10 +56,36 @@ WRONG = [
     ("PORTAL_SESSION_IDLE", "10s"),
     ("PORTAL_SESSION_LONGEST", "never"),
     ("PORTAL_RECENT_SIGN_IN", "15 minutes"),
+    ("PORTAL_SECOND_FACTOR", "sometimes"),
     ("PORTAL_DELETED_KEPT", "a week"),
+    ("PORTAL_PASSWORD_SIGN_IN", "perhaps"),
+    ("PORTAL_PASSWORD_SIGN_IN", "false"),  # there is no other way to sign in
+    ("PORTAL_OPENID_URL", "sso.example.com"),
+    ("PORTAL_OPENID_URL", "http://sso.example.com"),
+    ("PORTAL_OPENID_URL", "https://sso.example.com/?realm=a"),
+    ("PORTAL_OPENID_CLIENT_ID", "the portal"),
+    ("PORTAL_OPENID_CLIENT_SECRET", "two words"),
+    ("PORTAL_OPENID_NAME", "x" * 61),
+    ("PORTAL_OPENID_NAME", "Example\nLogin"),
+    ("PORTAL_OPENID_SCOPES", "profile email"),
+    ("PORTAL_OPENID_SCOPES", 'openid "email"'),
+    ("PORTAL_OPENID_CREATE", "sometimes"),
+    ("PORTAL_OPENID_GROUPS_CLAIM", "my groups"),
+    ("PORTAL_OPENID_ROLES", "ops"),
+    ("PORTAL_OPENID_ROLES", "ops=admin"),
+    ("PORTAL_OPENID_ROLES", "=administrator"),
+    ("PORTAL_OPENID_ROLES", "developers=acme"),
+    ("PORTAL_OPENID_ROLES", "developers=acme:boss"),
+    ("PORTAL_OPENID_ROLES", "developers=:owner"),
+    ("PORTAL_OPENID_ROLES", "developers=/acme:owner"),
+    ("PORTAL_OPENID_ROLES", "ops=administrator,developers"),
     ("PORTAL_MAX_BODY", "1k"),
     ("PORTAL_MAX_BODY", "16383"),
     ("PORTAL_LOG_LEVEL", "loud"),
+    ("PORTAL_LOG_FORMAT", "xml"),
+    ("PORTAL_TRAIL_KEPT", "29d"),
+    ("PORTAL_TRAIL_KEPT", "400"),
+    ("PORTAL_TRAIL_KEPT", "a year"),
 ]
 
 
@@ -86,6 +114,7 @@ SECRETS = {
     "SECRET_KEY": "p4ssw0rd",
     "PORTAL_ENCRYPTION_KEYS": "p4ssw0rd",
     "PORTAL_ROOT_PASSWORD": "p4ssw0rd",
+    "PORTAL_OPENID_CLIENT_SECRET": "p4ssw0rd p4ssw0rd",
     "DATABASE_URL": "mysql://u:p4ssw0rd@h/db",
 }
 
@@ -170,8 +199,8 @@ def test_without_an_address_host_and_port_are_it(tmp_path: Path, host: str, url:
 
 @pytest.mark.parametrize("length", [0, 11, 12, 512, 513])
 def test_a_root_password_is_taken_when_an_account_would_take_it(tmp_path: Path, length: int) -> None:
-    password = "x" * length
-    fine = not password or not accounts.password_problems(password)
+    password = ("correct horse battery " * 30)[:length]
+    fine = not password or not passwords.problems(password)
     if fine:
         assert read(tmp_path, PORTAL_ROOT_PASSWORD=password).root_password == password
     else:
@@ -197,6 +226,37 @@ def test_registration_tokens_are_encrypted_with_the_secret_key_unless_they_have_
 def test_a_switch_is_told_in_words(tmp_path: Path, value: str, on: bool) -> None:
     given = read(tmp_path, PORTAL_ENFORCE_CREATE_RUNNER_WORKFLOW=value)
     assert given.enforce_create_runner_workflow is on
+
+
+# Single sign-on
+
+
+@pytest.mark.parametrize("end", ["", "/", "/.well-known/openid-configuration"])
+def test_a_provider_is_given_by_its_issuer_or_its_discovery_url(tmp_path: Path, end: str) -> None:
+    given = read(
+        tmp_path, PORTAL_OPENID_URL=f"https://sso.example.com/realms/a{end}", PORTAL_OPENID_CLIENT_ID="portal"
+    )
+    assert given.openid_url == "https://sso.example.com/realms/a"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9000", "[::1]:9000"])
+def test_a_provider_on_the_machine_itself_needs_no_https(tmp_path: Path, host: str) -> None:
+    given = read(tmp_path, PORTAL_OPENID_URL=f"http://{host}", PORTAL_OPENID_CLIENT_ID="portal")
+    assert given.openid_url == f"http://{host}"
+
+
+def test_a_provider_without_a_client_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="PORTAL_OPENID_CLIENT_ID is missing"):
+        read(tmp_path, PORTAL_OPENID_URL="https://sso.example.com")
+
+
+def test_the_mapping_of_groups_is_read(tmp_path: Path) -> None:
+    text = "ops=administrator, cn=dev=acme:maintainer,/testers=acme/web:developer,"
+    assert [(each.group, each.path, each.role) for each in read(tmp_path, PORTAL_OPENID_ROLES=text).openid_roles] == [
+        ("ops", "", "administrator"),
+        ("cn=dev", "acme", "maintainer"),
+        ("/testers", "acme/web", "developer"),
+    ]
 
 
 # The secret key

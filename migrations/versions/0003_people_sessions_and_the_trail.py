@@ -111,6 +111,7 @@ def upgrade():
         sa.Column("user_id", sa.BigInteger(), nullable=True),
         sa.Column("actor_name", sa.String(length=255), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("final_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name=op.f("fk_deletions_user_id_users"), ondelete="SET NULL"
         ),
@@ -163,9 +164,9 @@ def upgrade():
         "user_second_factors",
         sa.Column("user_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("ciphertext", sa.LargeBinary(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("confirmed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("last_step", sa.BigInteger(), nullable=True),
+        sa.Column("confirmed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_step", sa.BigInteger(), nullable=False),
+        sa.Column("refused_at", postgresql.ARRAY(sa.DateTime(timezone=True)), nullable=False),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name=op.f("fk_user_second_factors_user_id_users"), ondelete="CASCADE"
         ),
@@ -264,6 +265,7 @@ def upgrade():
     op.create_index("ix_audit_events_actor", "audit_events", ["actor_kind", "actor_id", "id"], unique=False)
     op.create_index("ix_audit_events_created_at", "audit_events", ["created_at"], unique=False)
     op.add_column("ci_runners", sa.Column("deletion_id", sa.BigInteger(), nullable=True))
+    op.add_column("ci_runners", sa.Column("restored_at", sa.DateTime(timezone=True), nullable=True))
     op.create_index(
         "ix_ci_runners_deletion_id",
         "ci_runners",
@@ -294,6 +296,8 @@ def upgrade():
         postgresql_where=sa.text("deletion_id IS NOT NULL"),
     )
     op.create_foreign_key(op.f("fk_projects_deletion_id_deletions"), "projects", "deletions", ["deletion_id"], ["id"])
+    op.add_column("members", sa.Column("from_openid", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("users", sa.Column("admin_from_openid", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("users", sa.Column("blocked_at", sa.DateTime(timezone=True), nullable=True))
     op.alter_column("users", "password_digest", existing_type=sa.VARCHAR(length=255), nullable=True)
     op.drop_column("users", "session_epoch")
@@ -315,6 +319,8 @@ def downgrade():
     op.execute("UPDATE users SET password_digest = '' WHERE password_digest IS NULL")
     op.alter_column("users", "password_digest", existing_type=sa.VARCHAR(length=255), nullable=False)
     op.drop_column("users", "blocked_at")
+    op.drop_column("users", "admin_from_openid")
+    op.drop_column("members", "from_openid")
     op.drop_constraint(op.f("fk_projects_deletion_id_deletions"), "projects", type_="foreignkey")
     op.drop_index(
         "ix_projects_deletion_id", table_name="projects", postgresql_where=sa.text("deletion_id IS NOT NULL")
@@ -329,6 +335,7 @@ def downgrade():
     op.drop_index(
         "ix_ci_runners_deletion_id", table_name="ci_runners", postgresql_where=sa.text("deletion_id IS NOT NULL")
     )
+    op.drop_column("ci_runners", "restored_at")
     op.drop_column("ci_runners", "deletion_id")
     op.drop_index("ix_audit_events_created_at", table_name="audit_events")
     op.drop_index("ix_audit_events_actor", table_name="audit_events")

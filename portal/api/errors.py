@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 from portal.addresses import absolute, url_at
 from portal.domain import errors
 from portal.domain.scopes import ScopeKind
-from portal.requests import portal_url
+from portal.requests import portal_url, settings
 
 STATUS: dict[type[errors.Refusal], int] = {
     errors.BadRequest: 400,
@@ -65,6 +65,8 @@ def _sentence(refusal: errors.Refusal) -> str:
             f"runner registration disallowed: {sentence} Create a runner in the browser and register with its glrt- "
             f"token (gitlab-runner 15.10 or newer): {absolute(create)}"
         )
+    if isinstance(refusal, errors.RunnerDeleted):
+        return restorable(refusal)
     if isinstance(refusal, errors.TokenOver | errors.ClientTooOld):
         return f"{sentence.rstrip('.')}: {absolute(url_for('runner_links.show', runner_id=refusal.runner_id))}"
     if isinstance(refusal, errors.RegistrationTokenUnknown):
@@ -72,6 +74,13 @@ def _sentence(refusal: errors.Refusal) -> str:
     if isinstance(refusal, errors.TokenUnknown):
         return f"{sentence.rstrip('.')}: {portal_url('/')}"
     return sentence
+
+
+def restorable(refusal: errors.RunnerDeleted) -> str:
+    """Until when people can restore the runner, and where; nothing of who deleted it."""
+    until = refusal.deleted_at + settings().deleted_kept
+    page = absolute(url_for("runner_links.show", runner_id=refusal.runner_id))
+    return f"{refusal}. Until {until:%Y-%m-%d %H:%M} UTC those who look after it can restore it: {page}"
 
 
 def _said(sentence: str, invalid: errors.Invalid) -> list[str]:

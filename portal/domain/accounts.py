@@ -12,7 +12,8 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from portal.domain import audit, user_sessions
+from portal.config import LONGEST_PASSWORD
+from portal.domain import audit, passwords, user_sessions
 from portal.domain.actors import Actor, system
 from portal.domain.errors import Invalid, NotFound, TryLater
 from portal.domain.names import username_problems
@@ -20,23 +21,11 @@ from portal.domain.permissions import Action, require
 from portal.domain.scopes import INSTANCE
 from portal.models import User, UserSession
 
-SHORTEST_PASSWORD = 12
-LONGEST_PASSWORD = 512  # Argon2 would take more; a bound keeps a hostile sign-in cheap
-
 _hasher = PasswordHasher()
 # Checking a password costs a core for a while: so many at once and no more, or guessing would starve the runners.
 _checks = threading.BoundedSemaphore(2)
 # Checked when the account does not exist, so that the answer takes as long as for one that does.
 _nobody = _hasher.hash(secrets.token_urlsafe(16))
-
-
-def password_problems(password: str) -> list[str]:
-    """What is wrong with a new password; empty when nothing is."""
-    if len(password) < SHORTEST_PASSWORD:
-        return [f"It is too short: at least {SHORTEST_PASSWORD} characters."]
-    if len(password) > LONGEST_PASSWORD:
-        return [f"It is too long: at most {LONGEST_PASSWORD} characters."]
-    return []
 
 
 def generated_password() -> str:
@@ -71,6 +60,26 @@ def signed_in(session: Session, login: str, password: str) -> User | None:
     return user
 
 
+def identity_problems(
+    session: Session, username: str, name: str, email: str, *, of: User | None = None
+) -> dict[str, list[str]]:
+    """What is wrong with what a person is called and reached by, by field; the lists are empty where nothing is.
+
+    `of` is the person who has it already, so that nobody is told that they have taken their own name.
+    """
+    problems = {
+        "username": username_problems(username),
+        "name": [] if name else ["Say what to call them."],
+        "email": _email_problems(email),
+    }
+    if len(name) > 255:
+        problems["name"] = ["It is too long: at most 255 characters."]
+    for field, value in (("username", username), ("email", email)):
+        if not problems[field] and (found := find(session, value)) and found is not of:
+            problems[field] = [f"Somebody else has the {'user name' if field == 'username' else 'address'} already."]
+    return problems
+
+
 def create_person(
     session: Session,
     actor: Actor,
@@ -78,35 +87,27 @@ def create_person(
     username: str,
     name: str,
     email: str,
-    password: str,
+    password: str | None,
     admin: bool = False,
     must_change_password: bool = True,
 ) -> User:
     """A new person. Raises NotAllowed, or Invalid with the problems by field.
 
     `must_change_password` asks for a new password at the first sign-in: right for every password that
-    somebody else has chosen or seen.
+    somebody else has chosen or seen. Without a password they sign in at an OpenID Connect provider only.
     """
     require(session, actor, Action.WRITE_PEOPLE, INSTANCE)
     username, name, email = username.strip(), name.strip(), email.strip()
-    problems = {
-        "username": username_problems(username),
-        "name": [] if name else ["Say what to call them."],
-        "email": _email_problems(email),
-        "password": password_problems(password),
-    }
-    if len(name) > 255:
-        problems["name"] = ["It is too long: at most 255 characters."]
-    for field, value in (("username", username), ("email", email)):
-        if not problems[field] and find(session, value):
-            problems[field] = [f"Somebody else has the {'user name' if field == 'username' else 'address'} already."]
+    problems = {**identity_problems(session, username, name, email), "password": []}
+    if password is not None:
+        problems["password"] = passwords.problems(password, (username, name, email))
     if any(problems.values()):
         raise Invalid({field: found for field, found in problems.items() if found})
     user = User(
         username=username,
         name=name,
         email=email,
-        password_digest=_hasher.hash(password),
+        password_digest=None if password is None else _hasher.hash(password),
         admin=admin,
         must_change_password=must_change_password,
     )
@@ -143,7 +144,7 @@ def change_password(
         _hasher.verify(user.password_digest or _nobody, old[: LONGEST_PASSWORD + 1])
     except (VerificationError, InvalidHashError):
         problems["old"] = ["This is not your present password."]
-    if found := password_problems(new):
+    if found := passwords.problems(new, (user.username, user.name, user.email)):
         problems["new"] = found
     elif new == old:
         problems["new"] = ["It is the same as the old one."]
@@ -160,7 +161,7 @@ def change_password(
 def reset_password(session: Session, actor: Actor, user: User, password: str) -> None:
     """Give somebody a new password; all their sessions end, and they choose their own at the next sign-in."""
     require(session, actor, Action.WRITE_PEOPLE, INSTANCE)
-    if found := password_problems(password):
+    if found := passwords.problems(password, (user.username, user.name, user.email)):
         raise Invalid({"password": found})
     set_password(user, password, must_change=True)
     ended = user_sessions.end_all(session, user)

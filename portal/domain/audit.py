@@ -46,10 +46,19 @@ def record(
         project_id=scope.project.id if scope.project else None,
         address=actor.address,
         request_id=actor.request_id,
-        changes={name: [old, new] for name, (old, new) in (changes or {}).items()},
+        changes={name: [_exact(old), _exact(new)] for name, (old, new) in (changes or {}).items()},
     )
     session.add(event)
     return event
+
+
+def _exact(value: Any) -> Any:
+    """A value as the chain can hold it: a number with a fraction reads differently everywhere, so it becomes text."""
+    if isinstance(value, float):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _exact(each) for name, each in value.items()}
+    return [_exact(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _name(target: Any) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 
 class Refusal(Exception):
@@ -13,12 +15,45 @@ class NotFound(Refusal):
     """There is no such thing, or the person may not know that there is."""
 
 
+class Hidden(NotFound):
+    """What was asked for exists, and the person may not know that: the trail keeps which `action` it was, and where.
+
+    `where` is the Scope; it is not named in the words of the refusal.
+    """
+
+    def __init__(self, sentence: str, *, action: str = "", where: Any = None) -> None:
+        self.action, self.where = action, where
+        super().__init__(sentence)
+
+
 # One sentence for what does not exist and for what may not be seen, so that it tells nobody which of the two.
 NOTHING_HERE = "There is nothing here, or you may not see it."
 
 
 class NotAllowed(Refusal):
-    """The person sees the thing and may not do this with it."""
+    """The person sees the thing and may not do this with it: `action`, in the table's words, in the Scope `where`."""
+
+    def __init__(self, sentence: str, *, action: str = "", where: Any = None) -> None:
+        self.action, self.where = action, where
+        super().__init__(sentence)
+
+
+class IdentityRefused(NotAllowed):
+    """A provider has said who somebody is, and they do not come in; `reason` in a few words, for the trail.
+
+    `user_id` is the account that was meant, where that is known.
+    """
+
+    def __init__(self, sentence: str, *, reason: str, user_id: int | None = None) -> None:
+        self.reason, self.user_id = reason, user_id
+        super().__init__(sentence)
+
+
+class SignedOut(NotAllowed):
+    """The session ended while a form was filled in."""
+
+    def __init__(self) -> None:
+        super().__init__("You are signed out, so nothing was changed. Sign in and send the form again.")
 
 
 class Worded(str):
@@ -42,6 +77,10 @@ class Invalid(Refusal):
 
 class LimitReached(Invalid):
     """The scope has as many runners as it may have."""
+
+
+class LastAdministrator(Invalid):
+    """Without this person nobody who can sign in would administer the portal."""
 
 
 class Stale(Refusal):
@@ -71,8 +110,20 @@ class TokenOver(TokenUnknown):
         super().__init__(sentence)
 
 
+class RunnerDeleted(TokenUnknown):
+    """The token's runner was deleted at this time and can be restored still; then the token works again."""
+
+    def __init__(self, runner_id: int, deleted_at: datetime) -> None:
+        self.runner_id, self.deleted_at = runner_id, deleted_at
+        super().__init__(f"This runner was deleted on {deleted_at:%Y-%m-%d}")
+
+
 class RegistrationTokenUnknown(Refusal):
     """No scope has this registration token: mistyped, reset since, or never one of ours."""
+
+
+class ScopeDeleted(RegistrationTokenUnknown):
+    """The group or project of the registration token was deleted; restored, it has the token again."""
 
 
 class RegistrationOff(Refusal):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, text
+from sqlalchemy import ColumnElement, Select, func, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from portal.domain import audit, runner_changes
+from portal.domain import audit, deletions, runner_changes, runner_handover
 from portal.domain.actors import Actor
-from portal.domain.errors import Invalid
+from portal.domain.errors import NOTHING_HERE, Invalid, NotFound
 from portal.domain.names import name_problems, path_problems
 from portal.domain.permissions import Action, require
-from portal.domain.scopes import Scope, of_group, of_project
-from portal.models import Group, Membership, Project, Role, Route, Runner, RunnerManager
+from portal.domain.scopes import Scope, is_there, of_group, of_project
+from portal.models import Deletion, Group, Membership, Project, Role, Route, Runner, RunnerManager
 
 DEEPEST = 20  # levels, as in GitLab
+MADE_ROOM = "~deleted-"  # stands, with a number, in the path of what was deleted; nobody can choose such a path
 LONGEST_PATH = 1024  # characters of a full path; indexes and the trail hold no more
 
 
@@ -47,9 +49,9 @@ def create_group(session: Session, actor: Actor, parent: Scope, naming: Naming) 
     problems = naming.problems(at_the_top=parent.group is None)
     if len(parent.group_ids) >= DEEPEST:
         problems.setdefault("path", []).append(f"Groups nest to {DEEPEST} levels at most.")
-    if problems := problems or _too_long(_joined(parent, naming.path)):
+    if problems := problems or too_long(joined(parent, naming.path)):
         raise Invalid(problems)
-    _hold_still(session, parent)
+    hold_still(session, parent)
     group = Group(
         parent_id=parent.id,
         name=naming.name,
@@ -57,7 +59,7 @@ def create_group(session: Session, actor: Actor, parent: Scope, naming: Naming) 
         description=naming.description,
         traversal_ids=[],
     )
-    group.route = Route(path=_joined(parent, naming.path))
+    group.route = Route(path=joined(parent, naming.path))
     _add(session, group)
     group.traversal_ids = [*parent.group_ids, group.id]
     if parent.group is None and actor.user is not None:
@@ -69,12 +71,12 @@ def create_group(session: Session, actor: Actor, parent: Scope, naming: Naming) 
 def create_project(session: Session, actor: Actor, parent: Scope, naming: Naming) -> Project:
     """A new project in a group. Raises NotFound, NotAllowed or Invalid."""
     require(session, actor, Action.CREATE_PROJECT, parent)
-    problems = naming.problems(at_the_top=False) or _too_long(_joined(parent, naming.path))
+    problems = naming.problems(at_the_top=False) or too_long(joined(parent, naming.path))
     if problems or parent.group is None:
         raise Invalid(problems or {"path": ["Projects live in groups: choose a group first."]})
-    _hold_still(session, parent)
+    hold_still(session, parent)
     project = Project(group=parent.group, name=naming.name, path=naming.path, description=naming.description)
-    project.route = Route(path=_joined(parent, naming.path))
+    project.route = Route(path=joined(parent, naming.path))
     _add(session, project)
     audit.record(session, actor, "project_created", project, of_project(project), {"path": (None, project.full_path)})
     return project
@@ -89,19 +91,19 @@ def rename(session: Session, actor: Actor, scope: Scope, naming: Naming) -> None
     owner = scope.project or scope.group
     if owner is None:
         raise Invalid({"name": ["The instance has no name to change."]})
-    _hold_still(session, scope, exclusive=True)
+    hold_still(session, scope, exclusive=True)
     parent, _, _ = owner.full_path.rpartition("/")
     if problems := naming.problems(at_the_top=not parent):
         raise Invalid(problems)
     old = {"name": owner.name, "path": owner.full_path, "description": owner.description}
     new_path = f"{parent}/{naming.path}" if parent else naming.path
-    if problems := _too_long(new_path, _deepest_below(session, owner.full_path)):
+    if problems := too_long(new_path, deepest_below(session, owner.full_path)):
         raise Invalid(problems)
     try:
         with session.begin_nested():
-            _move_paths(session, owner.full_path, new_path)
+            move_paths(session, owner.full_path, new_path)
     except IntegrityError:
-        raise _taken(new_path) from None
+        raise taken(new_path) from None
     owner.name, owner.path, owner.description = naming.name, naming.path, naming.description
     session.flush()
     session.refresh(owner.route)
@@ -132,32 +134,41 @@ def contents(session: Session, scope: Scope) -> Contents:
     )
 
 
-def delete(session: Session, actor: Actor, scope: Scope) -> Contents:
-    """Delete a group or project with everything below, its runners included. Returns what went.
+def delete(session: Session, actor: Actor, scope: Scope) -> Deletion:
+    """Delete a group or project with everything below, its runners included, so that it can be restored as it was.
 
-    Raises NotFound or NotAllowed.
+    Its path is free at once. What was deleted before it stays by the act that deleted it. Raises NotFound or
+    NotAllowed.
     """
     require(session, actor, Action.DELETE, scope)
-    _hold_all(session, scope)
-    went = contents(session, scope)
     owner = scope.project or scope.group
+    if owner is None or not hold_all(session, scope):
+        raise NotFound(NOTHING_HERE)
+    runner_handover.hand_over(session, actor, session.scalars(select(Project).where(below(scope)[1])))
+    went, path = contents(session, scope), owner.full_path
     lost = {name: (getattr(went, name), 0) for name in ("groups", "projects", "runners", "managers")}
     audit.record(session, actor, f"{scope.kind}_deleted", owner, scope, lost)
     runner_changes.announce_everything(session)
-    session.delete(owner)
-    session.flush()
-    return went
+    deletion = deletions.begin(session, actor, scope.kind.value, owner.name, path)
+    groups, projects = below(scope)
+    for kind, condition in ((Runner, owned_below(scope)), (Project, projects), (Group, groups)):
+        mark = update(kind).where(condition).values(deletion_id=deletion.id)
+        session.execute(mark.execution_options(synchronize_session=False))
+    move_paths(session, path, f"{path}{MADE_ROOM}{deletion.id}")
+    session.expire_all()
+    return deletion
 
 
-def _hold_all(session: Session, scope: Scope) -> None:
+def hold_all(session: Session, scope: Scope) -> bool:
     """Lock what is going to be deleted, as everybody else does: owners before runners, the lower id first.
 
-    The database by itself would go from group to group, and meet heartbeats that hold what it has still to come to.
+    Returns whether the scope itself is there still.
     """
     groups, projects = below(scope)
-    session.execute(select(Group.id).where(groups).order_by(Group.id).with_for_update())
-    session.execute(select(Project.id).where(projects).order_by(Project.id).with_for_update())
+    held = session.scalars(select(Group.id).where(groups).order_by(Group.id).with_for_update()).all()
+    held_too = session.scalars(select(Project.id).where(projects).order_by(Project.id).with_for_update()).all()
     session.execute(select(Runner.id).where(owned_below(scope)).order_by(Runner.id).with_for_update())
+    return scope.id in (held if scope.project is None else held_too)
 
 
 def below(scope: Scope) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -203,23 +214,32 @@ def visible_projects(actor: Actor) -> Select[Project]:
     return query.where(or_(Project.group_id.in_(theirs), Project.id.in_(direct)))
 
 
+def before_deletion(path: str) -> str:
+    """The path as it was before something on it was deleted."""
+    return re.sub(f"{MADE_ROOM}[0-9]+", "", path)
+
+
 def named_like(words: str) -> ColumnElement[bool]:
     """Condition on the route: its path contains these words, whatever the case."""
     return func.strpos(func.lower(Route.path), words.lower()) > 0
 
 
-def _hold_still(session: Session, scope: Scope, *, exclusive: bool = False) -> None:
+def hold_still(session: Session, scope: Scope, *, exclusive: bool = False) -> None:
     """Keep the paths above (exclusively: also this one) as they are until the transaction ends.
 
-    Without it a child could be created with the old path while its group is being renamed.
+    Without it a child could be created with the old path while its group is being renamed, or in one that is being
+    deleted. Raises NotFound when it is.
     """
     if not scope.group_ids:
         return
     mine = scope.group.id if scope.group is not None and exclusive else 0
     above = select(Group.id).where(Group.id.in_(scope.group_ids), Group.id != mine).order_by(Group.id)
-    session.execute(above.with_for_update(read=True, of=Group))
-    session.execute(select(Group.id).where(Group.id == mine).with_for_update(of=Group))
-    session.refresh((scope.project or scope.group).route)  # type: ignore[union-attr]  # one of them, above
+    held = set(session.scalars(above.with_for_update(read=True, of=Group)))
+    held |= set(session.scalars(select(Group.id).where(Group.id == mine).with_for_update(of=Group)))
+    owner = scope.project or scope.group
+    if held != set(scope.group_ids) or (scope.project is not None and not is_there(session, scope)):
+        raise NotFound(NOTHING_HERE)
+    session.refresh(owner.route)  # type: ignore[union-attr]  # one of them, above
 
 
 def _memberships(actor: Actor, column: InstrumentedAttribute[int | None]) -> Select[int | None]:
@@ -230,11 +250,12 @@ def _count(session: Session, query: Select[int]) -> int:
     return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
-def _joined(parent: Scope, path: str) -> str:
+def joined(parent: Scope, path: str) -> str:
+    """The full path of what is called so in `parent`."""
     return f"{parent.full_path}/{path}" if parent.full_path else path
 
 
-def _too_long(path: str, below: int = 0) -> dict[str, list[str]]:
+def too_long(path: str, below: int = 0) -> dict[str, list[str]]:
     """The problem of a full path that, with the longest one `below` it, cannot be stored."""
     if len(path) + below <= LONGEST_PATH:
         return {}
@@ -243,14 +264,17 @@ def _too_long(path: str, below: int = 0) -> dict[str, list[str]]:
     }
 
 
-def _deepest_below(session: Session, path: str) -> int:
-    """How many characters the longest path below this one adds to it."""
+def deepest_below(session: Session, path: str) -> int:
+    """How many characters the longest path below this one adds to it; the marks of deleted ones are not counted."""
     under = func.lower(Route.path).startswith(path.lower() + "/", autoescape=True)
-    longest = session.scalar(select(func.max(func.length(Route.path))).where(under))
-    return (longest or len(path)) - len(path)
+    bare = func.regexp_replace(Route.path, f"{MADE_ROOM}[0-9]+", "", "g")
+    longest = session.scalar(select(func.max(func.length(bare))).where(under))
+    own = len(before_deletion(path))
+    return (longest or own) - own
 
 
-def _taken(path: str) -> Invalid:
+def taken(path: str) -> Invalid:
+    """The refusal of a path that somebody has."""
     return Invalid({"path": [f"There is a group or project at {path} already. Choose another path."]})
 
 
@@ -262,11 +286,14 @@ def _add(session: Session, owner: Group | Project) -> None:
             session.add(owner)
             session.flush()
     except IntegrityError:
-        raise _taken(path) from None
+        raise taken(path) from None
 
 
-def _move_paths(session: Session, old: str, new: str) -> None:
-    """One statement for the whole subtree, so that no reader ever sees half of it moved."""
+def move_paths(session: Session, old: str, new: str) -> None:
+    """Move a path and all below it, deleted ones too.
+
+    One statement for the whole subtree, so that no reader ever sees half of it moved.
+    """
     if old == new:
         return
     session.execute(

@@ -17,6 +17,7 @@ from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.domain.token_life import Life
 from portal.models import (
+    WITH_DELETED,
     Group,
     Project,
     RegistrationToken,
@@ -71,6 +72,8 @@ class Known:
     def refusal(self, place: str, short: str, digest: bytes, expires_at: datetime | None) -> Skipped | None:
         """Why a token cannot be imported, if so: it is here, or its life is over."""
         if (runner := self.runners.get(digest)) is not None:
+            if runner.deletion is not None:
+                return Skipped(place, "Its runner was deleted here and can be restored. Restore it instead.", short)
             return Skipped(place, "Its token is known here already.", short, runner)
         if digest in self.registrations:
             return Skipped(place, "This is a registration token of this portal, no runner's token.", short)
@@ -103,7 +106,8 @@ def what_is_here(session: Session, digests: Sequence[bytes]) -> Known:
     known = Known(session, now())
     for batch in batches(sorted(set(digests))):
         query = select(RunnerToken.digest, Runner).join(Runner, Runner.id == RunnerToken.runner_id)
-        for digest, runner in session.execute(query.where(RunnerToken.digest.in_(batch))):
+        theirs = query.where(RunnerToken.digest.in_(batch))
+        for digest, runner in session.execute(theirs, execution_options=WITH_DELETED):
             known.runners[digest] = runner
         registrations = select(RegistrationToken.digest).where(RegistrationToken.digest.in_(batch))
         known.registrations.update(session.scalars(registrations))

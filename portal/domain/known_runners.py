@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import registration, scopes, tokens
-from portal.domain.errors import ClientTooOld, TokenOver, TokenUnknown
+from portal.domain.errors import ClientTooOld, RunnerDeleted, TokenOver, TokenUnknown
 from portal.domain.job_queue import queue_value
 from portal.domain.registration import Configured
-from portal.models import RegistrationType, Runner, RunnerToken
+from portal.models import WITH_DELETED, Deletion, RegistrationType, Runner, RunnerToken
 
 MOST_KNOWN = 200_000
 MOST_UNKNOWN = 20_000
@@ -30,7 +30,10 @@ _REFUSAL = (
 
 @dataclass(frozen=True, slots=True)
 class KnownRunner:
-    """A runner as its token finds it. `ends_at` is when the token stops working, whatever the reason."""
+    """A runner as its token finds it. `ends_at` is when the token stops working, whatever the reason.
+
+    `deleted_at` is set for a runner that is deleted and can be restored.
+    """
 
     token_id: int
     runner_id: int
@@ -39,6 +42,7 @@ class KnownRunner:
     expires_at: datetime | None
     ends_at: datetime | None
     queue_value: str
+    deleted_at: datetime | None = None
 
 
 class KnownRunners:
@@ -58,7 +62,9 @@ class KnownRunners:
         self._lock = threading.Lock()
 
     def find(self, open_session: Callable[[], Session], token: str) -> KnownRunner:
-        """The runner of a live token. Raises TokenUnknown; a mistyped token of our form costs no look-up.
+        """The runner of a live token. Raises TokenUnknown, and of its kinds TokenOver and RunnerDeleted.
+
+        A mistyped token of our form costs no look-up, nor does one whose refusal is remembered.
 
         `open_session` is called only when the database has to be asked.
         """
@@ -72,6 +78,8 @@ class KnownRunners:
             known = self._look_up(open_session(), digest)
         if known.ends_at is not None and known.ends_at <= now():
             raise TokenOver(_over(known), known.runner_id)
+        if known.deleted_at is not None:
+            raise RunnerDeleted(known.runner_id, known.deleted_at)
         return known
 
     def refuse_too_old(self, open_session: Callable[[], Session], runner_id: int, configured: Configured) -> None:
@@ -170,11 +178,15 @@ def _query(session: Session, digest: bytes) -> KnownRunner | None:
             RunnerToken.cut,
             Runner.registration_type,
             Runner.updated_at,
+            Deletion.created_at.label("deleted_at"),
+            Deletion.final_at,
         )
         .join(Runner, Runner.id == RunnerToken.runner_id)
-        .where(RunnerToken.digest == digest)
+        .outerjoin(Deletion, Deletion.id == Runner.deletion_id)
+        .where(RunnerToken.digest == digest),
+        execution_options=WITH_DELETED,
     ).one_or_none()
-    if row is None:
+    if row is None or row.final_at is not None:
         return None
     ends = [end for end in (row.expires_at, row.ends_at) if end is not None]
     if row.cut:  # over for good, also for a host whose clock is behind that of the one that cut it
@@ -187,4 +199,5 @@ def _query(session: Session, digest: bytes) -> KnownRunner | None:
         expires_at=row.expires_at,
         ends_at=min(ends) if ends else None,
         queue_value=queue_value(row.updated_at),
+        deleted_at=row.deleted_at,
     )

@@ -63,11 +63,12 @@ def change_role(session: Session, actor: Actor, scope: Scope, user_id: int, role
     require(session, actor, Action.WRITE_MEMBERS, scope)
     membership = _given(session, scope, user_id)
     _require_reach(session, actor, scope, max(role, membership.role))
+    _leave_to_openid(actor, membership)
     if role < Role.OWNER:
         _keep_an_owner(session, scope, membership)
     changed = {"role": (membership.role.name.lower(), role.name.lower())}
     if membership.role != role:
-        membership.access_level = role
+        membership.access_level, membership.from_openid = role, False
         audit.record(session, actor, "member_role_changed", membership, scope, changed)
     return membership
 
@@ -82,6 +83,7 @@ def remove(session: Session, actor: Actor, scope: Scope, user_id: int) -> None:
     if actor.user is None or membership.user_id != actor.user.id:
         require(session, actor, Action.WRITE_MEMBERS, scope)
         _require_reach(session, actor, scope, membership.role)
+        _leave_to_openid(actor, membership)
     _keep_an_owner(session, scope, membership)
     audit.record(session, actor, "member_removed", membership, scope, {"role": (membership.role.name.lower(), None)})
     session.delete(membership)
@@ -106,6 +108,19 @@ def _require_reach(session: Session, actor: Actor, scope: Scope, role: Role) -> 
     """Nobody hands out, changes or takes away more than they have themselves."""
     if not actor.is_admin and actor.kind != "system" and role > role_in(session, actor, scope):
         raise NotAllowed(f"You may not give or change the role {role.name.lower()}: it is above your own.")
+
+
+def _leave_to_openid(actor: Actor, membership: Membership) -> None:
+    """Only administrators change by hand what single sign-on has given: with the next sign-in it would be back."""
+    if membership.from_openid and not actor.is_admin and actor.kind != "system":
+        raise Invalid(
+            {
+                "role": [
+                    f"Single sign-on gives {membership.user.name} this role. It is changed in the groups there, "
+                    "or by an administrator of this portal."
+                ]
+            }
+        )
 
 
 def _keep_an_owner(session: Session, scope: Scope, leaving: Membership) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import audit, runner_creation, tokens
 from portal.domain.actors import Actor
-from portal.domain.errors import Stale
+from portal.domain.errors import NOTHING_HERE, NotFound, Stale
 from portal.domain.permissions import Action, may, require
 from portal.domain.registration import Configured, decision, hold_switches_down_to, require_allowed
 from portal.domain.scopes import INSTANCE, Scope, of_group, of_project
@@ -65,7 +65,8 @@ def reset_token(
     NotFound, NotAllowed or RegistrationOff.
     """
     _require_may_register(session, actor, scope, configured)
-    hold_owner(session, scope.group.id if scope.group else None, scope.project.id if scope.project else None)
+    if not hold_owner(session, scope.group.id if scope.group else None, scope.project.id if scope.project else None):
+        raise NotFound(NOTHING_HERE)
     old = session.scalar(
         select(RegistrationToken)
         .where(_of(scope), RegistrationToken.ended_at.is_(None))
@@ -127,14 +128,18 @@ def scope_of(token: RegistrationToken) -> Scope:
     return of_group(token.group) if token.group is not None else INSTANCE
 
 
-def hold_owner(session: Session, group_id: int | None, project_id: int | None) -> None:
+def hold_owner(session: Session, group_id: int | None, project_id: int | None) -> bool:
     """Lock the token's owner before the token, as whoever deletes it does: otherwise each would wait for the other.
 
     No shared lock: a stream of registrations would hold it for ever between them, and the deletion would starve.
+    Returns whether the owner is there; then it stays so until the transaction ends.
     """
     for owner, key in ((Group, group_id), (Project, project_id)):
         if key is not None:
-            session.execute(select(owner.id).where(owner.id == key).with_for_update(key_share=True))
+            held = select(owner.id).where(owner.id == key).with_for_update(key_share=True, of=owner)
+            if session.scalar(held) is None:
+                return False
+    return True
 
 
 def _require_may_register(session: Session, actor: Actor, scope: Scope, configured: Configured) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -17,6 +19,14 @@ def announce(session: Session, runner_id: int, *, managers_gone: bool = False) -
     `managers_gone` makes them also forget which of its machines have a row.
     """
     _notify(session, f"{runner_id}{MANAGERS if managers_gone else ''}")
+
+
+def announce_many(session: Session, runner_ids: Iterable[int], *, managers_gone: bool = False) -> None:
+    """The same for many runners, in one statement."""
+    payloads = [f"{runner_id}{MANAGERS if managers_gone else ''}" for runner_id in runner_ids]
+    if payloads:
+        query = text("SELECT pg_notify(:channel, said) FROM unnest(CAST(:payloads AS text[])) AS said")
+        session.execute(query, {"channel": CHANNEL, "payloads": payloads})
 
 
 def announce_everything(session: Session) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload
 
 from portal.database import now
-from portal.domain import audit, runner_changes, scope_settings
+from portal.domain import audit, deletions, runner_changes, scope_settings
 from portal.domain.actors import CLEAN_UP, Actor
 from portal.domain.errors import Invalid
 from portal.domain.groups import owned_below
@@ -77,17 +77,18 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """One runner that was deleted, or would be."""
+    """One runner that was deleted, by the act `deletion_id`, or would be."""
 
     id: int
     name: str
     scope: str
     contacted_at: datetime | None
+    deletion_id: int | None = None
 
     @classmethod
     def of(cls, runner: Runner) -> Gone:
         """What there is to say of it afterwards."""
-        return cls(runner.id, name_of(runner), of_runner(runner).title, runner.contacted_at)
+        return cls(runner.id, name_of(runner), of_runner(runner).title, runner.contacted_at, runner.deletion_id)
 
 
 def settled(session: Session, scope: Scope) -> list[CleanUp]:
@@ -138,8 +139,9 @@ def stale(scope: Scope, criteria: Criteria, at: datetime) -> ColumnElement[bool]
     """Condition for the runners of the scope and of everything below it that are stale at this moment.
 
     GitLab's clean-up of a group takes only the group's own. A runner's silence counts from the latest of: its
-    creation, its last poll, the making or last contact of any of its machines, and the making or last use of any
-    of its tokens: a machine that only verified may be forgotten by now, and a new token waits for its machine.
+    creation or restoring, its last poll, the making or last contact of any of its machines, and the making or last
+    use of any of its tokens: a machine that only verified may be forgotten by now, and a new token waits for its
+    machine.
     """
     deadline = at - timedelta(days=criteria.days)
     heard = exists().where(
@@ -150,7 +152,8 @@ def stale(scope: Scope, criteria: Criteria, at: datetime) -> ColumnElement[bool]
         RunnerToken.runner_id == Runner.id,
         func.greatest(RunnerToken.created_at, RunnerToken.last_used_at) > deadline,
     )
-    silent = and_(Runner.created_at <= deadline, deadline >= LAST_CONTACT, ~heard, ~issued)
+    since = func.greatest(Runner.created_at, Runner.restored_at)
+    silent = and_(since <= deadline, deadline >= LAST_CONTACT, ~heard, ~issued)
     parts = [owned_below(scope), silent, Runner.kept_when_stale.is_(False)]
     if criteria.legacy_only:
         parts.append(Runner.registration_type == RegistrationType.REGISTRATION_TOKEN)
@@ -180,7 +183,7 @@ def _with_owners() -> Select[Runner]:
 def delete_stale(
     session: Session, actor: Actor, scope: Scope, criteria: Criteria, at: datetime, *, batch: int = BATCH
 ) -> list[Gone]:
-    """Delete at most `batch` runners that were stale at this moment and are so still. Returns them.
+    """Delete at most `batch` runners that were stale at this moment and are so still. Returns them; all by one act.
 
     A moment to come counts as now. With a moment that a person has seen a list of, none can go that was not on it,
     unless it was taken off the protect list since. Runners of which somebody else holds a row are left alone: this
@@ -195,17 +198,32 @@ def delete_stale(
     held = {runner.id: runner for runner in session.scalars(query)}
     machines = _hold(session, held)
     # The statement asks again: with every row held, it sees all that was written before and nothing comes after.
-    deleted = delete(Runner).where(Runner.id.in_(machines), condition).returning(Runner.id)
-    ids = set(session.scalars(deleted)) if machines else set()
-    gone = [runner for runner in held.values() if runner.id in ids]
+    gone = _mark(session, actor, scope, [held[key] for key in held if key in machines], condition)
     for runner in gone:
         told = {"machines": (machines[runner.id], 0), "by_the_clean_up_of": (None, scope.title)}
         audit.record(session, actor, "runner_deleted", runner, of_runner(runner), told)
-        runner_changes.announce(session, runner.id)
+        runner_changes.announce(session, runner.id, managers_gone=True)
     if gone:
         _report(session, actor, scope, criteria, gone)
     session.flush()
     return [Gone.of(runner) for runner in gone]
+
+
+def _mark(
+    session: Session, actor: Actor, scope: Scope, held: list[Runner], condition: ColumnElement[bool]
+) -> list[Runner]:
+    """Delete those of these runners that the condition fits, by one act that can be undone. Returns them."""
+    if not held:
+        return []
+    deletion = deletions.begin(session, actor, "runners", f"stale runners of {scope.title}", scope.full_path)
+    mark = update(Runner).where(Runner.id.in_([runner.id for runner in held]), condition)
+    marked = mark.values(deletion_id=deletion.id).returning(Runner.id)
+    ids = set(session.scalars(marked.execution_options(synchronize_session=False)))
+    if not ids:
+        session.delete(deletion)
+    for runner in held:
+        session.expire(runner, ["deletion_id", "deletion"])
+    return [runner for runner in held if runner.id in ids]
 
 
 def _hold(session: Session, ids: Collection[int]) -> dict[int, int]:

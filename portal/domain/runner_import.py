@@ -69,6 +69,8 @@ def carry_out(session: Session, actor: Actor, entries: Sequence[Entry]) -> Repor
     for scope in sorted(owners.values(), key=lambda scope: (scope.kind, scope.id or 0)):
         if scope.id is not None:
             runner_creation.hold(session, scope)
+            if not scopes.is_there(session, scope):
+                del owners[scope.runner_type, scope.id]
     report = Report([], [])
     known = what_is_here(session, [each.digest for each in entries])
     wanted = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -16,7 +16,17 @@ from portal.domain import refused_machines, runner_status, token_life
 from portal.domain.groups import owned_below
 from portal.domain.runner_status import LAST_CONTACT, Status
 from portal.domain.scopes import Scope, ScopeKind
-from portal.models import RegistrationType, Runner, RunnerManager, RunnerToken, RunnerType, TokenOrigin, User
+from portal.models import (
+    Project,
+    RegistrationType,
+    Runner,
+    RunnerManager,
+    RunnerProject,
+    RunnerToken,
+    RunnerType,
+    TokenOrigin,
+    User,
+)
 
 PAGE_SIZE = 20
 SORTS = ("created_desc", "created_asc", "contacted_desc", "contacted_asc")
@@ -87,18 +97,35 @@ def shown_in(scope: Scope, *, inherited: bool) -> ColumnElement[bool]:
     """Condition for the runners of a scope's list.
 
     The instance shows all. A group shows its own and its descendants', and with `inherited` its
-    ancestors' and the instance's. A project always shows what it can use: its own, its groups', the instance's.
+    ancestors' and the instance's. A project always shows what it can use: its own, those assigned to it, its groups',
+    the instance's.
     """
     mine = owned_below(scope)
     if scope.kind is ScopeKind.INSTANCE or (scope.kind is ScopeKind.GROUP and not inherited):
         return mine
     from_above = or_(Runner.group_id.in_(scope.group_ids), Runner.runner_type == RunnerType.INSTANCE)
+    if scope.project is not None:
+        return or_(mine, from_above, assigned_to(scope.project))
     return or_(mine, from_above)
+
+
+def assigned_to(project: Project) -> ColumnElement[bool]:
+    """Condition for the runners of other projects that were assigned to this one."""
+    return Runner.id.in_(select(RunnerProject.runner_id).where(RunnerProject.project_id == project.id))
 
 
 def find(session: Session, scope: Scope, runner_id: int) -> Runner | None:
     """The runner with this id if the scope's pages may show it."""
     return session.scalar(select(Runner).where(Runner.id == runner_id, shown_in(scope, inherited=True)))
+
+
+def ids(session: Session, scope: Scope, wanted: RunnerFilter | Collection[int], *, limit: int) -> list[int]:
+    """The ids of the list's runners that fit the filter, or are among these; the lowest first, at most `limit`."""
+    if isinstance(wanted, RunnerFilter):
+        which = _wanted(scope, wanted, with_status=True)
+    else:
+        which = and_(Runner.id.in_(sorted(wanted)[:limit]), shown_in(scope, inherited=True))
+    return list(session.scalars(select(Runner.id).where(which).order_by(Runner.id).limit(limit)))
 
 
 def page(

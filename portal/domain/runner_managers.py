@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from portal.domain import audit, runner_changes, runner_tokens
+from portal.domain import audit, deletions, runner_changes, runner_tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import ManagerUnknown, TokenUnknown, TryLater
 from portal.domain.machine_facts import MachineFacts
@@ -53,7 +53,7 @@ def record_contact(session: Session, contact: Contact) -> None:
     Raises TokenUnknown when the runner was deleted meanwhile, TryLater when it gets too many new managers.
     """
     if not runner_tokens.hold(session, contact.runner_id):
-        raise TokenUnknown("This runner was deleted.")
+        raise deletions.refusal_of(session, contact.runner_id)
     try:
         with session.begin_nested():
             inserted = session.execute(_upsert(contact)).scalar_one()
@@ -132,7 +132,10 @@ def _note_poll(session: Session, contact: Contact) -> None:
 
 
 # Without it, writers of the same rows would hold some of them and wait for each other: see runner_tokens.hold.
-_HOLD = text("SELECT id FROM ci_runners WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE")
+_HOLD = text(
+    "SELECT id FROM ci_runners WHERE id = ANY(CAST(:ids AS bigint[])) AND deletion_id IS NULL "
+    "ORDER BY id FOR NO KEY UPDATE"
+)
 
 # One statement for a second's heartbeats. One that is older than what is stored (another process was quicker) says
 # nothing of the machine any more. It only refreshes rows that exist: a machine that was
@@ -182,10 +185,14 @@ RETURNING m.runner_id, m.system_xid
 def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any) -> set[tuple[int, str]]:
     """Write many contacts together: their runners are held, then one statement writes them all.
 
-    Returns (runner id, system ID) of those without a row.
+    Returns (runner id, system ID) of those without a row. What machines of a deleted runner said before counts no
+    more, and they are among them: restored, their first call is recorded at once.
 
     `encode` turns a mapping into JSON text.
     """
+    held = set(session.scalars(_HOLD, {"ids": sorted({c.runner_id for c in contacts})}))
+    missing = {(c.runner_id, c.system_xid) for c in contacts if c.runner_id not in held}
+    contacts = [contact for contact in contacts if contact.runner_id in held]
     facts = [contact.facts or MachineFacts() for contact in contacts]
     columns = {
         "runner_ids": [c.runner_id for c in contacts],
@@ -204,9 +211,8 @@ def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any)
         "features": [encode(f.features) for f in facts],
         "labels": [encode(f.labels) for f in facts],
     }
-    session.execute(_HOLD, {"ids": sorted({c.runner_id for c in contacts})})
     found = {(row.runner_id, row.system_xid) for row in session.execute(_REFRESH, columns)}
-    return {(c.runner_id, c.system_xid) for c in contacts} - found
+    return missing | {(c.runner_id, c.system_xid) for c in contacts} - found
 
 
 def of_runner_newest_first(session: Session, runner: Runner, limit: int) -> list[RunnerManager]:

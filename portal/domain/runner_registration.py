@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import audit, runner_changes, runner_creation, runner_settings, runner_tokens, tokens
 from portal.domain.actors import Actor
-from portal.domain.errors import Invalid, RegistrationTokenUnknown
+from portal.domain.errors import Invalid, RegistrationTokenUnknown, ScopeDeleted
 from portal.domain.machine_facts import MachineFacts
 from portal.domain.registration import Configured, hold_switches_down_to, refuse_while_off, require_allowed
 from portal.domain.registration_tokens import find, hold_owner, scope_of
@@ -39,8 +39,8 @@ def register(session: Session, configured: Configured, wanted: Registering) -> I
 
     Order of decisions (reference/rest.md section 1.1): while the instance is off every token is refused with
     RegistrationOff and nothing is looked up, so that nothing is revealed; an unknown or ended one is
-    RegistrationTokenUnknown; then RegistrationOff of the scope, NotAllowed where nobody may create runners,
-    Invalid for settings, LimitReached.
+    RegistrationTokenUnknown, that of a deleted scope ScopeDeleted; then RegistrationOff of the scope, NotAllowed
+    where nobody may create runners, Invalid for settings, LimitReached.
 
     `request_key` is the id that a client repeats when it sends the same registration again after a lost answer:
     then the runner that the first sending made gets a new token, unless a machine has used it already.
@@ -67,7 +67,11 @@ def _held(session: Session, text: str) -> RegistrationToken | None:
     if found is None:
         return None
     hold_switches_down_to(session, scope_of(found))
-    hold_owner(session, found.group_id, found.project_id)
+    if not hold_owner(session, found.group_id, found.project_id) and found.ended_at is None:
+        raise ScopeDeleted(
+            f"The {scope_of(found).kind} of this registration token was deleted. Those who look after it may still "
+            "be able to restore it; then the token works again"
+        )
     query = select(RegistrationToken).where(RegistrationToken.id == found.id)
     return session.scalar(query.with_for_update().execution_options(populate_existing=True))
 

@@ -10,10 +10,10 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, runner_changes, token_life, tokens
+from portal.domain import audit, deletions, runner_access, runner_changes, token_life, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import AlreadyIssued, NotFound, Stale, TokenUnknown, TryLater
-from portal.domain.permissions import Action, require
+from portal.domain.permissions import Action
 from portal.domain.scopes import of_runner
 from portal.models import LEGACY, Runner, RunnerManager, RunnerToken, TokenOrigin
 
@@ -80,7 +80,7 @@ def reset_token(
     NotAllowed.
     """
     scope = of_runner(runner)
-    require(session, actor, Action.WRITE_RUNNERS, scope)
+    runner_access.require(session, actor, Action.WRITE_RUNNERS, runner)
     _hold_for_person(session, runner)
     refuse_repeated(session, request_key)
     if seen_token_id is not None and last_issued(session, runner).id != seen_token_id:
@@ -125,7 +125,7 @@ def reset_token_by_machine(
     query = select(Runner).where(Runner.id == known.runner_id).with_for_update(of=Runner, key_share=True)
     runner = session.scalar(query)
     if runner is None:
-        raise TokenUnknown("This runner was deleted.")
+        raise deletions.refusal_of(session, known.runner_id)
     again = select(RunnerToken).where(RunnerToken.id == known.id).execution_options(populate_existing=True)
     moment = now()
     if session.scalar(again) is None or not known.is_live(moment):  # a person's reset came first, as we waited
@@ -186,7 +186,7 @@ def end_token(session: Session, actor: Actor, runner: Runner, token_id: int) -> 
     not this runner's, Stale for one that has ended or expired already, and NotFound or NotAllowed for the actor.
     """
     scope = of_runner(runner)
-    require(session, actor, Action.WRITE_RUNNERS, scope)
+    runner_access.require(session, actor, Action.WRITE_RUNNERS, runner)
     _hold_for_person(session, runner)
     token = session.scalar(
         select(RunnerToken)

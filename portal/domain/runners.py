@@ -9,15 +9,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, runner_changes, runner_creation, runner_settings
+from portal.domain import audit, deletions, runner_access, runner_changes, runner_creation, runner_settings
 from portal.domain.actors import Actor
 from portal.domain.errors import Invalid, NotFound, Stale
 from portal.domain.job_queue import queue_value
-from portal.domain.permissions import Action, require
+from portal.domain.permissions import Action
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner, issue, refuse_repeated
-from portal.domain.scopes import Scope, of_runner
-from portal.models import RegistrationType, Runner, RunnerManager, TokenOrigin
+from portal.domain.scopes import Scope, is_there, of_runner
+from portal.models import Deletion, RegistrationType, Runner, RunnerManager, TokenOrigin
 
 
 def create_runner(
@@ -38,6 +38,8 @@ def create_runner(
     if problems := settings.problems():
         raise Invalid(problems)
     runner_creation.require_room(session, scope)
+    if not is_there(session, scope):
+        raise NotFound(f"{scope.title} was deleted meanwhile.")
     runner = Runner(
         runner_type=scope.runner_type,
         group=scope.group,
@@ -73,9 +75,10 @@ def update_runner(
     `seen` is the version that the person decided on; if somebody changed the runner since, Stale is raised, so
     that nobody undoes a change that they have not seen. Raises also NotFound, NotAllowed, Invalid.
     """
-    scope = of_runner(runner)
-    require(session, actor, Action.WRITE_RUNNERS, scope)
+    runner_access.require(session, actor, Action.WRITE_RUNNERS, runner)
     session.refresh(runner, with_for_update={"of": Runner})
+    if runner.deletion_id is not None:
+        raise NotFound("This runner was deleted meanwhile.")
     if seen is not None and seen != version_of(runner):
         raise Stale(
             "Somebody else changed this runner since you opened the form. What you wrote still stands below; "
@@ -83,6 +86,18 @@ def update_runner(
         )
     if problems := settings.problems():
         raise Invalid(problems)
+    changed = change_held(session, actor, runner, settings)
+    if changed:
+        runner_changes.announce(session, runner.id)
+    return changed
+
+
+def change_held(session: Session, actor: Actor, runner: Runner, settings: RunnerSettings) -> bool:
+    """Give a runner, whose row is held, settings that were found right. Returns whether that changed anything.
+
+    Whoever calls has asked for the right to it, and announces the change.
+    """
+    scope = of_runner(runner)
     old = runner_settings.facts(runner)
     runner_settings.apply(runner, settings, scope.kind)
     changed = audit.differences(old, runner_settings.facts(runner))
@@ -91,14 +106,13 @@ def update_runner(
     runner.updated_at = now()
     action = {True: "runner_paused", False: "runner_resumed"}[runner.paused] if set(changed) == {"paused"} else ""
     audit.record(session, actor, action or "runner_updated", runner, scope, changed)
-    runner_changes.announce(session, runner.id)
     return True
 
 
 def set_paused(session: Session, actor: Actor, runner: Runner, paused: bool) -> bool:
     """Pause or resume. Returns whether that changed anything. Raises NotFound or NotAllowed."""
     scope = of_runner(runner)
-    require(session, actor, Action.WRITE_RUNNERS, scope)
+    runner_access.require(session, actor, Action.WRITE_RUNNERS, runner)
     if runner.paused == paused:
         return False
     runner.active, runner.updated_at = not paused, now()
@@ -114,23 +128,44 @@ def set_paused(session: Session, actor: Actor, runner: Runner, paused: bool) -> 
     return True
 
 
-def delete_runner(session: Session, actor: Actor, runner: Runner) -> None:
-    """Delete a runner with its machines and tokens. Raises NotFound or NotAllowed."""
+def delete_runner(
+    session: Session, actor: Actor, runner: Runner, *, deletion: Deletion | None = None
+) -> Deletion:
+    """Delete a runner so that it can be restored with its machines and tokens; meanwhile nothing of it works.
+
+    It goes by the act `deletion` together with others, or by an act of its own, which is returned.
+    Raises NotFound or NotAllowed.
+    """
     scope = of_runner(runner)
-    require(session, actor, Action.WRITE_RUNNERS, scope)
-    _delete(session, actor, runner, scope)
+    runner_access.require_delete(session, actor, runner)
+    return _delete(session, actor, runner, scope, deletion)
 
 
-def _delete(session: Session, actor: Actor, runner: Runner, scope: Scope) -> None:
+def _delete(
+    session: Session, actor: Actor, runner: Runner, scope: Scope, deletion: Deletion | None = None
+) -> Deletion:
+    query = select(Runner).where(Runner.id == runner.id).with_for_update(of=Runner)
+    if session.scalar(query.execution_options(populate_existing=True)) is None:
+        raise NotFound("This runner was deleted meanwhile.")
+    deletion = deletion or deletions.begin(session, actor, "runner", runner.title, scope.full_path)
     managers = session.scalar(select(func.count()).where(RunnerManager.runner_id == runner.id)) or 0
-    audit.record(session, actor, "runner_deleted", runner, scope, {"machines": (managers, 0)})
-    runner_changes.announce(session, runner.id)
-    session.delete(runner)
+    delete_held(session, actor, runner, deletion, machines=managers)
+    runner_changes.announce(session, runner.id, managers_gone=True)
     session.flush()
+    return deletion
+
+
+def delete_held(session: Session, actor: Actor, runner: Runner, deletion: Deletion, *, machines: int) -> None:
+    """Delete a runner, whose row is held, by this act; it has so many machines.
+
+    Whoever calls has asked for the right to it, and announces the change.
+    """
+    audit.record(session, actor, "runner_deleted", runner, of_runner(runner), {"machines": (machines, 0)})
+    runner.deletion = deletion
 
 
 def unregister(session: Session, actor: Actor, runner: Runner) -> None:
-    """Delete a runner on its own machine's request: only one that a registration token made.
+    """Delete a runner on its own machine's request: only one that a registration token made. People can restore it.
 
     A runner that a person created is never deleted by a machine; the caller removes the manager instead.
     """

@@ -80,6 +80,16 @@ def of_runner(runner: Runner) -> Scope:
     return of_group(runner.group) if runner.group is not None else INSTANCE
 
 
+def is_there(session: Session, scope: Scope) -> bool:
+    """Whether the scope is neither deleted nor gone, and then stays so until the transaction ends.
+
+    Whoever makes something in a scope asks first; whoever deletes the scope waits for them.
+    """
+    owner = Project if scope.project is not None else Group
+    held = select(owner.id).where(owner.id == scope.id).with_for_update(read=True, key_share=True, of=owner)
+    return scope.kind is ScopeKind.INSTANCE or session.scalar(held) is not None
+
+
 def find_group(session: Session, path: str) -> Scope:
     """The group with this full path, whatever the case. Raises NotFound."""
     group = session.scalar(select(Group).join(Group.route).where(func.lower(Route.path) == path.lower()))

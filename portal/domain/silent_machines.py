@@ -16,6 +16,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
     true,
     update,
@@ -71,13 +72,16 @@ def _silent(at: datetime, silent_for: timedelta, batch: int) -> Iterator[Select[
     found = select(manager.id, manager.runner_id)
     of_runners = found.join(Runner, Runner.id == manager.runner_id)
     old = manager.contacted_at <= usual, manager.created_at <= usual
-    yield _held(of_runners.where(own.is_(None), *old).order_by(manager.contacted_at))
-    never = manager.contacted_at.is_(None), manager.created_at <= func.coalesce(special, usual)
-    yield _held(of_runners.where(*never))
+    deadline = func.coalesce(special, usual)
+    # Deleted runners are hidden here; one that was restored could not hear of its machines meanwhile.
+    back = or_(Runner.restored_at.is_(None), Runner.restored_at <= deadline)
+    yield _held(of_runners.where(own.is_(None), back, *old).order_by(manager.contacted_at))
+    never = manager.contacted_at.is_(None), manager.created_at <= deadline
+    yield _held(of_runners.where(back, *never))
     # Lateral, so that each such runner's managers are looked up by its id and deadline.
     its = manager.runner_id == Runner.id, manager.contacted_at <= special, manager.created_at <= special
     each = _held(found.where(*its).correlate(Runner).limit(batch)).lateral("each")
-    yield select(each.c.id, each.c.runner_id).select_from(Runner).join(each, true()).where(own.is_not(None))
+    yield select(each.c.id, each.c.runner_id).select_from(Runner).join(each, true()).where(own.is_not(None), back)
 
 
 def _held(query: Select[int, int]) -> Select[int, int]:

@@ -13,14 +13,14 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import registration, registration_tokens, runner_tokens, scopes, tokens
+from portal.domain import groups, registration, registration_tokens, runner_tokens, scopes, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import NotFound
 from portal.domain.import_formats import SHORTEST_TOKEN, USUAL_TOKEN
 from portal.domain.permissions import Action, require
 from portal.domain.registration import Configured, Decision
 from portal.domain.scopes import INSTANCE, Scope
-from portal.models import RegistrationToken, Runner, RunnerManager, RunnerToken, TokenOrigin
+from portal.models import WITH_DELETED, Deletion, RegistrationToken, Runner, RunnerManager, RunnerToken, TokenOrigin
 
 SHOWN = 50  # machines, and registrations
 # A line of config.toml, JSON, YAML or a command: what stands behind the word token, up to its end.
@@ -70,8 +70,19 @@ class ScopesToken:
     runners_total: int
 
     @property
+    def deletion(self) -> Deletion | None:
+        """The act that deleted its scope, if it is deleted."""
+        owner = self.scope.project or self.scope.group
+        return owner.deletion if owner is not None else None
+
+    @property
+    def title(self) -> str:
+        """What people call its scope, or called it before it was deleted."""
+        return groups.before_deletion(self.scope.title)
+
+    @property
     def works(self) -> bool:
-        return self.token.ended_at is None and self.decision.allowed
+        return self.token.ended_at is None and self.decision.allowed and self.deletion is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +153,22 @@ def _beginning(session: Session, text: str) -> BeginningOfToken | None:
     rows = session.execute(query.order_by(RunnerToken.id.desc()).limit(SHOWN)).all()
     if not rows and len(rest) >= SHORTEST_TOKEN:
         return None
-    total = session.scalar(select(func.count()).select_from(RunnerToken).where(begins)) or 0
+    counted = select(func.count(RunnerToken.id)).join(Runner, Runner.id == RunnerToken.runner_id)
+    total = session.scalar(counted.where(begins)) or 0
     return BeginningOfToken(tuple(rows), total, whole=len(rest) >= USUAL_TOKEN)
 
 
 def token_by_id(session: Session, token_id: int) -> RunnersToken:
     """The same for a runner's token that was found before. Raises NotFound."""
     token = session.get(RunnerToken, token_id)
-    if token is None:
+    if token is None or session.get(Runner, token.runner_id) is None:
         raise NotFound("There is no such token. Its runner may have been deleted.")
     return of_runners_token(session, token)
 
 
 def of_runners_token(session: Session, token: RunnerToken) -> RunnersToken:
-    """What is known of a runner's token."""
-    runner = session.get_one(Runner, token.runner_id)
+    """What is known of a runner's token, a deleted runner's too."""
+    runner = session.get_one(Runner, token.runner_id, execution_options=WITH_DELETED)
     using = RunnerManager.token_id == token.id
     newest = RunnerManager.contacted_at.desc().nulls_last()
     return RunnersToken(

@@ -134,12 +134,28 @@ def of_person(session: Session, user: User, limits: Limits) -> Sequence[UserSess
     return [each for each in session.scalars(query) if not limits.is_over(each, moment)]
 
 
+def own(session: Session, user: User, session_id: int) -> UserSession:
+    """The person's session with this number. Raises NotFound, also for somebody else's."""
+    found = session.get(UserSession, session_id)
+    if found is None or found.user_id != user.id:
+        raise NotFound("There is no such session. It may have ended by itself.")
+    return found
+
+
 def end(session: Session, actor: Actor, ended: UserSession) -> None:
     """End one session: by its own person, or by an administrator. Raises NotFound for anybody else's."""
     if not actor.is_admin and actor.kind != "system" and (actor.user is None or actor.user.id != ended.user_id):
         raise NotFound("There is no such session.")
     audit.record(session, actor, "session_ended", ended.user, INSTANCE, {"session": (ended.id, None)})
     session.delete(ended)
+
+
+def end_others(session: Session, actor: Actor, here: UserSession) -> int:
+    """End all sessions of the person but the one they are in. Returns how many."""
+    ended = end_all(session, here.user, but=here)
+    if ended:
+        audit.record(session, actor, "other_sessions_ended", here.user, INSTANCE, {"sessions": (ended, 0)})
+    return ended
 
 
 def sign_out(session: Session, actor: Actor, ended: UserSession) -> None:

@@ -1,4 +1,4 @@
-"""What must be readable again is kept encrypted: registration tokens, with keys from the configuration."""
+"""What must be readable again is kept encrypted, with keys from the configuration."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+REGISTRATION_TOKENS = "registration tokens"
+SECOND_FACTORS = "second factors"
+
 
 class Vault:
     """Encrypts with the first key and decrypts with every one, so that a key can be replaced without a gap.
 
-    `keys` are texts of any form; each is made into a key of the cipher's length. Cipher: Fernet, which is
+    `keys` are texts of any form; each is made into a key of the cipher's length, and into another one for each
+    `purpose`, so that what was closed for one purpose is opened for no other. Cipher: Fernet, which is
     AES-128 in CBC mode with HMAC-SHA256 (docs/decisions/0010-registration-tokens-are-encrypted.md).
     """
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._box = MultiFernet([Fernet(_stretched(key)) for key in keys])
+    def __init__(self, keys: Sequence[str], purpose: str = REGISTRATION_TOKENS) -> None:
+        self._box = MultiFernet([Fernet(_stretched(key, purpose)) for key in keys])
 
     def close(self, text: str) -> bytes:
         """The text, encrypted with the first key."""
@@ -38,6 +42,5 @@ class Vault:
             return None
 
 
-def _stretched(key: str) -> bytes:
-    # Named, so that a key which serves another purpose too is not the same key here.
-    return base64.urlsafe_b64encode(hashlib.sha256(b"registration tokens\0" + key.encode()).digest())
+def _stretched(key: str, purpose: str) -> bytes:
+    return base64.urlsafe_b64encode(hashlib.sha256(f"{purpose}\0{key}".encode()).digest())

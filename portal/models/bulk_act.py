@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, Index, String, text
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, String, func, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from portal.database import Base, now
 from portal.models.deletion import Deletion
@@ -39,17 +39,21 @@ class BulkAct(Base):
     project_id: Mapped[int | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
     act: Mapped[str] = mapped_column(String(32))
     details: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
-    runner_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    runner_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), deferred=True)
     done: Mapped[int] = mapped_column(default=0)
     changed: Mapped[int] = mapped_column(default=0)
     unchanged: Mapped[int] = mapped_column(default=0)
-    refused: Mapped[list[Any]] = mapped_column(JSONB, default=list)
+    refused: Mapped[list[Any]] = mapped_column(JSONB, default=list, deferred=True)
     address: Mapped[str] = mapped_column(String(64), default="")
     request_id: Mapped[str] = mapped_column(String(64), default="")
     deletion_id: Mapped[int | None] = mapped_column(ForeignKey("deletions.id", ondelete="SET NULL"), index=True)
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+    # How many were chosen, and how many refused so far, without reading them.
+    total: Mapped[int] = column_property(func.cardinality(runner_ids))
+    refusals: Mapped[int] = column_property(func.jsonb_array_length(refused))
 
     user: Mapped[User] = relationship()
     group: Mapped[Group | None] = relationship()

@@ -25,7 +25,8 @@ WITH_DELETED: dict[str, Any] = {"with_deleted": True}  # execution options of a 
 class Deletion(Base):
     """One act of deleting, with all that went by it: one runner, many, or a group or project with what was below.
 
-    `path` is where the group or project was; its route has made room since. The row goes when nothing is left of it.
+    `path` is where the group or project was; its route has made room since. From `final_at` on nobody can undo it any
+    more, and what is left of it is being deleted. The row goes last.
     """
 
     __tablename__ = "deletions"
@@ -37,6 +38,7 @@ class Deletion(Base):
     user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"), index=True)
     actor_name: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    final_at: Mapped[datetime | None]
 
     user: Mapped[User | None] = relationship()
 

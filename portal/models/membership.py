@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, SmallInteger, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, SmallInteger, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from portal.database import Base, now
@@ -39,6 +39,8 @@ class Membership(Base):
     group_id: Mapped[int | None] = mapped_column("namespace_id", ForeignKey("namespaces.id", ondelete="CASCADE"))
     project_id: Mapped[int | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     access_level: Mapped[int] = mapped_column(SmallInteger)
+    # Given by the mapping of single sign-on, which alone takes it away again.
+    from_openid: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime] = mapped_column(default=now)
 
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)

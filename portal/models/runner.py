@@ -117,6 +117,7 @@ class Runner(Deletable, Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
     contacted_at: Mapped[datetime | None]
+    restored_at: Mapped[datetime | None]  # after a deletion; its machines could not call before
 
     version: Mapped[str | None] = mapped_column(String(2048))
     revision: Mapped[str | None] = mapped_column(String(255))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, LargeBinary
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, LargeBinary
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from portal.database import Base, now
@@ -14,7 +15,8 @@ class SecondFactor(Base):
     """A person's authenticator app. `ciphertext` is its shared key, encrypted, as it is needed again for each check.
 
     It counts from `confirmed_at` on, when the person has shown that their app knows the key. `last_step` is the
-    newest 30-second step whose password was taken: it and older ones are refused.
+    newest 30-second step whose password was taken: it and older ones are refused. `refused_at` holds when the
+    newest wrong codes of the last day were typed: six digits stand only while guesses are few.
     """
 
     __tablename__ = "user_second_factors"
@@ -23,9 +25,9 @@ class SecondFactor(Base):
         ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
     ciphertext: Mapped[bytes] = mapped_column(LargeBinary)
-    created_at: Mapped[datetime] = mapped_column(default=now)
-    confirmed_at: Mapped[datetime | None]
-    last_step: Mapped[int | None] = mapped_column(BigInteger)
+    confirmed_at: Mapped[datetime] = mapped_column(default=now)
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    refused_at: Mapped[list[datetime]] = mapped_column(ARRAY(DateTime(timezone=True)), default=list)
 
 
 class RecoveryCode(Base):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Identity, Index, String, text
+from sqlalchemy import BigInteger, Identity, Index, String, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from portal.database import Base, now
@@ -29,6 +29,8 @@ class User(Base):
     password_digest: Mapped[str | None] = mapped_column(String(255))
     must_change_password: Mapped[bool] = mapped_column(default=False)
     admin: Mapped[bool] = mapped_column(default=False)
+    # Made an administrator by the mapping of single sign-on, which alone takes that away again.
+    admin_from_openid: Mapped[bool] = mapped_column(default=False, server_default=false())
     blocked_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     last_signed_in_at: Mapped[datetime | None]

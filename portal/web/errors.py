@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
 from flask import Response, g, make_response, render_template, request
 from flask_login import current_user
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
 from portal.domain import errors
+from portal.requests import portal_url
 
 STATUS: dict[type[errors.Refusal], int] = {
     errors.BadRequest: 400,
@@ -24,6 +28,7 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.AlreadyIssued: 409,
     errors.TryLater: 429,
 }
+KEPT = ("name", "description", "tags", "maintenance_note")  # what people type at length; no field here is a secret
 TITLES = {
     400: "This request cannot be read",
     403: "You may not do this",
@@ -41,14 +46,17 @@ def answer(problem: Exception) -> Response:
     """The page for a refusal, an HTTP error or a failure of ours."""
     if isinstance(problem, errors.Refusal):
         status = next(STATUS[kind] for kind in type(problem).__mro__ if kind in STATUS)
-        return _page(status, str(problem))
+        response = _page(status, str(problem), typed=typed() if isinstance(problem, errors.SignedOut) else ())
+        if isinstance(problem, errors.TryLater):
+            response.headers["Retry-After"] = str(problem.seconds)
+        return response
     if isinstance(problem, CSRFError):
         if not current_user.is_authenticated and request.endpoint != "sessions.sign_in":
-            signed_out = "You are signed out, so nothing was changed. Go back to copy what you typed, then sign in."
-            return _page(400, signed_out)
+            return _page(400, str(errors.SignedOut()), typed=typed())
         return _page(
             400,
             "The form was open for too long, or cookies are off. Go back, reload the page and send it again.",
+            typed=typed(),
         )
     if isinstance(problem, HTTPException):
         status = problem.code or 500
@@ -61,7 +69,18 @@ def answer(problem: Exception) -> Response:
     return _page(500, "The portal failed to answer. It is not your fault, and nothing was changed. Try again.")
 
 
-def _page(status: int, sentence: str) -> Response:
+def typed() -> list[tuple[str, str]]:
+    """The longer texts of the refused form, to be copied: browsers store no page, so going back finds an empty one.
+
+    Only for a form that one of our own pages has sent, so that nobody else's words are shown as ours.
+    """
+    if urlsplit(request.headers.get("Origin", "")).netloc not in (request.host, urlsplit(portal_url()).netloc):
+        return []
+    given = ((name, request.form.get(name, "").strip()) for name in KEPT)
+    return [(name.replace("_", " ").capitalize(), text) for name, text in given if text]
+
+
+def _page(status: int, sentence: str, *, typed: Sequence[tuple[str, str]] = ()) -> Response:
     title = TITLES.get(status, "Something went wrong")
     signed_in = bool(current_user and current_user.is_authenticated)
     request_id = g.get("request_id", "")
@@ -70,6 +89,7 @@ def _page(status: int, sentence: str) -> Response:
         status=status,
         title=title,
         sentence=sentence,
+        typed=typed,
         signed_in=signed_in,
         request_id=request_id,
     )

@@ -10,6 +10,7 @@ from uuid import UUID
 from flask_wtf import FlaskForm
 from wtforms import BooleanField, HiddenField, PasswordField, StringField, TextAreaField
 
+from portal.domain.bulk_changes import Act, Wanted
 from portal.domain.errors import Invalid
 from portal.domain.groups import Naming
 from portal.domain.runner_cleanup import Criteria
@@ -84,6 +85,31 @@ class PersonForm(PortalForm):
     name = StringField("Name")
     email = StringField("E-mail")
     admin = BooleanField("Administrator")
+
+
+class EditPersonForm(PortalForm):
+    username = StringField("User name")
+    name = StringField("Name")
+    email = StringField("E-mail")
+    seen_version = HiddenField()
+
+
+class SeenVersionForm(PortalForm):
+    """Only a button, pressed by somebody who has seen this version."""
+
+    seen_version = HiddenField()
+
+
+class AdministratorForm(PortalForm):
+    """What the person is to be afterwards, so that the same form, sent again, does not turn it back."""
+
+    wanted = HiddenField()
+
+
+class DeletePersonForm(PortalForm):
+    created = StringField("Runners they created", default="keep")
+    leave_groups = BooleanField("Leave these groups without an owner")
+    typed = StringField("User name")
 
 
 class NamingForm(PortalForm):
@@ -280,6 +306,24 @@ class CleanUpForm(PortalForm):
         """How settled criteria stand in the form; three months where nothing is settled."""
         shown = criteria or Criteria(90)
         return {"days": str(shown.days), "legacy_only": shown.legacy_only}
+
+
+class BulkForm(PortalForm):
+    """What to do with the runners that were chosen on a list; their boxes stand outside the form's fields."""
+
+    act = StringField("What to do", default=Act.PAUSE.value)
+    add = StringField("Tags to add")
+    remove = StringField("Tags to remove")
+    access = StringField("Access level", default="any")
+
+    def wanted(self) -> Wanted:
+        """What was chosen. Raises Invalid for an act that is none."""
+        if self.act.data not in set(Act):
+            raise Invalid({"act": ["Choose from the list."]})
+        act = Act(self.act.data)
+        if act is not Act.TAGS:
+            return Wanted(act, protected=self.access.data == "protected")
+        return Wanted(act, split_tags(self.add.data or ""), split_tags(self.remove.data or ""))
 
 
 class ProtectForm(PortalForm):

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
+from functools import wraps
+from typing import ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
-from flask import g, redirect, request, url_for
+from flask import flash, g, redirect, request, url_for
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
-from portal.database import db
-from portal.domain import actors, permissions, runner_lists, scopes
+from portal.addresses import local
+from portal.database import db, now
+from portal.domain import actors, permissions, runner_access, runner_lists, scopes, second_factor
 from portal.domain.actors import Actor
-from portal.domain.errors import BadRequest, NotAllowed, NotFound
+from portal.domain.errors import BadRequest, NotAllowed, NotFound, SignedOut
 from portal.domain.permissions import Action
 from portal.domain.scopes import Scope, ScopeKind
 from portal.models import Runner, UserSession
-from portal.requests import client_address
+from portal.requests import client_address, portal_url, second_factor_configured, settings
+from portal.web import errors as refusal_pages
 
 Guard = Callable[[], Response | None]
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+TO_FILL_IN = timedelta(minutes=10)  # how much later than its page a sensitive form may come
 
 
 def storable() -> None:
@@ -36,6 +45,8 @@ def public() -> None:
 def signed_in() -> Response | None:
     """Ask for a sign-in first, and for a password of one's own after somebody else has chosen one."""
     if not current_user.is_authenticated:
+        if request.method == "POST" and refusal_pages.typed():
+            raise SignedOut
         wanted = request.full_path.rstrip("?") if request.method == "GET" else None
         return redirect(url_for("sessions.sign_in", next=wanted))
     if current_user.must_change_password and request.endpoint not in (
@@ -43,7 +54,65 @@ def signed_in() -> Response | None:
         "sessions.sign_out",
     ):
         return redirect(url_for("account.password"))
-    return None
+    return _second_factor_first()
+
+
+def _second_factor_first() -> Response | None:
+    """Lead who may not go without a second factor to where they set one up; every other page waits until then."""
+    if user_session().second_factor or not second_factor_configured().demands_of(current_user):
+        return None
+    if request.blueprint in ("second_factor", "confirmations") or request.endpoint in (
+        "account.password",
+        "sessions.sign_out",
+    ):
+        return None
+    if second_factor.find(db.session(), current_user) is not None:  # set up in another browser at this moment
+        return _asked_again(request.full_path if request.method == "GET" else "/")
+    return redirect(url_for("second_factor.show"))
+
+
+def confirmed() -> Response | None:
+    """Ask who they are once more before anything sensitive: every page with a form, of a whole blueprint."""
+    takes_a_form = request.url_rule is not None and "POST" in (request.url_rule.methods or ())
+    return _confirmed() if takes_a_form else None
+
+
+def _confirmed() -> Response | None:
+    """Ask who they are once more, unless that is known since a moment ago.
+
+    A form that was opened in time may be sent for a while longer, so that nothing typed is lost.
+    """
+    good_for = settings().recent_sign_in + (TO_FILL_IN if request.method == "POST" else timedelta(0))
+    if user_session().confirmed_at + good_for > now():
+        return None
+    if request.method == "GET":
+        return _asked_again(request.full_path.rstrip("?"))
+    flash("Nothing was changed yet: your sign-in was long ago. Confirm that it is you and send it again.", "warning")
+    return _asked_again(_page_of_the_form())
+
+
+def recently(view: Callable[Given, Answer]) -> Callable[Given, Answer | Response]:
+    """The view, for who has proved a moment ago who they are: for single pages of a blueprint."""
+
+    @wraps(view)
+    def guarded(*args: Given.args, **kwargs: Given.kwargs) -> Answer | Response:
+        return _confirmed() or view(*args, **kwargs)
+
+    return guarded
+
+
+def _asked_again(wanted: str) -> Response:
+    return redirect(url_for("confirmations.show", next=wanted), 303)
+
+
+def _page_of_the_form() -> str:
+    """Where the form that was sent can be filled in again."""
+    if request.url_rule is not None and "GET" in (request.url_rule.methods or ()):
+        return request.full_path.rstrip("?")
+    came_from = urlsplit(request.referrer or "")
+    if came_from.netloc not in (request.host, urlsplit(portal_url()).netloc):
+        return "/"
+    return local(came_from.path.removeprefix(request.script_root)) or "/"
 
 
 def actor() -> Actor:
@@ -116,7 +185,7 @@ def own_runner(runner_id: int) -> Runner:
     found = runner(runner_id)
     owner = scopes.of_runner(found)
     try:
-        require(Action.WRITE_RUNNERS, owner)
+        runner_access.require(db.session(), actor(), Action.WRITE_RUNNERS, found)
     except NotFound:  # it is inherited: the person sees the runner, though not the scope that owns it
         raise NotAllowed(
             f"This runner belongs to {owner.title}: those who look after its runners may do that."

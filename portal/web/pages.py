@@ -11,8 +11,9 @@ from flask import Flask, Response, current_app, g, request, url_for
 from flask_login import LoginManager, current_user
 
 from portal.addresses import scope_url, url_in
+from portal.config import SHORTEST_PASSWORD
 from portal.database import db, now
-from portal.domain import accounts, user_sessions
+from portal.domain import user_sessions
 from portal.domain.permissions import Action
 from portal.domain.runner_status import Status
 from portal.domain.scopes import INSTANCE, Scope, ScopeKind, of_group, of_project, of_runner
@@ -20,12 +21,18 @@ from portal.models import RunnerType, User
 from portal.requests import client_address, portal_url, session_limits, session_uses
 from portal.web import (
     account,
+    bulk_acts,
+    confirmations,
+    deletions,
     group_registration,
     group_runners,
     guards,
+    identities,
     instance_registration,
     instance_runners,
     members,
+    openid,
+    openid_provider,
     people,
     project_registration,
     project_runners,
@@ -35,6 +42,7 @@ from portal.web import (
     runner_links,
     runner_rules,
     scope_pages,
+    second_factor,
     sessions,
     start,
     times,
@@ -54,12 +62,19 @@ def register(app: Flask, login: LoginManager) -> None:
     app.url_map.converters.update(project=ProjectPath, int=StoredNumber)
     for blueprint in (
         sessions.blueprint,
+        second_factor.at_sign_in,
         account.blueprint,
+        openid.blueprint,
+        identities.blueprint,
+        second_factor.blueprint,
+        confirmations.blueprint,
         start.blueprint,
         people.blueprint,
+        deletions.blueprint,
         token_lookup.blueprint,
         runner_import.blueprint,
         runner_links.blueprint,
+        bulk_acts.blueprint,
         instance_runners.blueprint,
         group_runners.blueprint,
         project_runners.blueprint,
@@ -73,6 +88,7 @@ def register(app: Flask, login: LoginManager) -> None:
         *scope_pages.blueprints,
     ):
         app.register_blueprint(blueprint)
+    openid_provider.register(app, app.config["PORTAL"])
     login.user_loader(_load_user)
     login.session_protection = None
     app.before_request(guards.storable)
@@ -89,7 +105,10 @@ def register(app: Flask, login: LoginManager) -> None:
     app.add_template_global(of_runner)
     app.add_template_global(asset)
     app.add_template_global(portal_url)
+    app.add_template_global(openid.offered, "openid_provider")
     app.add_template_global(registration_pages.may_create, "may_create_runner")
+    app.add_template_global(deletions.restorable_in)
+    app.add_template_global(deletions.anything_restorable)
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
 
@@ -99,7 +118,7 @@ def _load_user(key: str) -> User | None:
     found = user_sessions.find(db.session(), key, session_limits(), last_used=session_uses())
     if found is None:
         return None
-    g.user_session = found
+    g.user_session, g.signed_in_id = found, found.user_id
     session_uses().note(found.id, now(), client_address())
     return found.user
 
@@ -116,7 +135,7 @@ def _words() -> dict[str, Any]:
         "may": _may,
         "hidden_above": guards.hidden_above,
         "now": now,
-        "shortest_password": accounts.SHORTEST_PASSWORD,
+        "shortest_password": SHORTEST_PASSWORD,
     }
 
 
@@ -140,12 +159,11 @@ def _headers(response: Response) -> Response:
         return response
     headers = response.headers
     headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-    headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Referrer-Policy", "same-origin")
     headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
     if request.endpoint == "static":
         if "v" in request.args:
             headers["Cache-Control"] = "public, max-age=31536000, immutable"
-    elif "no-store" not in headers.get("Cache-Control", ""):
-        headers["Cache-Control"] = "private, no-cache"
+    else:  # pages show people and their runners: no browser keeps them after the sign-out
+        headers["Cache-Control"] = "no-store"
     return response

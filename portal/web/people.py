@@ -1,74 +1,137 @@
-"""People, for administrators: who has an account, new accounts, new passwords."""
+"""People, for administrators: who has an account, new accounts, and everything about one person."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, render_template, request
-from sqlalchemy import func, or_, select
+from typing import Any
+
+from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response as BaseResponse
 
 from portal.database import db
-from portal.domain import accounts
-from portal.domain.errors import Invalid, NotFound
+from portal.domain import accounts, devices, people, people_lists, person_facts, trail, user_sessions
+from portal.domain.errors import Invalid, Stale
+from portal.domain.people_lists import PeopleFilter, Standing
 from portal.domain.permissions import Action
 from portal.domain.scopes import ScopeKind
 from portal.models import User
-from portal.web import guards, scoped
-from portal.web.forms import EmptyForm, PersonForm
-from portal.web.secret_pages import unstored
+from portal.requests import session_limits
+from portal.web import guards, person_acts, scoped
+from portal.web.forms import EditPersonForm, PersonForm
 
 blueprint = Blueprint("people", __name__, url_prefix="/admin/people")
 scoped.guard(blueprint, ScopeKind.INSTANCE, Action.WRITE_PEOPLE)
+blueprint.before_request(guards.confirmed)
 
-SHOWN = 200
+FILTERS = ("search", "standing", "administrators", "second_factor")
+SHOWN_EVENTS = 10
+SHOWN = 100  # roles, sessions and identities on one person's page
 
 
 @blueprint.get("")
 def index() -> str:
-    words = request.args.get("search", "").strip()
-    query = select(User).order_by(func.lower(User.username))
-    if words:
-        columns = (User.username, User.name, User.email)
-        query = query.where(or_(*(func.strpos(func.lower(column), words.lower()) > 0 for column in columns)))
-    total = db.session.scalar(select(func.count()).select_from(query.order_by(None).subquery()))
-    people = db.session.scalars(query.limit(SHOWN)).all()
-    return render_template("people/index.html", people=people, words=words, total=total, scope=guards.scope())
+    session, wanted, args = db.session(), _filter_from_address(), request.args
+    after, before = args.get("after", "")[:255], args.get("before", "")[:255]
+    return render_template(
+        "people/index.html",
+        scope=guards.scope(),
+        wanted=wanted,
+        page=people_lists.page(session, wanted, after=after, before=before),
+        counts=people_lists.counts(session, wanted),
+        standings=Standing,
+        kept={name: value for name, value in args.items() if name in FILTERS and value},
+    )
+
+
+def _filter_from_address() -> PeopleFilter:
+    """The filter in the address; values that mean nothing count as not set."""
+    args = request.args
+    standings = {each.value: each for each in Standing}
+    return PeopleFilter(
+        words=args.get("search", "").strip()[:255],
+        standing=standings.get(args.get("standing", "")),
+        administrators=args.get("administrators") == "true",
+        without_second_factor=args.get("second_factor") == "none",
+    )
 
 
 @blueprint.route("/new", methods=["GET", "POST"])
 def new() -> str | tuple[str, int] | Response:
+    """A new person, with a password that is shown once. The form, sent again, leads to the person it made."""
     form = PersonForm()
     if request.method == "GET":
         return render_template("people/new.html", form=form, scope=guards.scope())
     password = accounts.generated_password()
+    typed = {name: form[name].data or "" for name in ("username", "name", "email")}
     try:
         person = accounts.create_person(
             db.session(),
             guards.actor(),
-            username=form.username.data or "",
-            name=form.name.data or "",
-            email=form.email.data or "",
+            username=typed["username"],
+            name=typed["name"],
+            email=typed["email"],
             admin=bool(form.admin.data),
             password=password,
         )
     except Invalid as invalid:
         form.refuse(invalid)
-        return render_template("people/new.html", form=form, scope=guards.scope()), 422
+        return render_template("people/new.html", form=form, scope=guards.scope(), made=_made_before(typed)), 422
     db.session.commit()
-    return _shown_once(person, password, title=f"{person.name} can sign in")
+    return person_acts.shown_once(person, password, title=f"{person.name} can sign in")
 
 
-@blueprint.route("/<int:user_id>/reset-password", methods=["GET", "POST"])
-def reset_password(user_id: int) -> str | Response:
-    person = db.session.get(User, user_id)
-    if person is None:
-        raise NotFound("There is no such person.")
+def _made_before(typed: dict[str, str]) -> User | None:
+    """The person whom exactly these words have made already."""
+    found = accounts.find(db.session(), typed["username"])
+    words = {name: value.strip() for name, value in typed.items()}
+    return found if found and words == {name: getattr(found, name) for name in words} else None
+
+
+@blueprint.get("/<int:user_id>")
+def show(user_id: int) -> str:
+    """One person: facts, roles, sessions, what happened, and what can be done."""
+    session = db.session()
+    person = people.get(session, user_id)
+    roles = person_facts.roles(session, person)
+    sessions = user_sessions.of_person(session, person, session_limits())
+    events = person_facts.events(session, person, SHOWN_EVENTS)
+    return render_template(
+        "people/show.html",
+        scope=guards.scope(),
+        person=person,
+        standing=Standing.of(person),
+        second_factor=person_facts.has_second_factor(session, person),
+        identities=person_facts.identities(session, person)[:SHOWN],
+        roles=roles[:SHOWN],
+        roles_total=len(roles),
+        runners=person_facts.count_runners(session, person),
+        sessions=[(each, devices.described(each.user_agent)) for each in sessions[:SHOWN]],
+        sessions_total=len(sessions),
+        events=events,
+        linked=trail.standing(session, events),
+    )
+
+
+@blueprint.route("/<int:user_id>/edit", methods=["GET", "POST"])
+def edit(user_id: int) -> BaseResponse | str | tuple[str, int]:
+    """Name, user name and address."""
+    person = people.get(db.session(), user_id)
+    form = EditPersonForm(obj=person)
+    page: dict[str, Any] = {"form": form, "person": person, "scope": guards.scope()}
     if request.method == "GET":
-        return render_template("people/reset_password.html", person=person, form=EmptyForm(), scope=guards.scope())
-    password = accounts.generated_password()
-    accounts.reset_password(db.session(), guards.actor(), person, password)
+        form.seen_version.data = people.version(person)
+        return render_template("people/edit.html", **page)
+    typed = {name: form[name].data or "" for name in ("username", "name", "email")}
+    try:
+        changed = people.edit(db.session(), guards.actor(), person, **typed, seen=form.seen_version.data)
+    except Invalid as invalid:
+        form.refuse(invalid)
+        return render_template("people/edit.html", **page), 422
+    except Stale as stale:
+        form.seen_version.data = people.version(person)
+        return render_template("people/edit.html", **page, refusal=str(stale)), 409
     db.session.commit()
-    return _shown_once(person, password, title=f"{person.name} has a new password")
+    flash("Saved." if changed else "Nothing was changed.")
+    return redirect(url_for("people.show", user_id=person.id))
 
 
-def _shown_once(person: User, password: str, *, title: str) -> Response:
-    page = {"person": person, "password": password, "title": title, "scope": guards.scope()}
-    return unstored(render_template("people/password.html", **page))
+person_acts.mount(blueprint)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 
 from flask import Blueprint, Response, flash, redirect, render_template, stream_with_context
 from werkzeug.wrappers import Response as BaseResponse
@@ -14,6 +11,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from portal.addresses import url_in
 from portal.database import db
 from portal.domain import (
+    csv_lines,
     instructions,
     registration,
     registration_effects,
@@ -157,23 +155,9 @@ def affected() -> Response:
 
 
 def _csv(scope: Scope) -> Iterator[str]:
-    yield _line(registration_effects.COLUMNS)
+    yield csv_lines.line(registration_effects.COLUMNS)
     for row in registration_effects.listed(db.session(), scope):
-        yield _line(row)
-
-
-def _line(values: tuple[object, ...]) -> str:
-    out = io.StringIO()
-    csv.writer(out).writerow([_cell(value) for value in values])
-    return out.getvalue()
-
-
-def _cell(value: object) -> str:
-    """A value as text; what a spreadsheet would take for a formula becomes a text there too."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+        yield csv_lines.line(row)
 
 
 def mount(blueprint: Blueprint) -> None:
@@ -181,7 +165,7 @@ def mount(blueprint: Blueprint) -> None:
     both = ["GET", "POST"]
     blueprint.add_url_rule("", "show", show)
     blueprint.add_url_rule("/token", "make_token", make_token, methods=["POST"])
-    blueprint.add_url_rule("/reset", "reset_token", reset_token, methods=both)
-    blueprint.add_url_rule("/turn-off", "turn_off", turn_off, methods=both)
-    blueprint.add_url_rule("/turn-on", "turn_on", turn_on, methods=["POST"])
+    blueprint.add_url_rule("/reset", "reset_token", guards.recently(reset_token), methods=both)
+    blueprint.add_url_rule("/turn-off", "turn_off", guards.recently(turn_off), methods=both)
+    blueprint.add_url_rule("/turn-on", "turn_on", guards.recently(turn_on), methods=["POST"])
     blueprint.add_url_rule("/affected", "affected", affected)

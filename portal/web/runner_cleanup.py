@@ -15,7 +15,7 @@ from portal.domain.errors import BadRequest, Invalid
 from portal.domain.permissions import Action
 from portal.domain.runner_cleanup import Criteria
 from portal.domain.scopes import ScopeKind
-from portal.web import guards, scoped
+from portal.web import deletions, guards, scoped
 from portal.web.forms import CleanUpForm, ProtectForm
 
 Page = str | Response | tuple[str, int]
@@ -95,7 +95,8 @@ def delete_now() -> Page:
         raise BadRequest(str(invalid)) from None
     db.session.commit()
     if gone:
-        flash(f"{len(gone)} stale runner{' is' if len(gone) == 1 else 's are'} deleted.")
+        what = f"{len(gone)} stale runner{' is' if len(gone) == 1 else 's are'} deleted"
+        flash(deletions.deleted(what, gone[0].deletion_id))
     else:
         flash("Nothing was deleted: none of those runners is stale any more.", "warning")
     return _back()
@@ -112,6 +113,7 @@ def _delete_page() -> str:
     return render_template(
         "runner_cleanup/delete_now.html",
         scope=scope,
+        kept=deletions.kept(),
         form=form,
         criteria=criteria,
         found=runner_cleanup.preview(db.session(), scope, criteria, moment, SHOWN),

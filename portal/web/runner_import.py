@@ -24,6 +24,7 @@ from portal.web.secret_pages import unstored
 
 blueprint = Blueprint("runner_import", __name__, url_prefix="/admin/import")
 scoped.guard(blueprint, ScopeKind.INSTANCE, Action.IMPORT_RUNNERS)
+blueprint.before_request(guards.confirmed)
 
 SALT = "runner-import"
 GOOD_FOR = 3600  # seconds between the preview and its confirmation
@@ -43,6 +44,7 @@ class ImportForm(PortalForm):
 
 
 @blueprint.get("")
+@guards.recently
 def show() -> str:
     """Where to paste or choose what to import."""
     return _form_page(ImportForm())

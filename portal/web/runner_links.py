@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, redirect
+from flask import Blueprint, redirect, url_for
 from werkzeug.wrappers import Response
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import permissions, scopes
+from portal.domain import deletion_lists, permissions, runner_access, scopes
 from portal.domain.errors import NOTHING_HERE, NotFound
 from portal.domain.permissions import Action
 from portal.models import Runner
+from portal.requests import settings
 from portal.web import guards
 
 blueprint = Blueprint("runner_links", __name__, url_prefix="/-/runners")
@@ -19,12 +20,22 @@ blueprint.before_request(guards.signed_in)
 
 @blueprint.get("/<int:runner_id>")
 def show(runner_id: int) -> Response:
-    """To the runner's page in the scope that owns it, for those who may see it there."""
+    """To the runner's page in the scope that owns it or a project it serves, for who may see it there."""
     session = db.session()
     runner = session.get(Runner, runner_id)
     if runner is None:
-        raise NotFound(NOTHING_HERE)
-    owner = scopes.of_runner(runner)
-    if not permissions.may(session, guards.actor(), Action.READ_RUNNERS, owner):
-        raise NotFound(NOTHING_HERE)
-    return redirect(url_in(owner, "runners.show", runner_id=runner.id))
+        return _to_restoring(runner_id)
+    places = [scopes.of_runner(runner), *map(scopes.of_project, runner_access.further_projects(session, runner))]
+    for place in places:
+        if permissions.may(session, guards.actor(), Action.READ_RUNNERS, place):
+            return redirect(url_in(place, "runners.show", runner_id=runner.id))
+    raise NotFound(NOTHING_HERE)
+
+
+def _to_restoring(runner_id: int) -> Response:
+    """To the page that restores a deleted runner, for who may do that. Raises NotFound."""
+    entry = deletion_lists.of_runner(db.session(), guards.actor(), runner_id, settings().deleted_kept)
+    if entry.deletion.kind == "runners":
+        page = url_for("deletions.restore_runner", deletion_id=entry.deletion.id, deleted_runner_id=runner_id)
+        return redirect(page)
+    return redirect(url_for("deletions.restore", deletion_id=entry.deletion.id))

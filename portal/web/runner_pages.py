@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, flash, make_response, redirect, render_template, request
+from flask import Blueprint, Response, flash, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
 from portal.database import db, now
 from portal.domain import (
     audit,
+    bulk_acts,
     refused_machines,
+    runner_access,
     runner_creation,
     runner_lists,
     runner_managers,
+    runner_projects,
     runner_settings,
     runner_status,
     runner_tokens,
@@ -28,9 +31,9 @@ from portal.domain.runner_status import Status
 from portal.domain.scopes import of_runner
 from portal.models import RegistrationType, Runner, RunnerType, TokenOrigin
 from portal.requests import registration_configured
-from portal.web import guards, registration_pages, runner_token_pages
+from portal.web import deletions, guards, registration_pages, runner_project_pages, runner_token_pages
 from portal.web.errors import STATUS
-from portal.web.forms import EditRunnerForm, EmptyForm, RunnerForm
+from portal.web.forms import BulkForm, EditRunnerForm, EmptyForm, RunnerForm
 from portal.web.runner_token_pages import already_issued, token_page
 from portal.web.secret_pages import unstored
 from portal.web.times import duration
@@ -55,6 +58,32 @@ REGISTRATIONS = {"token": RegistrationType.REGISTRATION_TOKEN, "person": Registr
 
 def index() -> Response:
     """The scope's runners, and its registration token for those who may register with it."""
+    return _index_page(BulkForm(None))
+
+
+def bulk() -> BaseResponse:
+    """Draft an act on the runners that were chosen, or on all that fit the filter in the address."""
+    form = BulkForm()
+    try:
+        act = bulk_acts.draft(db.session(), guards.actor(), guards.scope(), form.wanted(), _chosen())
+    except Invalid as invalid:
+        form.refuse(invalid)
+        page = _index_page(form)
+        page.status_code = STATUS[type(invalid)]
+        return page
+    db.session.commit()
+    return redirect(url_for("bulk_acts.show", act_id=act.id), 303)
+
+
+def _chosen() -> RunnerFilter | set[int]:
+    """The filter when all that fit it are chosen, else the numbers of the boxes; the page's stands for its rows."""
+    if "all" in request.form:
+        return _filter_from_address()
+    numbers = request.form.getlist("shown" if "page" in request.form else "runner")
+    return {int(each) for each in numbers if each.isascii() and each.isdecimal() and len(each) <= 18}
+
+
+def _index_page(bulk_form: BulkForm) -> Response:
     scope, session = guards.scope(), db.session()
     wanted, card = _filter_from_address(), registration_pages.card(scope)
     shown = runner_lists.page(
@@ -73,7 +102,11 @@ def index() -> Response:
         registrations=REGISTRATIONS,
         sorts=SORTS,
         kept=_kept(),
+        address=_address(),
         form=EmptyForm(),
+        bulk=bulk_form if _may_change_some([row.runner for row in shown.rows]) else None,
+        chosen=set(request.form.getlist("runner")),
+        most=bulk_acts.MOST,
         card=card,
     )
     return unstored(page) if card.text else make_response(page)
@@ -82,6 +115,17 @@ def index() -> Response:
 def _kept() -> dict[str, list[str]]:
     """The filters in the address as they stand there, for links that keep them; nothing else goes into a link."""
     return {name: values for name, values in request.args.lists() if name in FILTERS}
+
+
+def _address() -> dict[str, list[str]]:
+    """The filters and the place in the list, as they stand in the address."""
+    return {name: values for name, values in request.args.lists() if name in (*FILTERS, "after", "before")}
+
+
+def _may_change_some(shown: list[Runner]) -> bool:
+    """Whether the person may change runners of the scope, or at least one of those on the page."""
+    places = [guards.scope(), *map(of_runner, shown)]
+    return bool(shown) and any(guards.allowed(Action.WRITE_RUNNERS, place) for place in places)
 
 
 def _filter_from_address() -> RunnerFilter:
@@ -136,19 +180,21 @@ def show(runner_id: int) -> str:
         scope=guards.scope(),
         runner=runner,
         status=runner_status.of_runner(runner, now()),
-        writable=guards.allowed(Action.WRITE_RUNNERS, of_runner(runner)),
-        trusted=guards.allowed(Action.READ_RUNNERS, of_runner(runner)),
+        writable=runner_access.may(session, guards.actor(), Action.WRITE_RUNNERS, runner),
+        trusted=runner_access.may(session, guards.actor(), Action.READ_RUNNERS, runner),
         life=token_life.of_runner_tokens(session, runner),
         events=events,
         form=EmptyForm(),
+        projects=runner_projects.assigned(session, guards.actor(), runner),
+        sharable=runner_projects.may_share(session, guards.actor(), runner),
         **_machines(runner),
     )
 
 
 def machines(runner_id: int) -> str:
     """The part of the page that refreshes itself: the runner's machines and status."""
-    runner = guards.runner(runner_id)
-    trusted = guards.allowed(Action.READ_RUNNERS, of_runner(runner))
+    runner, session = guards.runner(runner_id), db.session()
+    trusted = runner_access.may(session, guards.actor(), Action.READ_RUNNERS, runner)
     status = runner_status.of_runner(runner, now())
     return render_template(
         "runners/_machines.html",
@@ -156,7 +202,7 @@ def machines(runner_id: int) -> str:
         runner=runner,
         status=status,
         trusted=trusted,
-        writable=guards.allowed(Action.WRITE_RUNNERS, of_runner(runner)),
+        writable=runner_access.may(session, guards.actor(), Action.WRITE_RUNNERS, runner),
         refreshed=True,
         **_machines(runner),
     )
@@ -261,11 +307,12 @@ def delete(runner_id: int) -> Page:
             total=count,
             managers=found,
             form=EmptyForm(),
+            kept=deletions.kept(),
         )
     title = runner.title
-    runners.delete_runner(db.session(), guards.actor(), runner)
+    deletion_id = runners.delete_runner(db.session(), guards.actor(), runner).id
     db.session.commit()
-    flash(f"{title} is deleted.")
+    flash(deletions.deleted(f"{title} is deleted", deletion_id))
     return redirect(url_in(guards.scope(), "runners.index"))
 
 
@@ -275,6 +322,7 @@ def mount(blueprint: Blueprint) -> None:
     one = "/<int:runner_id>"
     blueprint.add_url_rule("", "index", index)
     blueprint.add_url_rule("/new", "new", new, methods=both)
+    blueprint.add_url_rule("/bulk", "bulk", bulk, methods=["POST"])
     blueprint.add_url_rule(one, "show", show)
     blueprint.add_url_rule(f"{one}/machines", "machines", machines)
     blueprint.add_url_rule(f"{one}/edit", "edit", edit, methods=both)
@@ -282,3 +330,4 @@ def mount(blueprint: Blueprint) -> None:
     blueprint.add_url_rule(f"{one}/resume", "resume", resume, methods=["POST"])
     blueprint.add_url_rule(f"{one}/delete", "delete", delete, methods=both)
     runner_token_pages.mount(blueprint)
+    runner_project_pages.mount(blueprint)

@@ -150,5 +150,5 @@ def mount(blueprint: Blueprint) -> None:
     both = ["GET", "POST"]
     one = "/<int:runner_id>"
     blueprint.add_url_rule(f"{one}/connection", "connection", connection)
-    blueprint.add_url_rule(f"{one}/reset-token", "reset_token", reset_token, methods=both)
-    blueprint.add_url_rule(f"{one}/tokens/<int:token_id>/end", "end_token", end_token, methods=both)
+    blueprint.add_url_rule(f"{one}/reset-token", "reset_token", guards.recently(reset_token), methods=both)
+    blueprint.add_url_rule(f"{one}/tokens/<int:token_id>/end", "end_token", guards.recently(end_token), methods=both)

@@ -15,7 +15,7 @@ from portal.domain.permissions import Action
 from portal.domain.runner_lists import RunnerFilter
 from portal.domain.scopes import Scope, ScopeKind
 from portal.models import Group, Project
-from portal.web import guards, scoped
+from portal.web import deletions, guards, scoped
 from portal.web.forms import ConfirmForm, NamingForm
 
 SHOWN = 200
@@ -87,16 +87,16 @@ def delete() -> Response | str | tuple[str, int]:
     scope, form = guards.scope(), ConfirmForm()
     guards.require(Action.DELETE)
     what = groups.contents(db.session(), scope)
-    page = {"form": form, "scope": scope, "contents": what}
+    page = {"form": form, "scope": scope, "contents": what, "kept": deletions.kept()}
     if request.method == "GET":
         return render_template("scopes/delete.html", **page)
     if (form.typed.data or "").strip() != scope.full_path:
         form.typed.errors = [f"Type {scope.full_path} exactly, so that nothing is deleted by mistake."]
         return render_template("scopes/delete.html", **page), 422
     path = scope.full_path
-    groups.delete(db.session(), guards.actor(), scope)
+    deletion_id = groups.delete(db.session(), guards.actor(), scope).id
     db.session.commit()
-    flash(f"{path} is deleted.")
+    flash(deletions.deleted(f"{path} is deleted", deletion_id))
     return redirect(url_for("start.show"))
 
 

@@ -33,10 +33,14 @@ class StoredNumber(IntegerConverter):
 
 def room(kind: ScopeKind, name: str, action: Action) -> Blueprint:
     """A blueprint for one room of a scope, such as its runners; guarded by sign-in, sight and `action`."""
-    address = _PREFIX[kind].format(room=name.replace("_", "-"))
-    blueprint = Blueprint(f"{kind}_{name}", __name__, url_prefix=address)
+    blueprint = Blueprint(f"{kind}_{name}", __name__, url_prefix=address(kind, name))
     guard(blueprint, kind, action)
     return blueprint
+
+
+def address(kind: ScopeKind, name: str) -> str:
+    """Where the room of this name lies in a scope of this kind."""
+    return _PREFIX[kind].format(room=name.replace("_", "-"))
 
 
 def guard(blueprint: Blueprint, kind: ScopeKind, action: Action) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from datetime import datetime
 
-from flask import Blueprint, g, redirect, render_template, request, session, url_for
+from flask import Blueprint, after_this_request, g, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_user, logout_user
 from werkzeug.wrappers import Response
 
+from portal.addresses import local
 from portal.database import db
 from portal.domain import accounts, actors, user_sessions
-from portal.domain.errors import TryLater
-from portal.models import User
-from portal.requests import client_address
-from portal.web import guards
+from portal.domain import second_factor as factors
+from portal.domain.actors import Actor
+from portal.domain.errors import NotAllowed, TryLater
+from portal.domain.sign_in_throttle import KNOWN_FOR, refused
+from portal.models import SignInAttempt, User
+from portal.requests import client_address, settings, sign_in_throttle
+from portal.web import guards, pending_sign_ins
 from portal.web.forms import SignInForm
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/-")
@@ -27,10 +32,13 @@ def sign_in() -> Response | str | tuple[str, int]:
     form = SignInForm()
     if request.method == "GET":
         return render_template("sessions/sign_in.html", form=form)
+    if not settings().password_sign_in:
+        raise NotAllowed("Nobody signs in with a password on this portal. Use single sign-on.")
     try:
-        user = accounts.signed_in(db.session(), form.login.data or "", form.password.data or "")
-    except TryLater as busy:
-        form.password.errors = [str(busy)]
+        user = _checked(form.login.data or "", form.password.data or "")
+    except TryLater as later:
+        form.password.errors = [str(later)]
+        after_this_request(later_by(later.seconds))
         return render_template("sessions/sign_in.html", form=form), 429
     if user is None:
         form.password.errors = ["The user name or the password is wrong."]
@@ -38,11 +46,101 @@ def sign_in() -> Response | str | tuple[str, int]:
     return proceed(user, method="password")
 
 
-def proceed(user: User, *, method: str) -> Response:
-    """Go on after the first proof of who it is: sign the person in, and lead them to where they wanted to go."""
-    begin(user, method=method)
+def _checked(login: str, password: str) -> User | None:
+    """The person, when the password is theirs. Raises TryLater.
+
+    For a name that nobody has, the database and the hash are asked the same as for every other.
+    """
+    attempt = count_attempt(login)
+    try:
+        user = accounts.signed_in(db.session(), login, password)
+    except TryLater:
+        sign_in_throttle().give_back(db.session(), attempt)
+        db.session.commit()
+        raise
+    if user is None:
+        someone = accounts.find(db.session(), login)
+        refused(db.session(), visitor(), someone, "wrong password" if someone else "unknown name")
+        db.session.commit()
+    return user
+
+
+def count_attempt(login: str) -> SignInAttempt:
+    """Count an attempt with this name, for good, before its password is looked at. Raises TryLater."""
+    try:
+        attempt = sign_in_throttle().begin(db.session(), visitor(), login, _mark())
+    except TryLater:
+        db.session.commit()  # the trail tells of it
+        raise
     db.session.commit()
-    return redirect(_wanted() or url_for("start.show"))
+    return attempt
+
+
+def forget_failures(user: User) -> None:
+    """The person has proved who they are: their failures from here count no more, and the device is known."""
+    mark = sign_in_throttle().succeeded(db.session(), user, client_address(), _mark())
+
+    @after_this_request
+    def keep_mark(response: Response) -> Response:
+        response.set_cookie(
+            settings().device_cookie,
+            mark,
+            max_age=KNOWN_FOR,
+            path=settings().path_prefix or "/",
+            secure=settings().over_https,
+            httponly=True,
+            samesite="Lax",
+        )
+        return response
+
+
+def later_by(seconds: int) -> Callable[[Response], Response]:
+    """Says in the answer how long to wait before the next try."""
+
+    def say(response: Response) -> Response:
+        response.headers["Retry-After"] = str(seconds)
+        return response
+
+    return say
+
+
+def visitor() -> Actor:
+    """Who tries to sign in."""
+    return actors.visitor(address=client_address(), request_id=g.request_id)
+
+
+def _mark() -> str:
+    return request.cookies.get(settings().device_cookie, "")
+
+
+def proceed(
+    user: User,
+    *,
+    method: str,
+    second_factor: bool = False,
+    wanted: str | None = None,
+    proven_at: datetime | None = None,
+) -> Response:
+    """Go on after the first proof of who it is, and lead them to where they wanted to go.
+
+    Who has a second factor gives it next; until then there is no session. `second_factor` says that the first
+    proof held two already. Raises NotAllowed for who is blocked: they have just proved that they may know it.
+    `proven_at` is when the proof was given, if not now; `wanted` is where to go, if the address does not say.
+    """
+    wanted = _wanted() if wanted is None else wanted
+    if user.blocked_at is not None:
+        refused(db.session(), visitor(), user, "blocked")
+        db.session.commit()
+        raise NotAllowed("Your account is blocked. An administrator of this portal can unblock it.")
+    if not second_factor and factors.find(db.session(), user) is not None:
+        pending_sign_ins.begin(user, method=method, wanted=wanted, proven_at=proven_at)
+        db.session.commit()
+        return redirect(url_for("second_proof.show"))
+    begin(user, method=method, second_factor=second_factor)
+    if proven_at is not None:
+        guards.user_session().confirmed_at = proven_at
+    db.session.commit()
+    return redirect(wanted or url_for("start.show"))
 
 
 def begin(user: User, *, method: str, second_factor: bool = False) -> None:
@@ -55,6 +153,7 @@ def begin(user: User, *, method: str, second_factor: bool = False) -> None:
         second_factor=second_factor,
         user_agent=request.headers.get("User-Agent", ""),
     )
+    forget_failures(user)
     session.clear()  # nothing from before the sign-in lives on in the session after it
     user.session_key = key
     login_user(user)
@@ -73,8 +172,5 @@ def sign_out() -> Response:
 
 def _wanted() -> str | None:
     """The page somebody was on the way to, if it is one of ours."""
-    target = request.args.get("next", "")
-    parts = urlsplit(target)
-    if parts.scheme or parts.netloc or not target.startswith("/") or target.startswith(("//", "/\\")):
-        return None
-    return request.script_root + target
+    target = local(request.args.get("next"))
+    return request.script_root + target if target else None

@@ -52,6 +52,7 @@ def _page(form: PastedForm, **what: object) -> str:
 
 
 @blueprint.route("/<int:token_id>/end", methods=["GET", "POST"])
+@guards.recently
 def end(token_id: int) -> str | tuple[str, int] | BaseResponse:
     """What stops working when just this token ends, and the button."""
     found = token_lookup.token_by_id(db.session(), token_id)

@@ -1,34 +1,171 @@
-"""The trail of a scope: who did what, in words."""
+"""The trail of a scope, a person or a runner: who did what, in words; and the same as a file."""
 
 from __future__ import annotations
 
-from flask import Blueprint, render_template, request
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Any
 
+from flask import Blueprint, Response, render_template, request, stream_with_context, url_for
+from sqlalchemy import Select
+
+from portal.addresses import url_in
 from portal.database import db
-from portal.domain import audit
+from portal.domain import audit, runner_access, trail
+from portal.domain.errors import NotFound
 from portal.domain.permissions import Action
 from portal.domain.scopes import ScopeKind
-from portal.models import AuditEvent
+from portal.domain.trail import TrailFilter
+from portal.models import AuditEvent, User
 from portal.web import guards, scoped
 
 PAGE_SIZE = 50
+FILTERS = ("who", "kind", "action", "path", "since", "until")
+LONGEST = 255  # characters of a filter; nothing is called by more
+WRITERS: dict[str, tuple[str, Callable[..., Iterator[str]]]] = {
+    "jsonl": ("application/x-ndjson", trail.json_lines),
+    "csv": ("text/csv; charset=utf-8", trail.csv),
+}
 
 
 def show() -> str:
     """A scope's events, newest first, by pages."""
-    older_than = request.args.get("before", "")
-    query = audit.of_scope(guards.scope())
-    if older_than.isdecimal() and len(older_than) < 19:
-        query = query.where(AuditEvent.id < int(older_than))
-    events = list(db.session.scalars(query.limit(PAGE_SIZE + 1)))
-    more = len(events) > PAGE_SIZE
-    return render_template("trail/show.html", scope=guards.scope(), events=events[:PAGE_SIZE], more=more)
+    scope = guards.scope()
+    return _page(
+        audit.of_scope(scope), lambda place, **more: url_in(scope, f"trail.{place}", **more), kind=scope.kind
+    )
+
+
+def export() -> Response:
+    """The same events as a file."""
+    scope = guards.scope()
+    return _file(audit.of_scope(scope), scope.full_path or "instance", notes=guards.allowed(Action.WRITE_RUNNERS))
+
+
+def show_runner(runner_id: int) -> str:
+    """The events about one runner, for those who look after its runners."""
+    runner, scope = guards.runner(runner_id), guards.scope()
+    runner_access.require(db.session(), guards.actor(), Action.READ_RUNNERS, runner)
+    return _page(
+        audit.of_runner(runner),
+        lambda place, **more: url_in(scope, f"runner_trail.{place}_runner", runner_id=runner_id, **more),
+        runner=runner,
+    )
+
+
+def export_runner(runner_id: int) -> Response:
+    """The same events as a file."""
+    runner, session = guards.runner(runner_id), db.session()
+    runner_access.require(session, guards.actor(), Action.READ_RUNNERS, runner)
+    notes = runner_access.may(session, guards.actor(), Action.WRITE_RUNNERS, runner)
+    return _file(audit.of_runner(runner), f"runner-{runner_id}", notes=notes)
+
+
+def show_person(user_id: int) -> str:
+    """The events by a person or about them."""
+    person = _person(user_id)
+    return _page(
+        trail.of_person(person),
+        lambda place, **more: url_for(f"person_trail.{place}_person", user_id=user_id, **more),
+        person=person,
+    )
+
+
+def export_person(user_id: int) -> Response:
+    """The same events as a file."""
+    person = _person(user_id)
+    return _file(trail.of_person(person), person.username, notes=guards.allowed(Action.WRITE_RUNNERS))
+
+
+def _person(user_id: int) -> User:
+    found = db.session.get(User, user_id)
+    if found is None:
+        raise NotFound("There is no such person. Their account may have been deleted.")
+    return found
+
+
+def _page(query: Select[AuditEvent], address: Callable[..., str], **about: Any) -> str:
+    wanted = _wanted()
+    kept = {name: given for name in FILTERS if (given := _given(name))}
+    older_than = _given("before")
+    fitting = trail.fitting(db.session(), query, wanted)
+    if older_than.isascii() and older_than.isdecimal() and len(older_than) < 19:
+        fitting = fitting.where(AuditEvent.id < int(older_than))
+    events = list(db.session.scalars(fitting.limit(PAGE_SIZE + 1)))
+    shown = events[:PAGE_SIZE]
+    return render_template(
+        "trail/show.html",
+        scope=guards.scope(),
+        events=shown,
+        standing=trail.standing(db.session(), shown),
+        more=len(events) > PAGE_SIZE,
+        older_than=older_than,
+        wanted=wanted,
+        kept=kept,
+        kinds=trail.KINDS,
+        here=address("show"),
+        address=address,
+        **about,
+    )
+
+
+def _given(name: str) -> str:
+    return request.args.get(name, "").strip()[:LONGEST]
+
+
+def _wanted() -> TrailFilter:
+    kind = _given("kind")
+    return TrailFilter(
+        who=_given("who"),
+        kind=kind if kind in trail.KINDS else "",
+        action=_given("action"),
+        path=_given("path").strip("/"),
+        since=_day("since"),
+        until=_day("until"),
+    )
+
+
+def _day(name: str) -> date | None:
+    """The day of a filter; what is no day filters nothing."""
+    try:
+        return date.fromisoformat(_given(name)) if _given(name) else None
+    except ValueError:
+        return None
+
+
+def _file(query: Select[AuditEvent], name: str, *, notes: bool) -> Response:
+    """The events that fit the filters, streamed. Notes stay out for those who do not see them elsewhere."""
+    form = _given("format") if _given("format") in WRITERS else "jsonl"
+    mimetype, write = WRITERS[form]
+    session = db.session()
+    lines = write(session, trail.fitting(session, query, _wanted()), notes=notes)
+    response = Response(stream_with_context(lines), mimetype=mimetype)
+    filename = f"trail-{name.replace('/', '-')}.{form}"
+    response.headers.set("Content-Disposition", "attachment", filename=filename)
+    return response
 
 
 def _room(kind: ScopeKind) -> Blueprint:
     blueprint = scoped.room(kind, "trail", Action.READ_TRAIL)
     blueprint.add_url_rule("", "show", show)
+    blueprint.add_url_rule("/export", "export", export)
     return blueprint
 
 
-blueprints = [_room(kind) for kind in ScopeKind]
+def _runners_room(kind: ScopeKind) -> Blueprint:
+    blueprint = Blueprint(f"{kind}_runner_trail", __name__, url_prefix=scoped.address(kind, "runners"))
+    scoped.guard(blueprint, kind, Action.READ_RUNNERS)
+    blueprint.add_url_rule("/<int:runner_id>/trail", "show_runner", show_runner)
+    blueprint.add_url_rule("/<int:runner_id>/trail/export", "export_runner", export_runner)
+    return blueprint
+
+
+def _peoples_room() -> Blueprint:
+    blueprint = Blueprint("person_trail", __name__, url_prefix="/admin/people")
+    scoped.guard(blueprint, ScopeKind.INSTANCE, Action.WRITE_PEOPLE)
+    blueprint.add_url_rule("/<int:user_id>/trail", "show_person", show_person)
+    blueprint.add_url_rule("/<int:user_id>/trail/export", "export_person", export_person)
+    return blueprint
+
+
+blueprints = [*map(_room, ScopeKind), *map(_runners_room, ScopeKind), _peoples_room()]

@@ -102,7 +102,7 @@ def test_the_old_way_deletes_a_runner_that_a_registration_token_made(
     machine.poll()
     number = issued.runner.id
     assert machine.unregister_the_old_way().status == 204
-    session.expire_all()
+    session.expunge_all()
     assert session.get(Runner, number) is None
     assert machine.poll().status == 403
 

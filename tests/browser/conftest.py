@@ -87,7 +87,7 @@ class Visitor:
         page = self.open("/-/sign-in")
         page.get_by_label("User name or e-mail").fill(username)
         page.get_by_label("Password").fill(password)
-        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("button", name="Sign in", exact=True).click()
         page.wait_for_url(f"{self.portal.url}/")
         return page
 

@@ -65,8 +65,16 @@ def addresses(runners: Fleet, cast: Cast) -> list[str]:
         "/admin/import",
         "/admin/people",
         "/admin/people/new",
-        f"/admin/people/{cast.alice.id}/reset-password",
+        "/admin/people?search=zebra&standing=blocked",
+        f"/admin/people/{cast.bob.id}",
+        *(f"/admin/people/{cast.alice.id}/{act}" for act in ("edit", "block", "administrator", "reset-password")),
+        f"/admin/people/{cast.alice.id}/delete",
+        f"/admin/people/{cast.dana.id}",
+        f"/admin/people/{cast.dana.id}/administrator",
+        f"/admin/people/{cast.dana.id}/end-sessions",
+        "/-/account",
         "/-/account/password",
+        "/-/account/sessions",
         "/nowhere",
     ]
 

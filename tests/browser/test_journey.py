@@ -84,7 +84,7 @@ def test_every_copy_button_copies_exactly_its_block(visit: Visit, cast: Cast) ->
     visitor = visit(permissions=["clipboard-read", "clipboard-write"])
     page = visitor.sign_in("alice")
     token = create_runner(page)
-    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+    page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true })")
     buttons = page.locator("button[data-copy]")
     assert buttons.count() >= 7
     for button in buttons.all():

@@ -111,7 +111,7 @@ def test_a_runner_is_edited_paused_and_deleted(page: Page, portal: RunningPortal
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     page.get_by_role("link", name="Delete").click()
     page.get_by_role("button", name="Delete runner and disconnect 3 machines").click()
-    expect(page.get_by_role("status")).to_contain_text("Old Windows is deleted.")
+    expect(page.get_by_role("status")).to_contain_text("Old Windows is deleted and can be restored")
 
 
 def test_a_group_is_deleted_after_its_path_is_typed(page: Page, portal: RunningPortal) -> None:
@@ -123,7 +123,7 @@ def test_a_group_is_deleted_after_its_path_is_typed(page: Page, portal: RunningP
     expect(page.get_by_role("alert")).to_contain_text("Type other exactly")
     page.get_by_role("textbox").fill("other")
     page.get_by_role("button", name="Delete group").click()
-    expect(page.get_by_role("status")).to_contain_text("other is deleted.")
+    expect(page.get_by_role("status")).to_contain_text("other is deleted and can be restored")
 
 
 def test_the_menu_opens_and_signs_out(page: Page, portal: RunningPortal) -> None:

@@ -187,7 +187,7 @@ def test_bob_renames_his_project_and_not_the_group(session: Session, cast: Cast)
 # Deleting
 
 
-def test_deleting_a_group_says_what_goes_and_takes_all_of_it(session: Session, cast: Cast) -> None:
+def test_deleting_a_group_takes_all_of_it_and_keeps_what_restoring_needs(session: Session, cast: Cast) -> None:
     cast.project("api", cast.platform)
     gone = [cast.runner(cast.acme), cast.runner(cast.platform), cast.runner(cast.web)]
     stays = cast.runner(cast.other)
@@ -196,22 +196,25 @@ def test_deleting_a_group_says_what_goes_and_takes_all_of_it(session: Session, c
     session.commit()
     everything = Contents(groups=1, projects=2, runners=3, managers=6)
     assert groups.contents(session, cast.acme) == everything
-    assert groups.delete(session, cast.as_(cast.alice), cast.acme) == everything
+    deletion = groups.delete(session, cast.as_(cast.alice), cast.acme)
     session.commit()
-    assert paths(session) == {"other"}
+    assert (deletion.kind, deletion.path) == ("group", "acme")
+    mark = f"acme~deleted-{deletion.id}"
+    assert paths(session) == {"other", mark, *(f"{mark}/{below}" for below in ("platform", "platform/api", "web"))}
     assert session.scalars(select(Group.path)).all() == ["other"]
     assert session.scalars(select(Runner.id)).all() == [stays.runner.id]
-    assert session.scalars(select(RunnerToken.id)).all() == [stays.record.id]
-    assert session.scalar(select(func.count()).select_from(RunnerManager)) == 2
     assert not session.scalars(select(Project)).all()
-    assert not session.scalars(select(Membership)).all()
+    kept = [session.scalar(select(func.count()).select_from(kind)) for kind in (RunnerToken, RunnerManager)]
+    assert kept == [4, 8]
+    assert session.scalars(select(Membership)).all()
 
 
 def test_deleting_a_project_takes_its_runners_and_not_its_groups(session: Session, cast: Cast) -> None:
     cast.runner(cast.web)
     stays = cast.runner(cast.acme)
-    assert groups.delete(session, SYSTEM, cast.web) == Contents(groups=0, projects=0, runners=1, managers=0)
-    assert paths(session) == {"acme", "acme/platform", "other"}
+    assert groups.contents(session, cast.web) == Contents(groups=0, projects=0, runners=1, managers=0)
+    deletion = groups.delete(session, SYSTEM, cast.web)
+    assert paths(session) == {"acme", "acme/platform", "other", f"acme/web~deleted-{deletion.id}"}
     assert session.scalars(select(Runner.id)).all() == [stays.runner.id]
 
 

@@ -17,10 +17,20 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import ended_tokens, groups, runner_managers, runner_tokens, runners, scopes, silent_machines
+from portal.domain import (
+    deletion_purge,
+    ended_tokens,
+    groups,
+    restores,
+    runner_managers,
+    runner_tokens,
+    runners,
+    scopes,
+    silent_machines,
+)
 from portal.domain.errors import NotFound, Refusal
 from portal.domain.runner_managers import Contact
-from portal.models import Runner, RunnerManager, RunnerToken
+from portal.models import WITH_DELETED, Runner
 from tests.cast import SYSTEM, Cast
 
 GRACE = timedelta(hours=24)
@@ -127,26 +137,37 @@ class Fleet:
         time.sleep(0.3)
         runners.delete_runner(session, SYSTEM, self.some(session, chance))
 
+    def restore(self, session: Session, chance: random.Random) -> None:
+        time.sleep(0.5)
+        deleted = select(Runner.deletion_id).where(Runner.deletion_id.is_not(None)).order_by(Runner.id).limit(1)
+        deletion_id = session.scalar(deleted, execution_options=WITH_DELETED)
+        restores.restore(session, SYSTEM, deletion_id or 0, GRACE)
+
+    def purge(self, session: Session, chance: random.Random) -> None:
+        time.sleep(0.9)
+        if deletion_purge.purge(session, now() + 2 * GRACE, GRACE) == 0:
+            raise NotFound("Nothing is deleted.")
+
 
 def test_whatever_is_done_to_runners_at_once_nobody_waits_in_a_circle_and_nothing_is_lost(engine: Engine) -> None:
     fleet = Fleet(engine, 12)
     until = time.monotonic() + 4
     acts = (fleet.heartbeats, fleet.first_use, fleet.rotate, fleet.end, fleet.reset, fleet.unregister)
-    threads = [fleet.keep_doing(act, until) for act in (*acts, fleet.heartbeats, fleet.prune, fleet.delete)]
+    others = (fleet.prune, fleet.delete, fleet.restore, fleet.purge)
+    threads = [fleet.keep_doing(act, until) for act in (*acts, fleet.heartbeats, *others)]
     for thread in threads:
         thread.join()
     assert fleet.failures == []
-    assert set(fleet.did) == {act.__name__ for act in acts} | {"prune", "delete"}
+    assert {act.__name__ for act in (*acts, fleet.prune, fleet.delete)} <= set(fleet.did)
     with Session(engine) as session:
         left = set(session.scalars(select(Runner.id)))
         assert left
-        assert len(left) == 12 - fleet.did["delete"]
+        assert len(left) == 12 - fleet.did["delete"] + fleet.did["restore"]
         for runner_id in left:
             token_id, _ = fleet.tokens[runner_id]
             given = contact(runner_id, token_id, "s_last")
             runner_managers.record_contact(session, given)
             assert beat(session, [given]) == set()
-        assert session.scalar(select(func.count()).where(RunnerManager.runner_id.not_in(left))) == 0
 
 
 ACTS: dict[str, Callable[[Session, Runner, int], Any]] = {
@@ -214,7 +235,7 @@ def test_the_deletion_of_a_group_holds_all_its_runners_in_the_one_order(engine: 
         deleting.join()
     assert failures == []
     with Session(engine) as session:
-        assert [session.scalar(select(func.count()).select_from(each)) for each in (Runner, RunnerToken)] == [0, 0]
+        assert session.scalar(select(func.count()).select_from(Runner)) == 0
 
 
 def wait_for_a_waiting(engine: Engine) -> None:
@@ -247,4 +268,4 @@ def test_a_reset_of_a_runner_that_is_being_deleted_is_refused(engine: Engine) ->
         wait_for_a_waiting(engine)
         session.commit()
     rotating.join()
-    assert refused == ["TokenUnknown"]
+    assert refused == ["RunnerDeleted"]

@@ -16,7 +16,15 @@ from portal.domain.runner_managers import Contact
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE, Scope
-from portal.models import AuditEvent, GroupSettings, RegistrationType, Role, Runner, RunnerManager, RunnerToken
+from portal.models import (
+    AuditEvent,
+    Deletion,
+    GroupSettings,
+    RegistrationType,
+    Role,
+    Runner,
+    RunnerManager,
+)
 from tests.cast import SYSTEM, Cast
 from tests.domain.clock import let_pass
 
@@ -148,14 +156,14 @@ def test_days_that_make_no_sense_are_refused_everywhere(session: Session, cast: 
 # What goes
 
 
-def test_a_clean_up_takes_runner_machines_and_tokens_and_reports_it(session: Session, cast: Cast) -> None:
+def test_a_clean_up_deletes_by_one_act_that_can_be_undone_and_reports_it(session: Session, cast: Cast) -> None:
     issued, other = cast.runner(cast.web), cast.runner(cast.other)
     call(session, issued)
     let_pass(session, WEEK)
     assert clean(session, cast.acme) == [issued.runner.id]
     assert session.scalars(select(Runner.id)).all() == [other.runner.id]
-    assert session.scalars(select(RunnerManager.id)).all() == []
-    assert session.scalars(select(RunnerToken.runner_id)).all() == [other.runner.id]
+    (deletion,) = session.scalars(select(Deletion))
+    assert (deletion.kind, deletion.name, deletion.actor_name) == ("runners", "stale runners of acme", "tests")
     (report,) = runner_cleanup.reports(session, cast.acme)
     assert report.changes == {
         "runners": [None, 1],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from portal.domain.vault import Vault
+from portal.domain.vault import SECOND_FACTORS, Vault
 
 OLD, NEW = "an old key that is long enough to be one", "a new key that is long enough to be one"
 
@@ -41,3 +41,15 @@ def test_a_key_is_replaced_without_a_gap() -> None:
 
 def test_what_no_key_opens_is_not_renewed() -> None:
     assert Vault([NEW]).renew(Vault([OLD]).close("GR1348941secret")) is None
+
+
+def test_what_was_closed_for_one_purpose_is_opened_for_no_other() -> None:
+    assert Vault([OLD], SECOND_FACTORS).open(Vault([OLD]).close("GR1348941secret")) is None
+
+
+def test_a_registration_token_that_an_older_release_encrypted_is_opened() -> None:
+    closed = (
+        b"gAAAAABrCMIcdF_7FMeRmTTJDRUEQv90mwhRMg_b7HyYr5pef2Vf4tTtV6kxQAn9vLhYWRE0"
+        b"SgxeMBss3mv_9M69zo0RXoz5nw=="
+    )
+    assert Vault([OLD]).open(closed) == "GR1348941secret"

@@ -12,8 +12,15 @@ FLOORS = [
     ["portal.config", "portal.database", "portal.embedded_postgres"],
     ["portal.models"],
     ["portal.domain"],
-    ["portal.requests", "portal.addresses", "portal.demo", "portal.demo_tables", "portal.background"],
-    ["portal.web", "portal.api", "portal.health", "portal.commands"],
+    [
+        "portal.requests",
+        "portal.request_logs",
+        "portal.addresses",
+        "portal.demo",
+        "portal.demo_tables",
+        "portal.background",
+    ],
+    ["portal.web", "portal.api", "portal.health", "portal.commands", "portal.audit_commands"],
     ["portal"],
     ["portal.serve"],
 ]

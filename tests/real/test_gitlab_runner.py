@@ -7,10 +7,12 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from portal.database import now
+from portal.domain import restores, runners
 from portal.models import Runner, RunnerManager, RunnerToken
 from tests.api.machines import until
 from tests.api.people import Person, block_on, runner_id_on, token_on
 from tests.api.processes import Process
+from tests.cast import SYSTEM
 from tests.portals import RunningPortal
 from tests.real import clients
 from tests.real.clients import Home
@@ -191,3 +193,25 @@ def test_a_restart_of_the_portal_is_survived(
         running_portal.start()
         back = now()
         until(lambda: all(manager.contacted_at > back for manager in managers(process)), seconds=90)
+
+
+@every_client
+def test_a_deleted_runners_machine_says_so_in_its_log_and_works_again_when_it_is_restored(
+    root: Person, process: Process, home: Home
+) -> None:
+    page = root.create_runner().body.decode()
+    register(home, page)
+    with process.session() as session:
+        deletion = runners.delete_runner(session, SYSTEM, session.get_one(Runner, runner_id_on(page)))
+        deletion_id = deletion.id
+        session.commit()
+    with home.running():
+        until(lambda: "forbidden" in home.log.read_text().lower(), seconds=60, why="it is refused")
+    if home.client.number >= (17, 11):  # older ones may print the status alone
+        assert "those who look after it can restore it: " in home.log.read_text()
+    with process.session() as session:
+        restores.restore(session, SYSTEM, deletion_id, timedelta(days=7))
+        session.commit()
+    with home.running():
+        until(lambda: "Online" in connection(root, page), seconds=60, why="it works again after a restart")
+    assert [manager.system_xid for manager in managers(process)] == [home.system_id]

@@ -1,8 +1,12 @@
 """A person's own account: changing the password, and having to."""
 
+import re
+
 import pytest
 from flask.testing import FlaskClient
 
+from portal.config import ROOT
+from portal.domain.sign_in_throttle import PER_PLACE
 from tests.cast import PASSWORD, Cast, sign_in
 from tests.web.reading import fill, part, read, words
 
@@ -103,6 +107,42 @@ def test_the_password_page_asks_for_a_sign_in(client: FlaskClient, cast: Cast) -
 def test_the_trail_tells_of_the_change_and_not_of_the_password(cast: Cast, client: FlaskClient) -> None:
     fill(sign_in(client, "alice"), PAGE, old=PASSWORD, new=NEW, again=NEW)
     page = read(sign_in(client.application.test_client(), "dana"), "/admin/trail")
-    assert "Alice Lam changed the password of Alice Lam" in words(page)
+    assert "Alice Lam changed their password" in words(page)
     assert NEW not in page
     assert PASSWORD not in page
+
+
+def test_the_present_password_cannot_be_guessed_at_an_open_browser(cast: Cast, client: FlaskClient) -> None:
+    sign_in(client, "alice")
+    for _ in range(PER_PLACE):
+        fill(client, PAGE, expect=422, old="not mine at all", new=NEW, again=NEW)
+    answer = fill(client, PAGE, expect=429, old=PASSWORD, new=NEW, again=NEW)
+    assert "Too many attempts to sign in. Wait 15 minutes" in words(answer.get_data(as_text=True))
+    assert int(answer.headers["Retry-After"]) > 800
+
+
+def test_a_new_password_that_is_refused_is_no_guess(cast: Cast, client: FlaskClient) -> None:
+    sign_in(client, "alice")
+    for _ in range(PER_PLACE + 1):
+        fill(client, PAGE, expect=422, old=PASSWORD, new="password1234", again="password1234")
+    fill(client, PAGE, old=PASSWORD, new=NEW, again=NEW)
+
+
+@pytest.mark.parametrize(
+    ("page", "fields"),
+    [
+        ("/-/sign-in", {"login": "username", "password": "current-password"}),
+        (PAGE, {"old": "current-password", "new": "new-password", "again": "new-password", "username": "username"}),
+    ],
+)
+def test_password_managers_know_the_fields_and_nothing_forbids_to_paste(
+    cast: Cast, client: FlaskClient, page: str, fields: dict[str, str]
+) -> None:
+    if page == PAGE:
+        sign_in(client, "alice")
+    html = read(client, page)
+    inputs = dict(re.findall(r'<input (?=[^>]*name="(\w+)")[^>]*autocomplete="([^"]+)"', html))
+    assert inputs == fields
+    assert "maxlength" not in html
+    assert "paste" not in html.lower()
+    assert "paste" not in (ROOT / "static" / "portal.js").read_text()

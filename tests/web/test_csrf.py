@@ -3,11 +3,12 @@
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import delete
 from werkzeug.routing import Rule
 
 from portal.domain.scopes import INSTANCE
-from portal.models import Runner
-from tests.cast import Cast, sign_in
+from portal.models import Runner, UserSession
+from tests.cast import Cast, csrf_of, sign_in
 from tests.web.reading import poll, read, words
 
 
@@ -32,7 +33,12 @@ def test_every_form_without_its_token_is_refused_and_nothing_happens(
         addresses = []
         for rule in tried:
             here = issued.get(rule.endpoint.partition("_")[0], issued["instance"])
-            places = {**fixed, "runner_id": here.runner.id, "token_id": here.record.id}
+            places = {
+                **dict.fromkeys(rule.arguments, 1),
+                **fixed,
+                "runner_id": here.runner.id,
+                "token_id": here.record.id,
+            }
             adapter = app.url_map.bind("localhost")
             addresses.append(adapter.build(rule.endpoint, places, append_unknown=False))
     for address in addresses:
@@ -69,3 +75,41 @@ def test_a_link_changes_nothing(app: Flask, cast: Cast, client: FlaskClient) -> 
         assert client.get(f"/groups/acme/-/runners/{runner.id}/{page}").status_code in (404, 405)
     assert client.get("/-/sign-out").status_code in (302, 404, 405)
     read(client, "/groups/acme")
+
+
+OURS = {"Origin": "http://localhost"}
+TYPED = {"name": "Apex", "path": "apex", "description": "The long story\nof <b>this</b> group"}
+
+
+@pytest.mark.parametrize("how", ["session ended", "cookie gone", "wrong token"])
+def test_what_was_typed_into_a_refused_form_can_be_copied(cast: Cast, client: FlaskClient, how: str) -> None:
+    csrf = csrf_of(read(sign_in(client, "alice"), "/groups/acme/-/edit"))
+    if how == "session ended":
+        cast.session.execute(delete(UserSession))
+        cast.session.commit()
+    elif how == "cookie gone":
+        client.delete_cookie("__Host-portal_session")
+    fields = {"csrf_token": "forged" if how == "wrong token" else csrf, **TYPED}
+    answer = client.post("/groups/acme/-/edit", data=fields, headers=OURS)
+    page = answer.get_data(as_text=True)
+    assert answer.status_code in (400, 403)
+    assert "What you typed, to be copied" in page
+    assert "The long story\nof &lt;b&gt;this&lt;/b&gt; group" in page
+
+
+@pytest.mark.parametrize("origin", [None, "null", "https://evil.example", "http://localhost.evil.example"])
+def test_words_that_another_site_sends_are_not_shown_as_ours(
+    cast: Cast, client: FlaskClient, origin: str | None
+) -> None:
+    headers = {"Origin": origin} if origin else {}
+    answer = client.post("/groups/acme/-/edit", data={"csrf_token": "x", **TYPED}, headers=headers)
+    assert answer.status_code == 400
+    assert "long story" not in answer.get_data(as_text=True)
+
+
+def test_a_password_is_never_given_back(cast: Cast, client: FlaskClient) -> None:
+    fields = {"csrf_token": "x", "login": "alice", "password": "hunter2 hunter2", "old": "hunter2", "new": "hunter2"}
+    for page in ("/-/sign-in", "/-/account/password"):
+        answer = client.post(page, data=fields, headers=OURS)
+        assert answer.status_code == 400
+        assert "hunter2" not in answer.get_data(as_text=True)

@@ -164,7 +164,7 @@ def test_a_deleted_group_takes_everything_below_along(cast: Cast, client: FlaskC
     sign_in(client, "alice")
     poll(client, issued.token)
     fill(client, "/groups/acme/-/delete", typed="acme", expect=302)
-    assert "acme is deleted." in words(read(client, "/"))
+    assert "acme is deleted and can be restored" in words(read(client, "/"))
     for path in ("/groups/acme", "/groups/acme/platform", "/acme/web"):
         read(client, path, expect=404)
     assert poll(client, issued.token) == 403

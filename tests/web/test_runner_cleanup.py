@@ -233,7 +233,7 @@ def test_deletion_at_once_has_a_page_that_names_them_and_asks(place: Place, sess
     answer = place.client.post(f"{address}/delete-now", data=sent)
     assert answer.status_code == 302
     page = words(read(place.client, address))
-    assert "1 stale runner is deleted." in page
+    assert "1 stale runner is deleted and can be restored for 7 days. Undo" in page
     author = {"instance": "Dana Kay", "group": "Alice Lam"}[place.kind]
     assert re.search(rf"1 runner deleted by {author} just now · stale for 30 days Old fleet \(#\d+\)", page)
     assert session.scalars(select(Runner.id)).all() == [young]

@@ -223,7 +223,7 @@ def test_a_deleted_runner_is_gone_and_its_machines_are_refused(place: Place) -> 
     answer = send(place.client, f"{path}/delete", expect=302)
     assert answer.headers["Location"] == place.url
     says = words(read(place.client, place.url))
-    assert "Linux build fleet is deleted." in says
+    assert "Linux build fleet is deleted and can be restored" in says
     assert poll(place.client, issued.token) == 403
     for page in ("", "/edit", "/reset-token", "/delete", "/machines", "/connection"):
         read(place.client, path + page, expect=404)

@@ -1,16 +1,30 @@
 """The trail: who did what, where; and who may read it."""
 
+import csv
+import html
+import io
+import json
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from portal.domain import audit
+from portal.domain.audit_chain import COLUMNS
 from portal.domain.runner_settings import RunnerSettings
-from portal.models import Role
+from portal.domain.scopes import INSTANCE
+from portal.models import AuditEvent, Role
 from tests.cast import SYSTEM, Cast, sign_in
+from tests.domain.queries import asked
+from tests.house import actions
 from tests.web.conftest import Place
-from tests.web.reading import fill, read, words
+from tests.web.reading import fill, links, read, words
 
 SECRET_NOTE = "the key lies under the mat"
 
@@ -211,3 +225,246 @@ def test_the_exact_name_and_values_stand_in_the_title(acme: Place) -> None:
     assert 'title="valid_runner_registrars: [[&#34;group&#34;], []]"' in page
     page = told(acme, "runner_token_ended", ends_at=[None, "2026-01-02T03:04:05+00:00"])[1]
     assert '<time datetime="2026-01-02T03:04:05+00:00" title="2026-01-02T03:04:05+00:00">' in page
+
+
+# Every action has its sentence
+
+
+def test_the_action_of_every_call_can_be_read_from_the_code() -> None:
+    assert actions.unread() == []
+    assert {"runner_created", "signed_in", "act_refused", "trail_shortened"} <= set(actions.recorded())
+
+
+@pytest.mark.parametrize("action", sorted(actions.recorded()))
+def test_every_action_has_a_sentence_and_stands_in_the_filter(app: Flask, action: str) -> None:
+    words_of = app.jinja_env.get_template("trail/_events.html").module
+    assert action in words_of.WORDS
+    assert [action in group for group in words_of.GROUPS.values()].count(True) == 1
+
+
+def test_an_action_without_a_sentence_is_told_by_its_name(acme: Place) -> None:
+    assert told(acme, "runner_painted", colour=[None, "blue"])[0] == "runner painted acme colour: blue"
+
+
+def test_what_somebody_does_to_themselves_names_them_once(cast: Cast, client: FlaskClient) -> None:
+    sign_in(client, "dana")
+    assert events(read(client, "/admin/trail"))[0].startswith("Dana Kay signed in method:")
+
+
+# Filters
+
+
+def shown(client: FlaskClient, address: str) -> list[str]:
+    return events(read(client, address))
+
+
+def test_it_is_filtered_by_who_also_by_a_former_name(acme: Place) -> None:
+    acme.create(description="By Alice")
+    acme.runner(RunnerSettings("By Dana", run_untagged=True))
+    assert {each.split(" created")[0] for each in shown(acme.client, f"{acme.trail}?who=dana")} == {"Dana Kay"}
+    acme.cast.alice.name = "Alina Moor"
+    acme.cast.session.commit()
+    for name in ("alice lam", "alina", "ALICE"):
+        assert "By Alice" in shown(acme.client, f"{acme.trail}?who={name}")[0]
+    assert shown(acme.client, f"{acme.trail}?who=100%25") == []
+
+
+def test_it_is_filtered_by_the_kind_of_actor_and_by_action(acme: Place) -> None:
+    acme.create(description="By Alice")
+    assert all("tests" in each for each in shown(acme.client, f"{acme.trail}?kind=system"))
+    assert all("Alice Lam" in each for each in shown(acme.client, f"{acme.trail}?kind=user"))
+    assert len(shown(acme.client, f"{acme.trail}?kind=nonsense")) > 3
+    (only,) = shown(acme.client, f"{acme.trail}?action=runner_created")
+    assert "By Alice" in only
+
+
+@pytest.mark.parametrize("path", ["acme/platform", "/ACME/platform/", "acme/web"])
+def test_it_is_filtered_by_what_is_below_a_path(cast: Cast, client: FlaskClient, path: str) -> None:
+    for scope in (cast.web, cast.platform, cast.other):
+        cast.runner(scope, RunnerSettings(f"In {scope.full_path}", run_untagged=True))
+    sign_in(client, "dana")
+    says = " ".join(shown(client, f"/admin/trail?path={path}"))
+    assert f"In {path.strip('/').lower()}" in says
+    assert says.count("created the runner") == 1
+
+
+def test_a_path_filter_shows_nothing_from_outside_the_page(cast: Cast, client: FlaskClient) -> None:
+    cast.runner(cast.other, RunnerSettings("In other", run_untagged=True))
+    sign_in(client, "alice")
+    assert shown(client, "/groups/acme/-/trail?path=other") == []
+
+
+def test_it_is_filtered_by_days_both_included(acme: Place) -> None:
+    for day in (1, 2, 3, 4):
+        event = audit.record(acme.cast.session, SYSTEM, f"on_day_{day}", acme.scope, acme.scope)
+        event.created_at = datetime(2020, 1, day, 23, 59, 59, tzinfo=UTC)
+    acme.cast.session.commit()
+    days = shown(acme.client, f"{acme.trail}?since=2020-01-02&until=2020-01-03")
+    assert [each.split()[3] for each in days] == ["3", "2"]
+    for odd in ("since=x&until=2020-13-45", "until=9999-12-31", "since="):
+        assert len(shown(acme.client, f"{acme.trail}?{odd}")) >= 4
+
+
+def test_a_filter_stays_on_the_next_page(acme: Place) -> None:
+    for number in range(55):
+        acme.runner(RunnerSettings(f"Runner {number:02}", run_untagged=True))
+    first = read(acme.client, f"{acme.trail}?action=runner_created&who=dana")
+    older = re.search(r'href="([^"]+)">Older</a>', first)
+    assert older
+    second = read(acme.client, html.unescape(older[1]))
+    assert len(events(second)) == 5
+    assert "Newest" in words(second)
+
+
+def test_filters_that_nothing_fits_say_which_to_drop(acme: Place) -> None:
+    page = read(acme.client, f"{acme.trail}?who=nobody&action=runner_deleted")
+    assert "Nothing on the trail fits these filters. Drop the name “nobody” , or drop all filters" in words(page)
+    assert f'href="{acme.trail}?action=runner_deleted"' in page
+
+
+def test_a_page_asks_the_database_no_more_often_for_more_events(acme: Place, session: Session) -> None:
+    def number(address: str) -> int:
+        with asked(session) as statements:
+            read(acme.client, address)
+        return len(statements)
+
+    few = number(acme.trail)
+    for each in range(30):
+        acme.cast.runner((acme.cast.acme, acme.cast.platform, acme.cast.web)[each % 3])
+    assert number(acme.trail) <= few + 2
+
+
+# Links and exact values
+
+
+def test_it_links_to_what_still_exists(cast: Cast, client: FlaskClient) -> None:
+    runner = cast.runner(cast.web, RunnerSettings("Still here", run_untagged=True)).runner
+    address = f"/acme/web/-/runners/{runner.id}"
+    sign_in(client, "dana")
+    for trail in ("/admin/trail", "/groups/acme/-/trail", "/acme/web/-/trail"):
+        page = read(client, trail)
+        assert address in links(page)
+        assert f"/admin/people/{cast.dana.id}/trail" in links(page)
+    assert "/acme/web" in links(page)
+    number = runner.id
+    cast.session.delete(runner)
+    cast.session.commit()
+    assert f"/acme/web/-/runners/{number}" not in links(read(client, "/admin/trail"))
+
+
+def test_only_administrators_are_led_to_people(acme: Place) -> None:
+    acme.create(description="By Alice")
+    assert not [link for link in links(read(acme.client, acme.trail)) if link.startswith("/admin")]
+
+
+def test_every_link_of_a_trail_leads_somewhere(place: Place) -> None:
+    place.create(description="Build fleet")
+    cast = place.cast
+    for scope in (cast.acme, cast.platform, cast.web, cast.other, INSTANCE):
+        cast.runner(scope)
+    page = read(place.client, place.trail)
+    for link in {each for each in links(page) if each.startswith("/") and "/static/" not in each}:
+        assert place.client.get(link).status_code == 200, link
+
+
+def test_the_exact_values_are_there_on_demand(acme: Place) -> None:
+    acme.create(description="Build fleet", protected="y")
+    details = read(acme.client, acme.trail).split('<details class="event-exact">')[1].split("</details>")[0]
+    event = acme.cast.session.scalars(select(AuditEvent).order_by(AuditEvent.id.desc()).limit(1)).one()
+    says = words(details)
+    assert f"Event {event.id} runner_created" in says
+    assert f"Who user {acme.cast.alice.id} Alice Lam" in says
+    assert f"On what runner {event.target_id} Build fleet" in says
+    assert "protected null → true" in says
+    assert event.request_id in says
+    assert event.created_at.isoformat() in says
+    assert "In the chain not yet" in says  # this test's transaction is never committed
+
+
+# A person's and a runner's
+
+
+def test_a_persons_trail_has_what_they_did_and_what_was_done_to_them(cast: Cast, client: FlaskClient) -> None:
+    cast.runner(cast.other)
+    sign_in(client, "dana")
+    says = shown(client, f"/admin/people/{cast.dana.id}/trail")
+    assert [each for each in says if "created the runner" in each]
+    assert [each for each in says if "created the person Dana Kay" in each]
+    assert not [each for each in says if "Alice" in each]
+    read(client, "/admin/people/999999/trail", expect=404)
+    read(sign_in(client.application.test_client(), "alice"), f"/admin/people/{cast.dana.id}/trail", expect=404)
+
+
+def test_a_runners_trail_is_whole_and_for_those_who_look_after_it(cast: Cast, client: FlaskClient) -> None:
+    runner = cast.runner(cast.acme, RunnerSettings("Busy", run_untagged=True)).runner
+    for each in range(15):
+        audit.record(cast.session, SYSTEM, f"change_{each}", runner, cast.acme)
+    cast.session.commit()
+    address = f"/groups/acme/-/runners/{runner.id}"
+    sign_in(client, "alice")
+    page = read(client, address)
+    assert len(events(page)) == 10
+    assert f"{address}/trail" in links(page)
+    assert len(shown(client, f"{address}/trail")) == 16
+    assert len(shown(client, f"{address}/trail?action=runner_created")) == 1
+    bob = sign_in(client.application.test_client(), "bob")
+    assert bob.get(f"/acme/web/-/runners/{runner.id}/trail").status_code in (403, 404)
+    assert bob.get(f"/acme/web/-/runners/{runner.id}/trail/export").status_code in (403, 404)
+
+
+# As a file
+
+
+def lines_of(client: FlaskClient, address: str) -> list[dict[str, Any]]:
+    answer = client.get(address)
+    assert answer.status_code == 200
+    return [json.loads(line) for line in answer.get_data(as_text=True).split("\n") if line]
+
+
+def test_a_scopes_events_are_exported_as_json_lines_oldest_first(acme: Place) -> None:
+    acme.create(description="Build fleet", tags="docker")
+    answer = acme.client.get(f"{acme.trail}/export?format=jsonl")
+    assert answer.mimetype == "application/x-ndjson"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=trail-acme.jsonl"
+    assert answer.is_streamed
+    told = lines_of(acme.client, f"{acme.trail}/export")
+    assert told[0]["action"] == "group_created"
+    assert (told[-1]["action"], told[-1]["actor_name"]) == ("runner_created", "Alice Lam")
+    assert told[-1]["changes"]["tags"] == [None, ["docker"]]
+    assert {"position", "hash", "previous_hash", *COLUMNS} == set(told[-1])
+
+
+def test_an_export_has_what_fits_the_filters_and_nothing_beside_the_scope(cast: Cast, client: FlaskClient) -> None:
+    cast.runner(cast.other)
+    cast.runner(cast.web)
+    sign_in(client, "alice")
+    told = lines_of(client, "/groups/acme/-/trail/export?action=runner_created")
+    assert [line["scope_path"] for line in told] == ["acme/web"]
+    assert lines_of(client, "/groups/acme/-/trail/export?who=nobody") == []
+
+
+def test_a_csv_export_has_a_heading_and_no_formula(acme: Place) -> None:
+    for name in ("=1+1", "+1", "-1", "@x", "\tx"):
+        actor = replace(SYSTEM, name=name)
+        audit.record(acme.cast.session, actor, "tried", acme.scope, acme.scope, {name: (None, 1)})
+    acme.cast.session.commit()
+    answer = acme.client.get(f"{acme.trail}/export?format=csv&action=tried")
+    assert answer.mimetype == "text/csv"
+    heading, *rows = list(csv.reader(io.StringIO(answer.get_data(as_text=True))))
+    assert heading[:4] == ["position", "hash", "previous_hash", "id"]
+    assert [row[heading.index("actor_name")] for row in rows] == ["'=1+1", "'+1", "'-1", "'@x", "'\tx"]
+    assert all(not cell.startswith(("=", "+", "-", "@", "\t")) for row in rows for cell in row)
+
+
+def test_a_note_is_exported_for_those_who_see_it_and_named_as_withheld_for_others(
+    cast: Cast, client: FlaskClient
+) -> None:
+    cast.member(cast.charlie, cast.acme, Role.MAINTAINER)
+    runner = cast.runner(cast.acme, RunnerSettings("Build fleet", SECRET_NOTE, ("docker",))).runner
+    sign_in(client, "charlie")
+    for address in ("/groups/acme/-/trail/export", f"/groups/acme/-/runners/{runner.id}/trail/export"):
+        for form in ("jsonl", "csv"):
+            assert SECRET_NOTE not in client.get(f"{address}?format={form}").get_data(as_text=True)
+        assert lines_of(client, address)[-1]["withheld"] == "maintenance_note"
+    alice = sign_in(client.application.test_client(), "alice")
+    assert lines_of(alice, "/groups/acme/-/trail/export")[-1]["changes"]["maintenance_note"] == [None, SECRET_NOTE]

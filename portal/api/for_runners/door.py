@@ -36,7 +36,9 @@ def heartbeats() -> Heartbeats:
 
 def authenticated(params: Params) -> KnownRunner:
     """The runner of the request's token. Raises BadRequest or TokenUnknown."""
-    return known_runners().find(db.session, runner_token(params))
+    known = known_runners().find(db.session, runner_token(params))
+    g.runner_id = known.runner_id  # for the log
+    return known
 
 
 def hear(known: KnownRunner, params: Params, *, polled: bool) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 from flask import Response, g, jsonify, request
 
 from portal.api import params
+from portal.api.errors import restorable
 from portal.api.for_runners.door import (
     authenticated,
     blueprint,
@@ -19,9 +20,9 @@ from portal.api.for_runners.door import (
 )
 from portal.api.params import Params
 from portal.database import db
-from portal.domain import machine_facts, runner_managers, runner_registration, runner_tokens, runners
+from portal.domain import deletions, machine_facts, runner_managers, runner_registration, runner_tokens, runners
 from portal.domain import registration as domain
-from portal.domain.errors import BadRequest, TokenUnknown, TryLater
+from portal.domain.errors import BadRequest, RunnerDeleted, TokenUnknown, TryLater
 from portal.domain.known_runners import KnownRunner
 from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
@@ -108,7 +109,7 @@ def unregister_manager() -> Response:
 
 @blueprint.delete("/runners")
 def unregister() -> Response:
-    """204. A runner that a registration token made is deleted; one that a person created never is.
+    """204. A runner that a registration token made is deleted (people can undo it); one of a person never is.
 
     15.11 and older send this for `glrt-` tokens as well, naming no machine: then the manager goes when it
     is the only one, and nothing happens when there are several, for nobody can tell which.
@@ -140,6 +141,8 @@ def reset_authentication_token() -> tuple[Response, int]:
             address=client_address(),
             request_id=g.request_id,
         )
+    except RunnerDeleted as deleted:
+        raise TryLater(restorable(deleted), 60) from None
     except TokenUnknown:
         raise TryLater(
             "This token has ended or belongs to no runner, so it cannot be reset. Reset it in the browser: "
@@ -156,5 +159,5 @@ def reset_authentication_token() -> tuple[Response, int]:
 def _row(known: KnownRunner) -> Runner:
     runner = db.session.get(Runner, known.runner_id)
     if runner is None:
-        raise TokenUnknown("This runner was deleted. Create another one")
+        raise deletions.refusal_of(db.session(), known.runner_id)
     return runner

@@ -1,0 +1,115 @@
+"""Deleting a person: what goes with the account, and what becomes of the runners that they created."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from portal.domain import audit, deletions, people, person_facts, runners, user_sessions
+from portal.domain.actors import Actor
+from portal.domain.errors import Invalid
+from portal.domain.scopes import INSTANCE
+from portal.models import WITH_DELETED, Group, Membership, Role, Runner, User
+
+AT_ONCE = 500  # runners that are paused or deleted in one answer; more are a bulk act's business
+
+
+class Runners(StrEnum):
+    """What becomes of the runners that a deleted person created."""
+
+    KEEP = "keep"
+    PAUSE = "pause"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What went with a person, and how many runners they had created."""
+
+    roles: int
+    sessions: int
+    runners: int
+
+
+def delete_person(
+    session: Session, actor: Actor, user: User, *, created: Runners, leave_groups: bool = False
+) -> Gone:
+    """Delete a person with their roles, sessions, second factor and ways to sign in. The trail keeps their name.
+
+    `created` says what becomes of the runners that they created; what is deleted can be restored as one. With
+    `leave_groups`, top-level groups may be left without an owner, for administrators to look after.
+
+    Raises NotFound, NotAllowed, LastAdministrator, and Invalid for oneself, for groups that would be left, and for
+    too many runners to pause or delete at once.
+    """
+    people.hold(session, actor, user)
+    if actor.user is not None and actor.user.id == user.id:
+        raise Invalid({"person": ["You cannot delete your own account. Ask another administrator to do it."]})
+    people.keep_an_administrator(session, user)
+    with session.begin_nested():  # a refusal leaves everything as it was
+        # Before the runners, as the database does by itself; theirs that are being deleted come to an end first.
+        session.execute(select(User.id).where(User.id == user.id).with_for_update())
+        roles = _take_roles(session, actor, user, leave_groups=leave_groups)
+        number = _settle_runners(session, actor, user, created)
+        ended = user_sessions.end_all(session, user)
+        done = {"keep": "kept", "pause": "paused", "delete": "deleted"}[created]
+        changes: dict[str, tuple[object, object]] = {
+            "username": (user.username, None),
+            "roles": (roles, 0),
+            "sessions": (ended, 0),
+        }
+        if number:
+            changes["runners_created"] = (number, done)
+        audit.record(session, actor, "person_deleted", user, INSTANCE, changes)
+        session.flush()
+        session.delete(user)
+        session.flush()
+    return Gone(roles, ended, number)
+
+
+def _take_roles(session: Session, actor: Actor, user: User, *, leave_groups: bool) -> int:
+    given = person_facts.roles(session, user)
+    owned = [each.scope.id for each in given if each.membership.role == Role.OWNER]
+    for each in given:
+        changed = {"role": (each.membership.role.name.lower(), None)}
+        audit.record(session, actor, "member_removed", each.membership, each.scope, changed)
+        session.delete(each.membership)
+    session.flush()
+    # Asked afterwards: who was removing another owner at this moment has finished, or will see that this one is gone.
+    if not leave_groups and (left := _without_owner(session, owned)):
+        names = ", ".join(group.full_path for group in left)
+        raise Invalid({"leave_groups": [f"Nobody else owns {names}. Make somebody an owner first, or tick the box."]})
+    return len(given)
+
+
+def _without_owner(session: Session, group_ids: Sequence[int | None]) -> Sequence[Group]:
+    owner = exists().where(Membership.group_id == Group.id, Membership.access_level == Role.OWNER)
+    query = select(Group).where(Group.id.in_(group_ids), Group.parent_id.is_(None), ~owner)
+    return session.scalars(query.order_by(Group.id)).all()
+
+
+def _settle_runners(session: Session, actor: Actor, user: User, created: Runners) -> int:
+    """Keep, pause or delete the runners that the person created. Returns how many there are."""
+    theirs = Runner.creator_id == user.id
+    # All of them, the lower id first, as heartbeats do: the database will take the creator's number out of each.
+    held = select(Runner.id).where(theirs).order_by(Runner.id).with_for_update(key_share=True)
+    session.execute(held.execution_options(**WITH_DELETED))
+    number = person_facts.count_runners(session, user)
+    if created is Runners.KEEP or not number:
+        return number
+    if number > AT_ONCE:
+        raise Invalid({"created": [f"These are too many for one answer: {created} them in the runner list first."]})
+    found = session.scalars(select(Runner).where(theirs).order_by(Runner.id)).all()
+    if created is Runners.PAUSE:
+        for runner in found:
+            runners.set_paused(session, actor, runner, True)
+        return number
+    title = found[0].title if number == 1 else f"{number} runners that {user.name} created"
+    deletion = deletions.begin(session, actor, "runners" if number > 1 else "runner", title)
+    for runner in found:
+        runners.delete_runner(session, actor, runner, deletion=deletion)
+    return number

@@ -1,0 +1,141 @@
+"""What the server processes log: one line for each request and each thing worth telling, as JSON or as text."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from time import perf_counter
+from typing import Any
+
+from flask import Flask, Response, g, request
+from pythonjsonlogger.json import JsonFormatter
+
+from portal.requests import client_address
+
+log = logging.getLogger("portal.requests")
+
+# Authentication and registration tokens, whole or cut short, wherever somebody has put them.
+SECRET = re.compile(r"\b(glrtr?-|glpat-|GR1348941)[0-9A-Za-z_.\-]+")
+REDACTED = r"\1[redacted]"
+# What could end a line, or move the cursor of a terminal.
+CONTROL = {
+    number: f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+    for number in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
+}
+FIELDS = (
+    "request_id",
+    "method",
+    "route",
+    "path",
+    "status",
+    "duration_ms",
+    "actor_kind",
+    "actor_id",
+    "address",
+    "bytes",
+)
+QUIET = ("static", "health.alive", "health.ready")  # told at level debug only
+
+
+def redacted(text: str) -> str:
+    """The text without tokens."""
+    return SECRET.sub(REDACTED, text)
+
+
+def on_one_line(text: str) -> str:
+    """The text with everything escaped that could end a line or speak to a terminal."""
+    return text.translate(CONTROL)
+
+
+class JsonLines(JsonFormatter):
+    """One JSON object a line, in ASCII: an exception with its traceback is one of its texts."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "%(levelname)s %(name)s %(message)s",
+            rename_fields={"levelname": "level", "name": "logger"},
+            timestamp="time",
+            json_ensure_ascii=True,
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
+class TextLines(logging.Formatter):
+    """Lines for people. A traceback follows its line, each of its own lines marked: none passes for another."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        first = on_one_line(record.getMessage())
+        plain = logging.makeLogRecord(
+            {**record.__dict__, "msg": first, "args": None, "exc_info": None, "exc_text": None}
+        )
+        lines = [super().format(plain)]
+        if record.exc_info:
+            lines += ["  | " + on_one_line(line) for line in self.formatException(record.exc_info).split("\n")]
+        return redacted("\n".join(lines))
+
+
+def configure(level: str, form: str) -> None:
+    """Send all log lines of this process to the standard error, in this form: json or text."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def register(app: Flask) -> None:
+    """Log the app's requests. Call it before others add what they do after a request: the first comes last."""
+    app.before_request(_begin)
+    app.after_request(_tell)
+
+
+def _begin() -> None:
+    g.request_began = perf_counter()
+
+
+def _tell(response: Response) -> Response:
+    level = _level(response)
+    if log.isEnabledFor(level):
+        told = _facts(response)
+        words = (
+            "{method} {path} {status} in {duration_ms} ms, {actor_kind} {actor_id} from {address}, id {request_id}"
+        )
+        log.log(level, "%s", words.format(**told), extra=told)
+    return response
+
+
+def _level(response: Response) -> int:
+    """Idle polls, by far the most requests, and what nobody asked for by hand are told at level debug only."""
+    quiet = response.status_code == 204 or (request.endpoint in QUIET and response.status_code < 400)
+    return logging.DEBUG if quiet else logging.INFO
+
+
+def _facts(response: Response) -> dict[str, Any]:
+    kind, number = _actor()
+    began = g.get("request_began")
+    return {
+        "request_id": g.get("request_id"),
+        "method": on_one_line(request.method),
+        "route": request.url_rule.rule if request.url_rule else None,
+        "path": redacted(on_one_line(request.path)),
+        "status": response.status_code,
+        "duration_ms": round((perf_counter() - began) * 1000, 1) if began else None,
+        "actor_kind": kind,
+        "actor_id": number,
+        "address": client_address(),
+        "bytes": response.calculate_content_length(),
+    }
+
+
+def _actor() -> tuple[str, int | None]:
+    """Who asked, from what the request has found out: to ask the database here would cost every request."""
+    if "actor" in g:
+        return g.actor.kind, g.actor.id
+    if "signed_in_id" in g:
+        return "user", g.signed_in_id
+    return ("runner", g.runner_id) if "runner_id" in g else ("visitor", None)
