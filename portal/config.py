@@ -257,6 +257,12 @@ class Settings:
         "How many proxies stand before the portal and write X-Forwarded-For; 0 ignores that header.",
         _number(0, 16),
     )
+    hsts_subdomains: bool = setting(
+        "PORTAL_HSTS_SUBDOMAINS",
+        "false",
+        "true has browsers use HTTPS for every host below the portal's own too, when its address is https.",
+        _switch,
+    )
     workers: int = setting("PORTAL_WORKERS", "1", "Server processes.", _number(1, 64))
     threads: int = setting("PORTAL_THREADS", "4", "Threads of each server process.", _number(1, 128))
     token_grace: timedelta = setting(

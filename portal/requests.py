@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 STRICT_TRANSPORT = "max-age=63072000"  # two years
+NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
 _BRACKETED = re.compile(r"\[([^\]]+)\](?::\d{1,5})?")
 _IPV4_AND_PORT = re.compile(r"([\d.]+):\d{1,5}", re.ASCII)
 _REQUEST_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -74,10 +75,17 @@ def label_api_answer(response: Response) -> Response:
 
 
 def harden_answer(response: Response) -> Response:
-    """What every answer has, whichever door it comes from: browsers guess no types, and come over HTTPS only."""
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    """What every answer has, whichever door it comes from: browsers guess no types, and come over HTTPS only.
+
+    What is no page, such as an answer to a machine, loads nothing and is framed nowhere.
+    """
+    headers = response.headers
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers.setdefault("Content-Security-Policy", NO_PAGE)
+    headers.setdefault("Referrer-Policy", "same-origin")
     if settings().over_https:
-        response.headers["Strict-Transport-Security"] = STRICT_TRANSPORT
+        below = "; includeSubDomains" if settings().hsts_subdomains else ""
+        headers["Strict-Transport-Security"] = STRICT_TRANSPORT + below
     return response
 
 

@@ -58,6 +58,7 @@ WRONG = [
     ("PORTAL_RECENT_SIGN_IN", "15 minutes"),
     ("PORTAL_SECOND_FACTOR", "sometimes"),
     ("PORTAL_DELETED_KEPT", "a week"),
+    ("PORTAL_HSTS_SUBDOMAINS", "perhaps"),
     ("PORTAL_PASSWORD_SIGN_IN", "perhaps"),
     ("PORTAL_PASSWORD_SIGN_IN", "false"),  # there is no other way to sign in
     ("PORTAL_OPENID_URL", "sso.example.com"),

@@ -42,18 +42,17 @@ def find(session: Session, login: str) -> User | None:
 def signed_in(session: Session, login: str, password: str) -> User | None:
     """The person these words belong to, or None; nothing tells which of the two was wrong.
 
+    The person is held until the end of the transaction: a password that is replaced meanwhile lets nobody in.
     Raises TryLater when many passwords are being checked at this moment.
     """
     user = find(session, login)
     if not _checks.acquire(blocking=False):
         raise TryLater("Many people are signing in at this moment. Wait a few seconds and try again.", 3)
     try:
-        _hasher.verify((user and user.password_digest) or _nobody, password[: LONGEST_PASSWORD + 1])
-    except (VerificationError, InvalidHashError):
-        return None
+        right = _is_right(user, password)
     finally:
         _checks.release()
-    if user is None or user.password_digest is None:
+    if user is None or user.password_digest is None or not right or not _is_unchanged(session, user):
         return None
     if _hasher.check_needs_rehash(user.password_digest):
         user.password_digest = _hasher.hash(password)
@@ -140,9 +139,7 @@ def change_password(
     if user is None:
         raise NotFound("Sign in first.")
     problems: dict[str, list[str]] = {}
-    try:
-        _hasher.verify(user.password_digest or _nobody, old[: LONGEST_PASSWORD + 1])
-    except (VerificationError, InvalidHashError):
+    if not _is_right(user, old) or not _is_unchanged(session, user):
         problems["old"] = ["This is not your present password."]
     if found := passwords.problems(new, (user.username, user.name, user.email)):
         problems["new"] = found
@@ -171,6 +168,23 @@ def reset_password(session: Session, actor: Actor, user: User, password: str) ->
 def set_password(user: User, password: str, *, must_change: bool) -> None:
     user.password_digest = _hasher.hash(password)
     user.must_change_password = must_change
+
+
+def _is_right(user: User | None, password: str) -> bool:
+    """Whether it is the person's password; for nobody, and for who has none, this takes as long."""
+    try:
+        _hasher.verify((user and user.password_digest) or _nobody, password[: LONGEST_PASSWORD + 1])
+    except (VerificationError, InvalidHashError):
+        return False
+    return True
+
+
+def _is_unchanged(session: Session, user: User) -> bool:
+    """Hold the person and read them again: whether the password that was just looked at is still theirs."""
+    seen = user.password_digest
+    held = select(User).where(User.id == user.id).with_for_update(key_share=True)
+    found = session.scalar(held.execution_options(populate_existing=True))
+    return found is not None and found.password_digest == seen
 
 
 def _email_problems(email: str) -> list[str]:

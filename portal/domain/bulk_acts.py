@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from portal.database import now
@@ -17,7 +18,7 @@ from portal.domain.errors import NOTHING_HERE, Invalid, NotAllowed, NotFound, Re
 from portal.domain.permissions import Action
 from portal.domain.runner_lists import RunnerFilter
 from portal.domain.scopes import INSTANCE, Scope, of_group, of_project
-from portal.models import BulkAct, Runner, RunnerManager, User
+from portal.models import BulkAct, Deletion, Runner, RunnerManager, User
 
 MOST = 50_000  # runners in one act
 BATCH = 100  # runners in one transaction
@@ -85,12 +86,15 @@ def gone() -> NotFound:
 
 
 def find(session: Session, actor: Actor, act_id: int) -> BulkAct:
-    """The act with this id: the person's own, or anybody's for an administrator. Raises NotFound."""
+    """The act with this id: the person's own, or anybody's for an administrator.
+
+    Raises NotFound; NotAllowed for who may not see the runners any more.
+    """
     act = session.get(BulkAct, act_id)
     mine = act is not None and actor.user is not None and act.user_id == actor.user.id
     if act is None or not (mine or actor.is_admin):
         raise NotFound(NOTHING_HERE)
-    permissions.require(session, actor, Action.SEE, scope_of(act))
+    permissions.require(session, actor, Action.READ_RUNNERS, scope_of(act))
     return act
 
 
@@ -122,6 +126,12 @@ def stop(session: Session, actor: Actor, act_id: int) -> bool:
         return False
     _finish(session, actor, act, "bulk_act_stopped")
     return True
+
+
+def hold_of(session: Session, condition: ColumnElement[bool]) -> list[int]:
+    """Lock the acts that fit, the lower id first; returns their ids. An act comes before its deletion and runners."""
+    query = select(BulkAct.id).where(condition).order_by(BulkAct.id).with_for_update(of=BulkAct)
+    return list(session.scalars(query))
 
 
 def unfinished(session: Session) -> list[int]:
@@ -195,15 +205,21 @@ class _Batch:
         _, settings = self.rules.allow(runner)
         if not self.deletes:
             return runners.change_held(self.session, self.actor, runner, settings)
-        if self.act.deletion is None:
-            scope = scope_of(self.act)
-            self.act.deletion = deletions.begin(
-                self.session, self.actor, "runners", f"runners of {scope.title}", scope.full_path
-            )
-        runners.delete_held(
-            self.session, self.actor, runner, self.act.deletion, machines=self.machines.get(runner.id, 0)
-        )
+        machines = self.machines.get(runner.id, 0)
+        runners.delete_held(self.session, self.actor, runner, self.deletion, machines=machines)
         return True
+
+    @cached_property
+    def deletion(self) -> Deletion:
+        """That of the batches before, held; another one when somebody deleted for good what those took."""
+        query = select(Deletion).where(Deletion.id == self.act.deletion_id, Deletion.final_at.is_(None))
+        query = query.with_for_update(read=True, key_share=True, of=Deletion)
+        found = self.session.scalar(query.execution_options(populate_existing=True))
+        if found is None:
+            scope = scope_of(self.act)
+            found = deletions.begin(self.session, self.actor, "runners", f"runners of {scope.title}", scope.full_path)
+            self.act.deletion = found
+        return found
 
     def write(self) -> None:
         """Write the numbers, and tell the server processes of what changed."""
@@ -218,8 +234,6 @@ class _Batch:
 
 def _finish(session: Session, actor: Actor, act: BulkAct, action: str) -> None:
     act.finished_at = now()
-    if act.deletion is not None:
-        act.deletion.name = f"{act.changed:,} runner{'' if act.changed == 1 else 's'} of {scope_of(act).title}"
     told = {"changed": act.changed, "unchanged": act.unchanged, "refused": len(act.refused)}
     left = {"not_done": (None, act.total - act.done)} if act.done < act.total else {}
     _record(session, actor, act, action, {"act": (None, act.act), **{n: (None, v) for n, v in told.items()}, **left})

@@ -183,8 +183,9 @@ def restorable_runners(actor: Actor) -> ColumnElement[bool]:
         Runner.group_id.in_(select(Group.id).where(groups)),
         Runner.project_id.in_(select(Project.id).where(projects)),
     )
-    # One that serves further projects is deleted by administrators only, see runner_access.
-    return and_(theirs, ~exists().where(RunnerProject.runner_id == Runner.id))
+    # One that serves further projects, deleted ones aside, is deleted by administrators only: see runner_access.
+    further = RunnerProject.project_id == Project.id, RunnerProject.runner_id == Runner.id
+    return and_(theirs, ~exists().where(*further, Project.deletion_id.is_(None)))
 
 
 def _restorable(actor: Actor) -> ColumnElement[bool]:

@@ -5,30 +5,31 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from portal.database import now
-from portal.domain import audit, deletions, runner_changes
+from portal.domain import audit, bulk_acts, deletions, runner_changes
 from portal.domain.actors import CLEAN_UP, Actor
 from portal.domain.deletion_lists import restorable_runners, scope_of
 from portal.domain.deletions import OF_RUNNERS
 from portal.domain.errors import NOTHING_HERE, NotFound
 from portal.domain.permissions import Action, may
 from portal.domain.scopes import of_runner
-from portal.models import WITH_DELETED, Deletion, Group, Project, Runner
+from portal.models import WITH_DELETED, BulkAct, Deletion, Group, Project, Runner
 
 BATCH = 1000
 
 
-def end(session: Session, actor: Actor, deletion_id: int, kept: timedelta, *, runner_id: int | None = None) -> None:
-    """Delete for good what the actor could restore of an act; `runner_id`: that one runner only.
+def end(session: Session, actor: Actor, deletion_id: int, kept: timedelta) -> None:
+    """Delete for good what the actor could restore of an act.
 
     From now on nobody can undo it. What is more than a batch is taken by the next `purge`. Raises NotFound.
     """
+    bulk_acts.hold_of(session, BulkAct.deletion_id == deletion_id)
     deletion = deletions.hold(session, deletion_id, kept)
     if deletion.kind in OF_RUNNERS:
-        deletion = _split_off(session, actor, deletion, runner_id)
-    elif runner_id is not None or not may(session, actor, Action.DELETE, scope_of(session, deletion)):
+        deletion = _split_off(session, actor, deletion)
+    elif not may(session, actor, Action.DELETE, scope_of(session, deletion)):
         raise NotFound(NOTHING_HERE)
     _finish(session, actor, deletion, now())
     _take(session, deletion, BATCH)
@@ -49,12 +50,13 @@ def purge(session: Session, at: datetime, kept: timedelta, *, batch: int = BATCH
     return 1 + _take(session, deletion, batch)
 
 
-def _split_off(session: Session, actor: Actor, deletion: Deletion, runner_id: int | None) -> Deletion:
+def _split_off(session: Session, actor: Actor, deletion: Deletion) -> Deletion:
     """The part of an act on runners that the actor gives up, as an act of its own: the rest can be undone still."""
     its = Runner.deletion_id == deletion.id
-    mine = restorable_runners(actor) if runner_id is None else (restorable_runners(actor) & (Runner.id == runner_id))
     options = {"execution_options": WITH_DELETED}
-    ids = session.scalars(select(Runner.id).where(its, mine).order_by(Runner.id).with_for_update(), **options).all()
+    ids = session.scalars(
+        select(Runner.id).where(its, restorable_runners(actor)).order_by(Runner.id).with_for_update(), **options
+    ).all()
     if not ids:
         raise NotFound(NOTHING_HERE)
     if session.scalar(select(Runner.id).where(its, Runner.id.not_in(ids)).limit(1), **options) is None:
@@ -79,6 +81,7 @@ def _finish(session: Session, actor: Actor, deletion: Deletion, at: datetime) ->
     deletion.final_at = at
     if deletion.kind in OF_RUNNERS:
         query = select(Runner).where(Runner.deletion_id == deletion.id).order_by(Runner.id)
+        query = query.options(joinedload(Runner.group), joinedload(Runner.project))
         for runner in session.scalars(query, execution_options=WITH_DELETED):
             audit.record(session, actor, "deleted_for_good", runner, of_runner(runner))
     elif _has_any(session, deletion):

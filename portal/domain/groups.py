@@ -142,6 +142,7 @@ def delete(session: Session, actor: Actor, scope: Scope) -> Deletion:
     """
     require(session, actor, Action.DELETE, scope)
     owner = scope.project or scope.group
+    runner_handover.begin(session)
     if owner is None or not hold_all(session, scope):
         raise NotFound(NOTHING_HERE)
     runner_handover.hand_over(session, actor, session.scalars(select(Project).where(below(scope)[1])))

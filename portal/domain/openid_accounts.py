@@ -206,7 +206,7 @@ def _check_address(session: Session, identity: Identity, rules: Rules) -> None:
         )
     taken = session.scalar(select(User).where(func.lower(User.email) == identity.email.strip().lower()))
     if taken is not None:
-        way = CONNECT if rules.passwords else "Ask an administrator to connect the two."
+        way = CONNECT if rules.passwords else "An administrator can change the address of that account."
         raise IdentityRefused(
             f"There is an account with your e-mail address here already. {way}",
             reason="e-mail address taken",

@@ -9,11 +9,11 @@ from enum import StrEnum
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from portal.domain import audit, deletions, people, person_facts, runners, user_sessions
+from portal.domain import audit, bulk_acts, deletions, people, person_facts, runners, user_sessions
 from portal.domain.actors import Actor
 from portal.domain.errors import Invalid
 from portal.domain.scopes import INSTANCE
-from portal.models import WITH_DELETED, Group, Membership, Role, Runner, User
+from portal.models import WITH_DELETED, BulkAct, Deletion, Group, Membership, Role, Runner, User
 
 AT_ONCE = 500  # runners that are paused or deleted in one answer; more are a bulk act's business
 
@@ -51,8 +51,9 @@ def delete_person(
         raise Invalid({"person": ["You cannot delete your own account. Ask another administrator to do it."]})
     people.keep_an_administrator(session, user)
     with session.begin_nested():  # a refusal leaves everything as it was
-        # Before the runners, as the database does by itself; theirs that are being deleted come to an end first.
-        session.execute(select(User.id).where(User.id == user.id).with_for_update())
+        for act_id in bulk_acts.hold_of(session, BulkAct.user_id == user.id):
+            bulk_acts.stop(session, actor, act_id)  # the trail says how far it came
+        _hold(session, user)
         roles = _take_roles(session, actor, user, leave_groups=leave_groups)
         number = _settle_runners(session, actor, user, created)
         ended = user_sessions.end_all(session, user)
@@ -69,6 +70,19 @@ def delete_person(
         session.delete(user)
         session.flush()
     return Gone(roles, ended, number)
+
+
+def _hold(session: Session, user: User) -> None:
+    """Wait for what the person and others are doing with what is theirs, in the order in which everybody locks.
+
+    A deletion comes before its runners, as for who restores it. A runner comes before its person, as for who deletes
+    it and is noted for that. The database will take the person's number out of all of these rows.
+    """
+    theirs = select(Deletion.id).where(Deletion.user_id == user.id).order_by(Deletion.id)
+    session.execute(theirs.with_for_update(key_share=True))
+    created = select(Runner.id).where(Runner.creator_id == user.id).order_by(Runner.id)
+    session.execute(created.with_for_update(key_share=True).execution_options(**WITH_DELETED))
+    session.execute(select(User.id).where(User.id == user.id).with_for_update())
 
 
 def _take_roles(session: Session, actor: Actor, user: User, *, leave_groups: bool) -> int:
@@ -95,9 +109,6 @@ def _without_owner(session: Session, group_ids: Sequence[int | None]) -> Sequenc
 def _settle_runners(session: Session, actor: Actor, user: User, created: Runners) -> int:
     """Keep, pause or delete the runners that the person created. Returns how many there are."""
     theirs = Runner.creator_id == user.id
-    # All of them, the lower id first, as heartbeats do: the database will take the creator's number out of each.
-    held = select(Runner.id).where(theirs).order_by(Runner.id).with_for_update(key_share=True)
-    session.execute(held.execution_options(**WITH_DELETED))
     number = person_facts.count_runners(session, user)
     if created is Runners.KEEP or not number:
         return number
@@ -108,8 +119,8 @@ def _settle_runners(session: Session, actor: Actor, user: User, created: Runners
         for runner in found:
             runners.set_paused(session, actor, runner, True)
         return number
-    title = found[0].title if number == 1 else f"{number} runners that {user.name} created"
-    deletion = deletions.begin(session, actor, "runners" if number > 1 else "runner", title)
+    title = f"runners that {user.name} created"
+    deletion = deletions.begin(session, actor, "runners", title) if number > 1 else None  # one goes as always
     for runner in found:
         runners.delete_runner(session, actor, runner, deletion=deletion)
     return number

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from portal.database import now
 from portal.domain import audit, deletions, groups, runner_changes, runner_creation
@@ -89,6 +89,7 @@ def _restore_runners(session: Session, actor: Actor, deletion: Deletion, runner_
     if runner_id is not None:
         wanted.append(Runner.id == runner_id)
     query = select(Runner).where(*wanted).order_by(Runner.id)
+    query = query.options(joinedload(Runner.group), joinedload(Runner.project))
     found = list(session.scalars(query, execution_options=WITH_DELETED))
     if not found:
         raise NotFound(NOTHING_HERE)

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from portal.domain import audit, runner_changes
 from portal.domain.actors import Actor
 from portal.domain.scopes import of_project
 from portal.models import Project, Runner, RunnerProject
+
+_KEY = func.hashtextextended("runners that are handed over", 0)
+
+
+def begin(session: Session) -> None:
+    """Wait for all who assign runners or delete their projects, and go alone until the end. Before any other lock.
+
+    Of two projects that share a runner and are deleted at once, the second must know what the first left to it.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(_KEY)))
+
+
+def keep_out(session: Session) -> None:
+    """Let nobody hand runners over until the transaction ends: for who assigns one. Before any other lock."""
+    session.execute(select(func.pg_advisory_xact_lock_shared(_KEY)))
 
 
 def hand_over(session: Session, actor: Actor, projects: Iterable[Project]) -> int:
@@ -26,7 +41,9 @@ def hand_over(session: Session, actor: Actor, projects: Iterable[Project]) -> in
         .join(Project, Project.id == RunnerProject.project_id)
         .where(Runner.project_id.in_(going), RunnerProject.project_id.not_in(going))
         .order_by(Runner.id, RunnerProject.id)
-        .with_for_update(of=Runner)
+        # An assignment that is being taken away is waited for, and then left out.
+        .with_for_update(of=[Runner, RunnerProject])
+        .execution_options(populate_existing=True)
     ).all()
     handed: set[int] = set()
     for runner, heir in rows:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, exists, func, or_, select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, contains_eager
 
-from portal.domain import audit, permissions, runner_access, runner_changes, runner_creation
+from portal.domain import audit, permissions, runner_access, runner_changes, runner_creation, runner_handover
 from portal.domain.actors import Actor
 from portal.domain.errors import Invalid, NotAllowed, NotFound
 from portal.domain.groups import named_like
 from portal.domain.permissions import Action
 from portal.domain.scopes import Scope, of_project, of_runner
-from portal.models import Group, Membership, Project, Role, Route, Runner, RunnerProject, RunnerType
+from portal.models import Project, Route, Runner, RunnerProject, RunnerType
 
 PAGE_SIZE = 20
 
@@ -42,6 +42,7 @@ def assigned(session: Session, actor: Actor, runner: Runner) -> list[Assigned]:
     query = select(RunnerProject).join(RunnerProject.project).where(RunnerProject.runner_id == runner.id)
     rows = session.scalars(query.options(contains_eager(RunnerProject.project)).order_by(RunnerProject.id))
     shown = [(row, of_project(row.project)) for row in rows]
+    permissions.remember_roles(session, actor, [of_runner(runner), *(scope for _, scope in shown)])
     return [
         Assigned(row, scope, _may_unassign(session, actor, runner, scope))
         for row, scope in shown
@@ -78,6 +79,7 @@ def assign(session: Session, actor: Actor, runner: Runner, project: Scope) -> Ru
         raise Invalid({"project": ["A runner is assigned to projects only."]})
     if project.project.id == runner.project_id:
         raise Invalid({"project": [f"{project.full_path} owns this runner already."]})
+    runner_handover.keep_out(session)
     runner_creation.require_room(session, project)
     _hold(session, runner, project.project)
     made = RunnerProject(runner_id=runner.id, project=project.project)
@@ -103,6 +105,7 @@ def unassign(session: Session, actor: Actor, runner: Runner, project: Scope) -> 
         .with_for_update()
     )
     if found is None:
+        permissions.require(session, actor, Action.SEE, project)
         raise NotFound("This runner is not assigned to that project.")
     if runner.locked and not _above_rules(actor):
         raise NotAllowed("This runner is locked. Unlock it first, or ask an administrator.")
@@ -153,14 +156,7 @@ def _writable_projects(actor: Actor) -> Select[Project]:
     query = (
         select(Project).join(Project.route).options(contains_eager(Project.route)).order_by(func.lower(Route.path))
     )
-    if _above_rules(actor):
-        return query
-    lowest = permissions.TABLE[Action.WRITE_RUNNERS].project or Role.OWNER
-    mine = Membership.user_id == (actor.user.id if actor.user else 0), Membership.access_level >= lowest
-    groups = select(Membership.group_id).where(*mine, Membership.group_id.is_not(None))
-    below = select(Group.id).where(Group.traversal_ids.overlap(func.array(groups.scalar_subquery())))
-    direct = select(Membership.project_id).where(*mine, Membership.project_id.is_not(None))
-    return query.where(or_(Project.group_id.in_(below), Project.id.in_(direct)))
+    return query.where(permissions.where_allowed(actor, Action.WRITE_RUNNERS)[1])
 
 
 def _hold(session: Session, runner: Runner, project: Project) -> None:

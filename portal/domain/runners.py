@@ -76,9 +76,7 @@ def update_runner(
     that nobody undoes a change that they have not seen. Raises also NotFound, NotAllowed, Invalid.
     """
     runner_access.require(session, actor, Action.WRITE_RUNNERS, runner)
-    session.refresh(runner, with_for_update={"of": Runner})
-    if runner.deletion_id is not None:
-        raise NotFound("This runner was deleted meanwhile.")
+    _hold(session, runner)
     if seen is not None and seen != version_of(runner):
         raise Stale(
             "Somebody else changed this runner since you opened the form. What you wrote still stands below; "
@@ -90,6 +88,12 @@ def update_runner(
     if changed:
         runner_changes.announce(session, runner.id)
     return changed
+
+
+def _hold(session: Session, runner: Runner) -> None:
+    session.refresh(runner, with_for_update={"of": Runner})
+    if runner.deletion_id is not None:
+        raise NotFound("This runner was deleted meanwhile.")
 
 
 def change_held(session: Session, actor: Actor, runner: Runner, settings: RunnerSettings) -> bool:
@@ -111,8 +115,8 @@ def change_held(session: Session, actor: Actor, runner: Runner, settings: Runner
 
 def set_paused(session: Session, actor: Actor, runner: Runner, paused: bool) -> bool:
     """Pause or resume. Returns whether that changed anything. Raises NotFound or NotAllowed."""
-    scope = of_runner(runner)
     runner_access.require(session, actor, Action.WRITE_RUNNERS, runner)
+    _hold(session, runner)
     if runner.paused == paused:
         return False
     runner.active, runner.updated_at = not paused, now()
@@ -121,7 +125,7 @@ def set_paused(session: Session, actor: Actor, runner: Runner, paused: bool) -> 
         actor,
         "runner_paused" if paused else "runner_resumed",
         runner,
-        scope,
+        of_runner(runner),
         {"paused": (not paused, paused)},
     )
     runner_changes.announce(session, runner.id)

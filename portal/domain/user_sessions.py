@@ -118,6 +118,13 @@ def begin(
     return begun, key
 
 
+def renew(renewed: UserSession) -> str:
+    """A new key for the session's cookie, shown to nobody else; what holds the old one is signed out."""
+    key = secrets.token_urlsafe(KEY_BYTES)
+    renewed.digest = _digest(key)
+    return key
+
+
 def find(session: Session, key: str, limits: Limits, *, last_used: SessionUses | None = None) -> UserSession | None:
     """The session of a cookie's key, unless it has ended, its time is over, or the person is blocked."""
     found = session.scalar(select(UserSession).where(UserSession.digest == _digest(key)))

@@ -102,6 +102,7 @@ def password() -> Response | str | tuple[str, int]:
         after_this_request(sessions.later_by(later.seconds))
         return render_template("account/password.html", form=form), 429
     sessions.forget_failures(user)
+    sessions.renew()
     db.session.commit()
     flash("Your password is changed. All your other sessions have ended.")
     return redirect(url_for("start.show"))

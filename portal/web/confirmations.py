@@ -42,6 +42,7 @@ def show() -> Response | str | tuple[str, int]:
         db.session.commit()
         return page, 422
     sessions.forget_failures(guards.user_session().user)
+    sessions.renew()
     db.session.commit()
     return redirect(_wanted(), 303)
 

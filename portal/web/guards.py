@@ -43,16 +43,14 @@ def public() -> None:
 
 
 def signed_in() -> Response | None:
-    """Ask for a sign-in first, and for a password of one's own after somebody else has chosen one."""
+    """Ask for a sign-in first, and for a password of one's own from who came in with one that somebody else chose."""
     if not current_user.is_authenticated:
         if request.method == "POST" and refusal_pages.typed():
             raise SignedOut
         wanted = request.full_path.rstrip("?") if request.method == "GET" else None
         return redirect(url_for("sessions.sign_in", next=wanted))
-    if current_user.must_change_password and request.endpoint not in (
-        "account.password",
-        "sessions.sign_out",
-    ):
+    chosen_by_another = current_user.must_change_password and user_session().method == "password"
+    if chosen_by_another and request.endpoint not in ("account.password", "sessions.sign_out"):
         return redirect(url_for("account.password"))
     return _second_factor_first()
 

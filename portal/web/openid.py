@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import local
 from portal.database import db, now
-from portal.domain import actors, openid_accounts, user_sessions
+from portal.domain import actors, openid_accounts, second_factor, user_sessions
 from portal.domain.actors import Actor
 from portal.domain.errors import IdentityRefused, NotFound
 from portal.domain.openid_accounts import Rules
@@ -159,6 +159,8 @@ def _take(state: str) -> dict[str, Any] | None:
 
 
 def _sign_in(proof: Proof, started: Mapping[str, Any]) -> Response:
+    if current_user.is_authenticated:  # meanwhile, in another tab: that session is not left behind unseen
+        return redirect(_way_back(started, url_for("start.show")))
     user = openid_accounts.signed_in(db.session(), _visitor(), proof.identity, rules())
     return sessions.proceed(
         user,
@@ -189,9 +191,15 @@ def _confirm(proof: Proof, started: Mapping[str, Any]) -> Response | tuple[str, 
             "Sign out of this portal and in again instead.",
             403,
         )
-    user_sessions.confirm(db.session(), guards.actor(), guards.user_session())
+    wanted, here = _way_back(started, url_for("start.show")), guards.user_session()
+    if not proof.two_factors and second_factor.find(db.session(), here.user) is not None:
+        # Their code is asked for too, as at the sign-in: so this is one, in place of the session that they are in.
+        user_sessions.sign_out(db.session(), guards.actor(), here)
+        return sessions.proceed(here.user, method="openid", wanted=wanted, proven_at=proof.proven_at)
+    user_sessions.confirm(db.session(), guards.actor(), here)
+    sessions.renew()
     db.session.commit()
-    return redirect(_way_back(started, url_for("start.show")))
+    return redirect(wanted)
 
 
 def _same_session(started: Mapping[str, Any]) -> bool:

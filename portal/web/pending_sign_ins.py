@@ -35,12 +35,15 @@ def begin(user: User, *, method: str, wanted: str | None, proven_at: datetime | 
     session[_KEY] = [user.id, method, int(now().timestamp()), _mark(user), wanted, proven]
 
 
-def find() -> Pending | None:
-    """The sign-in that waits, unless its time is over, or the person was blocked or got another password since."""
+def find(*, held: bool = False) -> Pending | None:
+    """The sign-in that waits, unless its time is over, or the person was blocked or got another password since.
+
+    `held` keeps that so until the end of the transaction.
+    """
     user_id, method, begun_at, mark, wanted, proven = session.get(_KEY, [0, "", 0, "", None, None])
     if begun_at + GOOD_FOR.total_seconds() < now().timestamp():
         return None
-    user = db.session.get(User, user_id)
+    user = db.session.get(User, user_id, with_for_update={"key_share": True} if held else None)
     if user is None or user.blocked_at is not None or _mark(user) != mark:
         return None
     return Pending(user, method, wanted, datetime.fromisoformat(proven) if proven else None)

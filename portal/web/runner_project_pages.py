@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response
 from portal.addresses import url_in
 from portal.database import db
 from portal.domain import runner_projects, scopes
-from portal.domain.errors import Invalid, NotFound
+from portal.domain.errors import NOTHING_HERE, Invalid, NotFound
 from portal.domain.scopes import Scope
 from portal.models import Project, Runner
 from portal.web import guards
@@ -67,7 +67,7 @@ def unassign(runner_id: int, project_id: int) -> Response:
 def _project(number: str) -> Scope:
     found = db.session.get(Project, int(number)) if number.isdecimal() and len(number) < 19 else None
     if found is None:
-        raise NotFound("There is no such project, or you may not see it.")
+        raise NotFound(NOTHING_HERE)
     return scopes.of_project(found)
 
 

@@ -88,6 +88,7 @@ def turn_on() -> Response:
         form.refuse(invalid)
         return _set_up_page(drafted, form, 422)
     page = _codes_page(codes, "Your second factor is set up")
+    sessions.renew()
     db.session.commit()
     return page
 
@@ -150,6 +151,7 @@ def turn_off() -> Page:
         page = render_template("second_factor/turn_off.html", form=form)
         db.session.commit()
         return page, 422
+    sessions.renew()
     db.session.commit()
     flash("Your second factor is turned off. All your other sessions have ended.")
     return redirect(url_for("second_factor.show"))
@@ -162,7 +164,7 @@ def _has_none() -> bool:
 @at_sign_in.route("", endpoint="show", methods=["GET", "POST"])
 def show_at_sign_in() -> Page:
     """The second proof of a sign-in; only with it a session begins."""
-    pending = pending_sign_ins.find()
+    pending = pending_sign_ins.find(held=request.method == "POST")
     if pending is None or current_user.is_authenticated:
         return redirect(url_for("sessions.sign_in"))
     form = CodeForm()
@@ -180,11 +182,13 @@ def _second_proof(pending: Pending, form: CodeForm, code: str) -> Page:
     session = db.session()
     tried = second_factor.check(session, sessions.visitor(), pending.user, code, second_factor_configured())
     if tried.passed:
-        sessions.begin(pending.user, method=pending.method, second_factor=True)
-        if pending.proven_at is not None:
-            guards.user_session().confirmed_at = pending.proven_at
-        session.commit()
-        return redirect(pending.wanted or url_for("start.show"))
+        return sessions.enter(
+            pending.user,
+            method=pending.method,
+            second_factor=True,
+            wanted=pending.wanted,
+            proven_at=pending.proven_at,
+        )
     if tried.ends:
         pending_sign_ins.end()
         session.commit()

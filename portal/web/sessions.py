@@ -136,15 +136,29 @@ def proceed(
         pending_sign_ins.begin(user, method=method, wanted=wanted, proven_at=proven_at)
         db.session.commit()
         return redirect(url_for("second_proof.show"))
-    begin(user, method=method, second_factor=second_factor)
+    return enter(user, method=method, second_factor=second_factor, wanted=wanted, proven_at=proven_at)
+
+
+def enter(
+    user: User, *, method: str, second_factor: bool, wanted: str | None, proven_at: datetime | None
+) -> Response:
+    """Sign the person in, as every proof was given, and lead them to where they wanted to go."""
+    _begin(user, method=method, second_factor=second_factor)
     if proven_at is not None:
         guards.user_session().confirmed_at = proven_at
     db.session.commit()
     return redirect(wanted or url_for("start.show"))
 
 
-def begin(user: User, *, method: str, second_factor: bool = False) -> None:
-    """Sign the person in: a new session with a key of its own. The caller commits."""
+def renew() -> None:
+    """Give the session a new key, as its person has just proved again who they are. The caller commits."""
+    user = guards.user_session().user
+    user.session_key = user_sessions.renew(guards.user_session())
+    login_user(user)
+
+
+def _begin(user: User, *, method: str, second_factor: bool) -> None:
+    """A new session with a key of its own."""
     actor = actors.person(user, address=client_address(), request_id=g.request_id)
     begun, key = user_sessions.begin(
         db.session(),

@@ -1,11 +1,12 @@
 """Local accounts: passwords, new people, and the first administrator."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from argon2 import PasswordHasher, extract_parameters
-from sqlalchemy import func, select
+from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.orm import Session
 
 from portal.domain import accounts, passwords, user_sessions
@@ -160,6 +161,41 @@ def test_a_reset_password_ends_all_sessions_and_must_be_changed(session: Session
     assert not cast.bob.must_change_password
     with pytest.raises(Refusal):
         accounts.reset_password(session, cast.as_(cast.dana), cast.bob, "short")
+
+
+def waits(engine: Engine) -> bool:
+    """Whether somebody waits for a row that somebody else holds."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with engine.connect() as connection:
+        return bool(connection.scalar(text(query)))
+
+
+@pytest.mark.parametrize("act", ["sign in", "change it"])
+def test_a_password_that_is_replaced_while_it_is_looked_at_is_good_for_nothing(own_database: str, act: str) -> None:
+    engine = create_engine(own_database)
+    with Session(engine) as session:
+        bob_id = Cast(session).bob.id
+
+    def come() -> object:
+        with Session(engine) as session:
+            if act == "sign in":
+                return accounts.signed_in(session, "bob", PASSWORD)
+            bob = Cast.as_(session.get_one(User, bob_id))
+            try:
+                return accounts.change_password(session, bob, old=PASSWORD, new=NEW + "!", again=NEW + "!")
+            except Invalid as refused:
+                return refused.problems.get("old")
+
+    with Session(engine) as session, ThreadPoolExecutor(1) as threads:
+        accounts.reset_password(session, SYSTEM, session.get_one(User, bob_id), NEW)
+        session.flush()
+        came = threads.submit(come)
+        while not waits(engine):
+            assert not came.done(), "nobody waited"
+        session.commit()
+        assert came.result(30) in (None, ["This is not your present password."])
+        assert accounts.signed_in(session, "bob", NEW)
+    engine.dispose()
 
 
 def test_the_first_administrator_is_made_once_with_a_generated_password(session: Session) -> None:

@@ -18,20 +18,26 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import (
+    bulk_acts,
     deletion_purge,
+    deletions,
     ended_tokens,
     groups,
+    person_deletion,
     restores,
     runner_managers,
+    runner_projects,
     runner_tokens,
     runners,
     scopes,
     silent_machines,
 )
+from portal.domain.bulk_changes import Act, Wanted
 from portal.domain.errors import NotFound, Refusal
+from portal.domain.person_deletion import Runners
 from portal.domain.runner_managers import Contact
-from portal.models import WITH_DELETED, Runner
-from tests.cast import SYSTEM, Cast
+from portal.models import WITH_DELETED, Runner, User
+from tests.cast import SYSTEM, TAGGED, Cast
 
 GRACE = timedelta(hours=24)
 MACHINES = 3
@@ -63,6 +69,7 @@ class Fleet:
         with Session(engine) as session:
             cast = Cast(session)
             self.group_id = cast.acme.id
+            self.api = cast.project("api", cast.other).full_path
             for number in range(runners_):
                 issued = cast.runner(cast.web if number % 3 == 0 else cast.acme)
                 self.tokens[issued.runner.id] = (issued.record.id, issued.token)
@@ -84,7 +91,9 @@ class Fleet:
                     except Refusal:
                         session.rollback()
                     except Exception as failure:
-                        self.failures.append(f"{act.__name__}: {failure!r}")
+                        self.failures.append(
+                            f"{act.__name__}: {failure!r} {getattr(failure, 'statement', 0)} {getattr(failure, 'params', 0)}"
+                        )
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -143,6 +152,47 @@ class Fleet:
         deletion_id = session.scalar(deleted, execution_options=WITH_DELETED)
         restores.restore(session, SYSTEM, deletion_id or 0, GRACE)
 
+    def share(self, session: Session, chance: random.Random) -> None:
+        runner, api = self.some(session, chance), scopes.find_project(session, self.api)
+        if not self.unshare(session, runner, api):
+            runner_projects.assign(session, SYSTEM, runner, api)
+
+    @staticmethod
+    def unshare(session: Session, runner: Runner, project: scopes.Scope) -> bool:
+        try:
+            runner_projects.unassign(session, SYSTEM, runner, project)
+        except NotFound:
+            return False
+        return True
+
+    def give_away(self, session: Session, chance: random.Random) -> None:
+        """Delete a project that shares runners, and restore it: they are another's by then."""
+        time.sleep(0.4)
+        path = chance.choice([self.api, "acme/web"])
+        deletion_id = groups.delete(session, SYSTEM, scopes.find_project(session, path)).id
+        session.commit()
+        restores.restore(session, SYSTEM, deletion_id, GRACE)
+
+    def bulk(self, session: Session, chance: random.Random) -> None:
+        dana = Cast.as_(session.scalars(select(User).where(User.username == "dana")).one())
+        ids = chance.sample(list(self.tokens), 5)
+        wanted = Wanted(chance.choice([Act.PAUSE, Act.RESUME]))
+        act_id = bulk_acts.draft(session, dana, scopes.INSTANCE, wanted, ids).id
+        bulk_acts.start(session, dana, act_id)
+        session.commit()
+        bulk_acts.take_batch(session, act_id)
+
+    def leave(self, session: Session, chance: random.Random) -> None:
+        """Somebody who created a runner is deleted, and somebody else gets it."""
+        time.sleep(0.3)
+        cast = Cast.__new__(Cast)
+        cast.session = session
+        person = cast.person(f"p{chance.randrange(10**9)}")
+        self.some(session, chance).creator = person
+        session.commit()
+        dana = Cast.as_(session.scalars(select(User).where(User.username == "dana")).one())
+        person_deletion.delete_person(session, dana, person, created=chance.choice([Runners.KEEP, Runners.PAUSE]))
+
     def purge(self, session: Session, chance: random.Random) -> None:
         time.sleep(0.9)
         if deletion_purge.purge(session, now() + 2 * GRACE, GRACE) == 0:
@@ -154,11 +204,12 @@ def test_whatever_is_done_to_runners_at_once_nobody_waits_in_a_circle_and_nothin
     until = time.monotonic() + 4
     acts = (fleet.heartbeats, fleet.first_use, fleet.rotate, fleet.end, fleet.reset, fleet.unregister)
     others = (fleet.prune, fleet.delete, fleet.restore, fleet.purge)
+    others += (fleet.share, fleet.give_away, fleet.bulk, fleet.leave)
     threads = [fleet.keep_doing(act, until) for act in (*acts, fleet.heartbeats, *others)]
     for thread in threads:
         thread.join()
     assert fleet.failures == []
-    assert {act.__name__ for act in (*acts, fleet.prune, fleet.delete)} <= set(fleet.did)
+    assert {act.__name__ for act in (*acts, *others)} - {"restore", "purge"} <= set(fleet.did)
     with Session(engine) as session:
         left = set(session.scalars(select(Runner.id)))
         assert left
@@ -269,3 +320,127 @@ def test_a_reset_of_a_runner_that_is_being_deleted_is_refused(engine: Engine) ->
         session.commit()
     rotating.join()
     assert refused == ["RunnerDeleted"]
+
+
+class Couple:
+    """Two who do things at once: the first stops halfway, the second runs into it, the first goes on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.failures: list[Exception] = []
+        self.refused: list[Refusal] = []
+
+    def second(self, act: Callable[[Session], object]) -> threading.Thread:
+        def run() -> None:
+            with Session(self.engine) as session:
+                try:
+                    act(session)
+                    session.commit()
+                except Refusal as refusal:
+                    self.refused.append(refusal)
+                except Exception as failure:
+                    self.failures.append(failure)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+
+def delete_person(username: str, created: Runners = Runners.KEEP) -> Callable[[Session], object]:
+    def act(session: Session) -> object:
+        dana, leaving = (
+            session.scalars(select(User).where(User.username == each)).one() for each in ("dana", username)
+        )
+        actor = Cast.as_(dana)
+        return person_deletion.delete_person(session, actor, leaving, created=created, leave_groups=True)
+
+    return act
+
+
+def of_alice(engine: Engine) -> tuple[int, int]:
+    """A runner of acme that Alice has created, and Alice."""
+    with Session(engine) as session:
+        cast = Cast(session)
+        runner = runners.create_runner(session, cast.as_(cast.alice), cast.acme, TAGGED).runner
+        session.commit()
+        return runner.id, cast.alice.id
+
+
+@pytest.mark.parametrize("created", Runners)
+def test_a_person_who_deletes_a_runner_of_theirs_while_they_are_deleted_themselves(
+    engine: Engine, created: Runners
+) -> None:
+    runner_id, alice_id = of_alice(engine)
+    couple = Couple(engine)
+    with Session(engine) as session:
+        alice = Cast.as_(session.get_one(User, alice_id))
+        runner_tokens.hold(session, runner_id)
+        deleting = couple.second(delete_person("alice", created))
+        wait_for_a_waiting(engine)
+        runners.delete_runner(session, alice, session.get_one(Runner, runner_id))
+        session.commit()
+    deleting.join()
+    assert (couple.failures, couple.refused) == ([], [])
+
+
+def test_a_restoring_and_the_deletion_of_the_person_who_had_deleted_it(engine: Engine) -> None:
+    runner_id, alice_id = of_alice(engine)
+    with Session(engine) as session:
+        alice = Cast.as_(session.get_one(User, alice_id))
+        deletion_id = runners.delete_runner(session, alice, session.get_one(Runner, runner_id)).id
+        session.commit()
+    couple = Couple(engine)
+    with Session(engine) as session:
+        deletions.hold(session, deletion_id, GRACE)
+        deleting = couple.second(delete_person("alice"))
+        wait_for_a_waiting(engine)
+        restores.restore(session, SYSTEM, deletion_id, GRACE)
+        session.commit()
+    deleting.join()
+    assert (couple.failures, couple.refused) == ([], [])
+
+
+def shared(engine: Engine) -> int:
+    """A runner of acme/web that serves other/api too."""
+    with Session(engine) as session:
+        cast = Cast(session)
+        runner = cast.runner(cast.web).runner
+        runner_projects.assign(session, SYSTEM, runner, cast.project("api", cast.other))
+        session.commit()
+        return runner.id
+
+
+def delete_project(path: str) -> Callable[[Session], object]:
+    return lambda session: groups.delete(session, SYSTEM, scopes.find_project(session, path))
+
+
+@pytest.mark.parametrize(("first", "then"), [("acme/web", "other/api"), ("other/api", "acme/web")])
+def test_two_projects_that_share_a_runner_and_are_deleted_at_once_leave_no_runner_behind(
+    engine: Engine, first: str, then: str
+) -> None:
+    shared(engine)
+    couple = Couple(engine)
+    with Session(engine) as session:
+        delete_project(first)(session)
+        deleting = couple.second(delete_project(then))
+        wait_for_a_waiting(engine)
+        session.commit()
+    deleting.join()
+    assert (couple.failures, couple.refused) == ([], [])
+    with Session(engine) as session:
+        assert session.scalars(select(Runner)).all() == []
+
+
+def test_a_runner_that_is_unassigned_meanwhile_goes_with_its_project(engine: Engine) -> None:
+    runner_id = shared(engine)
+    couple = Couple(engine)
+    with Session(engine) as session:
+        api = scopes.find_project(session, "other/api")
+        runner_projects.unassign(session, SYSTEM, session.get_one(Runner, runner_id), api)
+        deleting = couple.second(delete_project("acme/web"))
+        wait_for_a_waiting(engine)
+        session.commit()
+    deleting.join()
+    assert (couple.failures, couple.refused) == ([], [])
+    with Session(engine) as session:
+        assert session.scalars(select(Runner)).all() == []

@@ -84,3 +84,13 @@ def poll(client: FlaskClient, token: str, system_id: str = SYSTEM_ID) -> int:
     return client.post(
         "/api/v4/jobs/request", json={"token": token, "system_id": system_id, "info": INFO}
     ).status_code
+
+
+def copy_of(client: FlaskClient) -> FlaskClient:
+    """Another browser that somebody has put this one's session cookie into."""
+    name = client.application.config["SESSION_COOKIE_NAME"]
+    kept = client.get_cookie(name)
+    assert kept, "there is no session"
+    other = client.application.test_client()
+    other.set_cookie(name, kept.value, secure=True)
+    return other

@@ -7,8 +7,8 @@ from flask.testing import FlaskClient
 
 from portal.config import ROOT
 from portal.domain.sign_in_throttle import PER_PLACE
-from tests.cast import PASSWORD, Cast, sign_in
-from tests.web.reading import fill, part, read, words
+from tests.cast import PASSWORD, Cast, csrf_of, sign_in
+from tests.web.reading import copy_of, fill, part, read, words
 
 PAGE = "/-/account/password"
 NEW = "a longer secret than that"
@@ -146,3 +146,31 @@ def test_password_managers_know_the_fields_and_nothing_forbids_to_paste(
     assert "maxlength" not in html
     assert "paste" not in html.lower()
     assert "paste" not in (ROOT / "static" / "portal.js").read_text()
+
+
+def test_a_field_that_the_form_does_not_have_changes_nothing(cast: Cast, client: FlaskClient) -> None:
+    more = {"admin": "y", "username": "mallory", "email": "mallory@example.com", "user_id": str(cast.dana.id)}
+    sign_in(client, "alice")
+    csrf = csrf_of(read(client, PAGE))
+    answer = client.post(PAGE, data={"csrf_token": csrf, "old": PASSWORD, "new": NEW, "again": NEW, **more})
+    assert answer.status_code == 302
+    cast.session.expire_all()
+    assert (cast.alice.username, cast.alice.admin) == ("alice", False)
+    assert cast.alice.email != more["email"]
+    assert "Dana" in words(read(sign_in(client.application.test_client(), "dana"), "/"))
+
+
+def test_a_password_is_checked_exactly_as_it_was_typed(cast: Cast, client: FlaskClient) -> None:
+    new = "  Päss wörd " + "x" * 80 + "  "
+    fill(sign_in(client, "alice"), PAGE, old=PASSWORD, new=new, again=new)
+    for changed in (new.strip(), new.lower(), new[:72], new + "x"):
+        other = client.application.test_client()
+        fill(other, "/-/sign-in", expect=422, login="alice", password=changed)
+    sign_in(client.application.test_client(), "alice", new)
+
+
+def test_a_copy_of_the_cookie_from_before_the_change_is_worth_nothing(cast: Cast, client: FlaskClient) -> None:
+    copied = copy_of(sign_in(client, "alice"))
+    assert copied.get("/").status_code == 200
+    fill(client, PAGE, old=PASSWORD, new=NEW, again=NEW)
+    assert (copied.get("/").status_code, client.get("/").status_code) == (302, 200)

@@ -5,14 +5,14 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.models import AuditEvent, RegistrationToken, RunnerToken, User, UserIdentity, UserSession
 from portal.web import guards
 from tests.cast import PASSWORD, Cast, csrf_of, sign_in
-from tests.web.reading import fill, links, read, words
+from tests.web.reading import copy_of, fill, links, read, words
 from tests.web.test_second_factor import Owner
 
 CONFIRM = "/-/confirm"
@@ -91,6 +91,20 @@ def test_the_password_leads_on_and_counts_for_the_next_pages(
     assert client.get(wanted).status_code == 200
     event = session.scalars(select(AuditEvent).where(AuditEvent.action == "sign_in_confirmed")).one()
     assert event.actor_id == cast.alice.id
+
+
+def test_a_session_has_a_new_key_afterwards_and_a_copy_of_the_old_cookie_is_worth_nothing(
+    client: FlaskClient, cast: Cast, session: Session
+) -> None:
+    sign_in(client, "alice")
+    copied = copy_of(client)
+    assert copied.get("/").status_code == 200
+    fill(client, CONFIRM, password="not hers at all", expect=422)
+    assert copied.get("/").status_code == 200
+    fill(client, CONFIRM, password=PASSWORD, expect=303)
+    assert copied.get("/").status_code == 302
+    assert client.get("/").status_code == 200
+    assert session.scalar(select(func.count()).select_from(UserSession)) == 1
 
 
 def test_a_wrong_password_is_refused_leaves_an_event_and_confirms_nothing(

@@ -1,6 +1,7 @@
 """The headers of every answer: each route of the portal, each kind of refusal, over HTTPS and without."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,10 +37,12 @@ def check(answer: TestResponse, path: str) -> None:
     headers = answer.headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers[HSTS] == "max-age=63072000"
+    policy = policy_of(answer)
     if path.startswith("/api/"):
+        assert policy == {"default-src": "'none'", "frame-ancestors": "'none'"}
+        assert headers["Referrer-Policy"] == "same-origin"
         assert headers["Cache-Control"] == "no-store"
         return
-    policy = policy_of(answer)
     assert policy["default-src"] == policy["form-action"] == "'self'"
     assert policy["frame-ancestors"] == policy["object-src"] == policy["base-uri"] == "'none'"
     assert "unsafe" not in str(policy)
@@ -170,3 +173,36 @@ def test_a_portal_without_https_promises_none(plain: FlaskClient, path: str) -> 
     assert HSTS not in answer.headers
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     answer.close()
+
+
+@pytest.mark.parametrize("path", ["/-/sign-in", "/healthz", "/api/v4/nowhere"])
+def test_hosts_below_the_portals_own_are_bound_only_by_a_setting(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setitem(app.config, "PORTAL", replace(app.config["PORTAL"], hsts_subdomains=True))
+    assert client.get(path).headers[HSTS] == "max-age=63072000; includeSubDomains"
+
+
+@pytest.mark.parametrize("path", ["/", "/-/sign-in", "/static/portal.css", "/healthz", "/api/v4/runners/verify"])
+def test_no_other_origin_may_read_an_answer(dana: FlaskClient, path: str) -> None:
+    asked_from = {"Origin": "https://evil.example.com", "Access-Control-Request-Method": "POST"}
+    for method in ("GET", "POST", "OPTIONS"):
+        answer = dana.open(path, method=method, headers=asked_from)
+        assert not [name for name, _ in answer.headers if name.startswith("Access-Control-")]
+        answer.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/-/account", "/static/portal.css", "/healthz", "/api/v4/runners/verify"])
+def test_no_route_repeats_a_request_by_trace(dana: FlaskClient, path: str) -> None:
+    assert dana.open(path, method="TRACE").status_code == 405
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/static/", "/static", "/static/vendor/", "/static/../app.py", "/static/%2e%2e/portal/config.py"),
+        *("/.git/config", "/.git/", "/data/secret-key", "/README.md", "/templates/base.html"),
+    ],
+)
+def test_no_folder_is_listed_and_nothing_but_static_files_is_served(dana: FlaskClient, path: str) -> None:
+    assert dana.get(path).status_code == 404

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
+import pyotp
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -18,13 +19,14 @@ from portal.database import now
 from portal.models import AuditEvent, Membership, User, UserIdentity, UserSession
 from portal.web.openid_provider import Provider
 from tests import databases
-from tests.cast import Cast, csrf_of, send, sign_in
+from tests.cast import Cast, csrf_of, hidden, send, sign_in
 from tests.openid_provider import Browser, RunningProvider
-from tests.web.reading import fill, read, words
+from tests.web.reading import copy_of, fill, read, words
+from tests.web.test_second_factor import key_of
 
 CALLBACK = "/-/sign-in/openid/callback"
 START = "/-/sign-in/openid/start"
-MINE = "/-/account/identities"
+MINE, FACTOR = "/-/account/identities", "/-/account/second-factor"
 ROLES = "ops=administrator,developers=acme:developer,testers=acme/web:maintainer"
 Configure = Callable[..., None]
 
@@ -508,3 +510,50 @@ def test_an_old_proof_does_not_pass_for_a_confirmation(
     assert "does not say that you have signed in there just now" in words(answer.get_data(as_text=True))
     session.expire_all()
     assert session.scalars(select(UserSession)).one().confirmed_at < now() - timedelta(hours=1)
+
+
+def test_who_has_a_second_factor_here_confirms_with_its_code_too(portal: FlaskClient, session: Session) -> None:
+    sign_on(portal, "frank")
+    page = send(portal, f"{FACTOR}/set-up", form_at=FACTOR, expect=200).get_data(as_text=True)
+    app, sealed = pyotp.TOTP(key_of(page)), hidden(page, "sealed")
+    send(portal, f"{FACTOR}/turn-on", form_at=FACTOR, expect=200, sealed=sealed, code=app.at(now()))
+    copied = copy_of(portal)
+    old_sign_in(session)
+    answer = confirm(portal, "frank")
+    assert answer.headers["Location"] == "/-/sign-in/code"
+    assert [portal.get("/").status_code, copied.get("/").status_code] == [302, 302]
+    answer = fill(portal, "/-/sign-in/code", code=app.at(now(), counter_offset=1), expect=302)
+    assert answer.headers["Location"] == "/-/account/identities"
+    session.expire_all()
+    found = session.scalars(select(UserSession)).one()
+    assert (found.method, found.second_factor) == ("openid", True)
+    assert found.confirmed_at > now() - timedelta(minutes=1)
+
+
+def test_a_sign_in_that_comes_back_to_who_is_signed_in_by_now_changes_nothing(
+    portal: FlaskClient, session: Session
+) -> None:
+    address = Browser().visit(start(portal, f"{START}?next=/-/account"), "frank")
+    started = portal.get_cookie("__Host-portal_session")
+    assert started
+    sign_in(portal, "alice")
+    with portal.session_transaction() as kept:
+        kept["openid"] = portal.application.session_interface.get_signing_serializer(portal.application).loads(
+            started.value
+        )["openid"]
+    assert back(portal, address).headers["Location"] == "/-/account"
+    assert [each.user.username for each in session.scalars(select(UserSession))] == ["alice"]
+    assert session.scalars(select(UserIdentity)).all() == []
+
+
+def test_a_password_that_an_administrator_chose_keeps_nobody_out_who_comes_without_it(
+    portal: FlaskClient, cast: Cast, session: Session
+) -> None:
+    sign_in(portal, "alice")
+    connect(portal, "alice")
+    session.execute(update(User).where(User.username == "alice").values(must_change_password=True))
+    session.commit()
+    assert portal.get("/").headers["Location"] == "/-/account/password"  # she came in with it
+    other = portal.application.test_client()
+    sign_on(other, "alice")
+    assert other.get("/").status_code == 200

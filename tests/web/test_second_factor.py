@@ -18,7 +18,7 @@ from portal.domain.vault import Vault
 from portal.models import AuditEvent, SecondFactor, User, UserSession
 from portal.web import pending_sign_ins
 from tests.cast import PASSWORD, Cast, csrf_of, hidden, send, sign_in
-from tests.web.reading import fill, links, read, words
+from tests.web.reading import copy_of, fill, links, read, words
 
 HOME, SET_UP = "/-/account/second-factor", "/-/account/second-factor/set-up"
 TURN_ON, CODES = f"{HOME}/turn-on", f"{HOME}/recovery-codes"
@@ -382,3 +382,18 @@ class TestDemanded:
         demand(Demand.EVERYBODY)
         sign_in(client, "alice")
         assert client.get("/").headers["Location"] == HOME
+
+
+def test_a_copy_of_the_cookie_from_before_a_change_of_the_factor_is_worth_nothing(
+    client: FlaskClient, cast: Cast
+) -> None:
+    sign_in(client, "alice")
+    copied = copy_of(client)
+    page = send(client, SET_UP, form_at=HOME, expect=200).get_data(as_text=True)
+    app = pyotp.TOTP(key_of(page))
+    assert is_signed_in(copied)
+    send(client, TURN_ON, form_at=HOME, expect=200, sealed=hidden(page, "sealed"), code=app.at(now()))
+    assert (is_signed_in(copied), is_signed_in(client)) == (False, True)
+    copied = copy_of(client)
+    fill(client, f"{HOME}/turn-off", code=app.at(now(), counter_offset=1), expect=302)
+    assert (is_signed_in(copied), is_signed_in(client)) == (False, True)
