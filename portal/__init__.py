@@ -18,7 +18,7 @@ from portal.database import db
 from portal.domain.errors import Refusal
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
-from portal.domain.refused_acts import RefusedRegistrations
+from portal.domain.refused_acts import Flood
 from portal.domain.registration import Configured
 from portal.domain.second_factor import Configured as SecondFactorConfigured
 from portal.domain.second_factor import Demand
@@ -51,7 +51,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["known_runners"] = KnownRunners()
     app.extensions["heartbeats"] = Heartbeats()
     app.extensions["session_uses"] = SessionUses()
-    app.extensions["refused_registrations"] = RefusedRegistrations()
+    app.extensions["refused_registrations"] = Flood(each=1, most=60)
+    app.extensions["refused_acts"] = Flood(each=30, most=600)
     app.extensions["registration"] = Configured(
         enforced=settings.enforce_create_runner_workflow, vault=Vault(settings.encryption_keys)
     )

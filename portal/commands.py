@@ -257,8 +257,8 @@ def re_encrypt() -> None:
 
     Afterwards the others can go.
     """
-    done = registration_tokens.renew_encryption(db.session(), current_app.extensions["registration"])
-    factors = second_factor.renew_encryption(db.session(), current_app.extensions["second_factor"])
+    done = registration_tokens.renew_encryption(db.session(), ACTOR, current_app.extensions["registration"])
+    factors = second_factor.renew_encryption(db.session(), ACTOR, current_app.extensions["second_factor"])
     db.session.commit()
     click.echo(f"Encrypted {_some(done.renewed, 'registration token')} with the first key.")
     if factors.renewed:

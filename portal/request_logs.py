@@ -15,13 +15,14 @@ from portal.requests import client_address
 
 log = logging.getLogger("portal.requests")
 
-# Authentication and registration tokens, whole or cut short, wherever somebody has put them.
-SECRET = re.compile(r"\b(glrtr?-|glpat-|GR1348941)[0-9A-Za-z_.\-]+")
+# Authentication and registration tokens, whole or cut short, wherever somebody has put them: also right after a
+# letter, since the escapes of a line's end and of a slash end in one.
+SECRET = re.compile(r"(glrtr?-|glpat-|GR1348941)[0-9A-Za-z_.\-]+")
 REDACTED = r"\1[redacted]"
-# What could end a line, or move the cursor of a terminal.
+# What could end a line, move the cursor of a terminal, or turn the order of what is written around.
 CONTROL = {
     number: f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
-    for number in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
+    for number in (*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 }
 FIELDS = (
     "request_id",

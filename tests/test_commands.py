@@ -69,6 +69,8 @@ class TestReEncrypt:
         stored = db.session.get_one(RegistrationToken, number).ciphertext or b""
         assert Vault([new]).open(stored) == text
         assert Vault([ENCRYPTION_KEY]).open(stored) is None
+        event = db.session.scalars(select(AuditEvent).where(AuditEvent.action == "encryption_renewed")).one()
+        assert (event.actor_name, event.changes) == ("command line", {"registration_tokens": [None, 1]})
 
     def test_what_no_key_opens_is_left_alone_and_told(
         self, app: Flask, cast: Cast, monkeypatch: pytest.MonkeyPatch
@@ -79,6 +81,8 @@ class TestReEncrypt:
         result = run(app, "registration-tokens", "re-encrypt")
         assert result.exit_code == 1
         assert "1 could not be opened" in result.output
+        renewed = select(AuditEvent).where(AuditEvent.action == "encryption_renewed")
+        assert db.session.scalars(renewed).all() == []
         assert Vault([ENCRYPTION_KEY]).open(db.session.get_one(RegistrationToken, number).ciphertext or b"") == text
 
     def test_second_factors_go_along_under_the_new_name_of_the_command(
@@ -100,6 +104,8 @@ class TestReEncrypt:
         )
         stored = db.session.get_one(SecondFactor, alice_id).ciphertext
         assert Vault([new], SECOND_FACTORS).open(stored) == "KEY"
+        event = db.session.scalars(select(AuditEvent).where(AuditEvent.action == "encryption_renewed")).one()
+        assert event.changes == {"second_factors": [None, 1]}
 
     def test_a_second_factor_that_no_key_opens_is_told(
         self, app: Flask, cast: Cast, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,8 @@ from tests.cast import PASSWORD, Cast, send, sign_in
 from tests.portals import RunningPortal
 from tests.web.reading import TOKEN
 
-INJECTION = "x\r\n2026-01-01 INFO portal forged\x1b[2J\x85\u2028end"
+A_TOKEN = "glrt-t1_0123456789abcdefghijklmnop0.0r1abcdef"
+INJECTION = "x\r\n2026-01-01 INFO portal forged\x1b[2J\x85\u2028\u202e\u2066end"
 
 
 class Lines:
@@ -107,7 +108,7 @@ def test_a_failed_statement_is_told_without_its_values(app: Flask, client: Flask
 @pytest.mark.parametrize(
     "secret",
     [
-        "glrt-t1_0123456789abcdefghijklmnop0.0r1abcdef",
+        A_TOKEN,
         "glrtr-abcdefghij",
         "glpat-0123456789abcdef",
         "GR1348941abcdefghijklmnopqrst",
@@ -119,13 +120,23 @@ def test_a_token_is_recognised_wherever_it_stands(secret: str) -> None:
     assert told.count("[redacted]") == 3
 
 
+@pytest.mark.parametrize("before", ["\n", "\t", "\u2028", "é", "%2F", "token_"])
+def test_a_token_is_recognised_after_what_the_form_of_the_log_escapes(lines: Lines, before: str) -> None:
+    try:
+        raise ValueError(f"refused:{before}{A_TOKEN}")
+    except ValueError:
+        logging.getLogger("portal").exception("failed with%s%s", before, A_TOKEN)
+    assert "failed with" in lines.text
+    assert A_TOKEN not in lines.text
+
+
 def test_no_request_can_write_a_line_of_its_own(client: FlaskClient, app: Flask, lines: Lines) -> None:
     client.get("/" + INJECTION)
     client.get("/x", headers={"X-Request-Id": "forged\\r\\nline"})
     client.open("/x", method="GET\x85forged")
     written = lines.text.rstrip("\n")
     assert len(written.splitlines()) == len([line for line in written.split("\n") if "portal.requests" in line])
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", written)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", written)
     assert len(written.splitlines()) == 3
 
 
@@ -137,7 +148,7 @@ def test_no_message_or_exception_can_write_a_line_of_its_own(lines: Lines) -> No
     first, *rest = lines.text.rstrip("\n").split("\n")
     assert "failed with" in first
     assert all(line.startswith("  | ") for line in rest)
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", lines.text)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", lines.text)
 
 
 # What is in it

@@ -264,6 +264,20 @@ def upgrade():
     op.create_index("ix_audit_events_action", "audit_events", ["action", "id"], unique=False)
     op.create_index("ix_audit_events_actor", "audit_events", ["actor_kind", "actor_id", "id"], unique=False)
     op.create_index("ix_audit_events_created_at", "audit_events", ["created_at"], unique=False)
+    op.create_index(
+        "ix_audit_events_actor_words",
+        "audit_events",
+        [sa.literal_column("to_tsvector('simple', actor_name)")],
+        unique=False,
+        postgresql_using="gin",
+    )
+    op.create_index(
+        "ix_audit_events_scope_path",
+        "audit_events",
+        ["scope_path"],
+        unique=False,
+        postgresql_ops={"scope_path": "text_pattern_ops"},
+    )
     op.add_column("ci_runners", sa.Column("deletion_id", sa.BigInteger(), nullable=True))
     op.add_column("ci_runners", sa.Column("restored_at", sa.DateTime(timezone=True), nullable=True))
     op.create_index(
@@ -337,6 +351,12 @@ def downgrade():
     )
     op.drop_column("ci_runners", "restored_at")
     op.drop_column("ci_runners", "deletion_id")
+    op.drop_index(
+        "ix_audit_events_scope_path",
+        table_name="audit_events",
+        postgresql_ops={"scope_path": "text_pattern_ops"},
+    )
+    op.drop_index("ix_audit_events_actor_words", table_name="audit_events", postgresql_using="gin")
     op.drop_index("ix_audit_events_created_at", table_name="audit_events")
     op.drop_index("ix_audit_events_actor", table_name="audit_events")
     op.drop_index("ix_audit_events_action", table_name="audit_events")

@@ -9,7 +9,7 @@ from flask import current_app, g
 from portal.database import db
 from portal.domain import refused_acts
 from portal.domain.errors import Refusal, RegistrationOff, RegistrationTokenUnknown
-from portal.domain.refused_acts import RefusedRegistrations
+from portal.domain.refused_acts import Flood
 from portal.requests import client_address
 
 
@@ -17,8 +17,8 @@ def note(refusal: Refusal) -> None:
     """Write, in a transaction of its own, that a machine could not register here; once an address and minute."""
     if not isinstance(refusal, RegistrationOff | RegistrationTokenUnknown):
         return
-    recorded: RefusedRegistrations = current_app.extensions["refused_registrations"]
-    unrecorded = recorded.take(client_address(), monotonic())
+    flood: Flood = current_app.extensions["refused_registrations"]
+    unrecorded = flood.take(client_address(), monotonic())
     if unrecorded is None:
         return
     refused_acts.record_registration(

@@ -46,15 +46,9 @@ def signed_in(session: Session, login: str, password: str) -> User | None:
     Raises TryLater when many passwords are being checked at this moment.
     """
     user = find(session, login)
-    if not _checks.acquire(blocking=False):
-        raise TryLater("Many people are signing in at this moment. Wait a few seconds and try again.", 3)
-    try:
-        right = _is_right(user, password)
-    finally:
-        _checks.release()
-    if user is None or user.password_digest is None or not right or not _is_unchanged(session, user):
+    if not _is_right(user, password) or user is None or not _is_unchanged(session, user):
         return None
-    if _hasher.check_needs_rehash(user.password_digest):
+    if user.password_digest and _hasher.check_needs_rehash(user.password_digest):
         user.password_digest = _hasher.hash(password)
     return user
 
@@ -133,7 +127,7 @@ def change_password(
 ) -> User:
     """Change the actor's own password. Every session of theirs ends, but for the one they are in (`here`).
 
-    Raises Invalid.
+    Raises Invalid, and TryLater when many passwords are being checked at this moment.
     """
     user = actor.user
     if user is None:
@@ -171,12 +165,17 @@ def set_password(user: User, password: str, *, must_change: bool) -> None:
 
 
 def _is_right(user: User | None, password: str) -> bool:
-    """Whether it is the person's password; for nobody, and for who has none, this takes as long."""
+    """Whether it is the person's password; for nobody, and for who has none, this takes as long. Raises TryLater."""
+    known = user.password_digest if user else None
+    if not _checks.acquire(blocking=False):
+        raise TryLater("Many people are signing in at this moment. Wait a few seconds and try again.", 3)
     try:
-        _hasher.verify((user and user.password_digest) or _nobody, password[: LONGEST_PASSWORD + 1])
+        _hasher.verify(known or _nobody, password[: LONGEST_PASSWORD + 1])
     except (VerificationError, InvalidHashError):
         return False
-    return True
+    finally:
+        _checks.release()
+    return known is not None
 
 
 def _is_unchanged(session: Session, user: User) -> bool:

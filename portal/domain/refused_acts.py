@@ -10,15 +10,18 @@ from portal.domain.errors import Hidden, NotAllowed, RegistrationOff
 from portal.domain.scopes import INSTANCE, Scope, ScopeKind, find_group, find_project
 from portal.models import AuditEvent
 
-ADDRESSES = 10_000  # that one process remembers at once
+KEYS = 10_000  # that one process remembers at once
 SECONDS = 60.0
 LONGEST_REQUEST = 500  # characters of a request that the trail repeats
 
 
-def record(session: Session, actor: Actor, refusal: NotAllowed | Hidden, request: str) -> AuditEvent:
+def record(
+    session: Session, actor: Actor, refusal: NotAllowed | Hidden, request: str, *, unrecorded: int = 0
+) -> AuditEvent:
     """Add the event `act_refused`: what the actor may not do, where, and with which request (method and path).
 
-    It stands in the trail of the scope it was tried in; where that is not known, in the instance's.
+    It stands in the trail of the scope it was tried in; where that is not known, in the instance's. `unrecorded` is
+    how many more the actor has had since their last one.
     """
     where = refusal.where if isinstance(refusal.where, Scope) else INSTANCE
     told = {
@@ -26,7 +29,7 @@ def record(session: Session, actor: Actor, refusal: NotAllowed | Hidden, request
         "answer": (None, "not found" if isinstance(refusal, Hidden) else "not allowed"),
         "request": (None, request[:LONGEST_REQUEST]),
     }
-    return audit.record(session, actor, "act_refused", where, where, told)
+    return audit.record(session, actor, "act_refused", where, where, told | _more(unrecorded))
 
 
 def record_registration(
@@ -36,9 +39,12 @@ def record_registration(
     off = isinstance(refusal, RegistrationOff)
     where = _where(session, refusal) if isinstance(refusal, RegistrationOff) else INSTANCE
     told = {"because": (None, "registration tokens are off" if off else "nobody has this registration token")}
-    more = {"not_recorded_before": (None, unrecorded)} if unrecorded else {}
     actor = visitor(address=address, request_id=request_id)
-    return audit.record(session, actor, "registration_refused", where, where, told | more)
+    return audit.record(session, actor, "registration_refused", where, where, told | _more(unrecorded))
+
+
+def _more(unrecorded: int) -> dict[str, tuple[None, int]]:
+    return {"not_recorded_before": (None, unrecorded)} if unrecorded else {}
 
 
 def _where(session: Session, refusal: RegistrationOff) -> Scope:
@@ -47,31 +53,33 @@ def _where(session: Session, refusal: RegistrationOff) -> Scope:
     return find_project(session, refusal.path) if refusal.kind == ScopeKind.PROJECT else INSTANCE
 
 
-class RefusedRegistrations:
-    """Which refused registrations one process records, so that a flood of bad tokens does not fill the trail.
+class Flood:
+    """Which refusals one process records, so that a flood of them does not fill the trail.
 
-    One for each address and minute, and `most` a minute in all; the others are counted.
+    `each` a minute for whoever a key names (a person, an address), and `most` a minute in all; others are counted.
     """
 
-    def __init__(self, most: int = 60) -> None:
-        self.most = most
-        self._since: dict[str, tuple[float, int]] = {}
+    def __init__(self, each: int, most: int) -> None:
+        self.each, self.most = each, most
+        self._known: dict[str, tuple[float, int, int]] = {}  # since when, recorded since then, not recorded
         self._minute, self._recorded = 0.0, 0
 
-    def take(self, address: str, at: float) -> int | None:
-        """How many refusals of the address went unrecorded since its last one; None for one that is only counted.
+    def take(self, key: str, at: float) -> int | None:
+        """How many refusals of the key went unrecorded since its last one; None for one that is only counted.
 
         `at` is in seconds, by a clock that only goes forward.
         """
         if at - self._minute >= SECONDS:
             self._minute, self._recorded = at, 0
-        last, uncounted = self._since.get(address, (at - SECONDS, 0))
-        if at - last < SECONDS or self._recorded >= self.most:
-            if address in self._since or len(self._since) < ADDRESSES:
-                self._since[address] = (last, uncounted + 1)
+        since, recorded, unrecorded = self._known.get(key, (at, 0, 0))
+        if at - since >= SECONDS:
+            since, recorded = at, 0
+        if recorded >= self.each or self._recorded >= self.most:
+            if key in self._known or len(self._known) < KEYS:
+                self._known[key] = (since, recorded, unrecorded + 1)
             return None
-        if len(self._since) >= ADDRESSES:
-            self._since = {each: had for each, had in self._since.items() if at - had[0] < SECONDS}
-        self._since[address] = (at, 0)
+        if len(self._known) >= KEYS:
+            self._known = {each: had for each, had in self._known.items() if at - had[0] < SECONDS}
+        self._known[key] = (since, recorded + 1, 0)
         self._recorded += 1
-        return uncounted
+        return unrecorded

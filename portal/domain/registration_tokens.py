@@ -95,10 +95,10 @@ class Renewed:
     lost: int
 
 
-def renew_encryption(session: Session, configured: Configured) -> Renewed:
+def renew_encryption(session: Session, actor: Actor, configured: Configured) -> Renewed:
     """Encrypt every live registration token anew with the first key, so that the keys after it can go.
 
-    The tokens themselves stay as they are, so that nothing goes into the trail. What no key opens is left alone.
+    The tokens themselves stay as they are; one event says how many. What no key opens is left alone.
     """
     live = select(RegistrationToken).where(RegistrationToken.ended_at.is_(None)).order_by(RegistrationToken.id)
     renewed = lost = 0
@@ -109,6 +109,10 @@ def renew_encryption(session: Session, configured: Configured) -> Renewed:
         else:
             row.ciphertext = ciphertext
             renewed += 1
+    if renewed:
+        audit.record(
+            session, actor, "encryption_renewed", INSTANCE, INSTANCE, {"registration_tokens": (None, renewed)}
+        )
     return Renewed(renewed, lost)
 
 

@@ -77,11 +77,11 @@ def assign(session: Session, actor: Actor, runner: Runner, project: Scope) -> Ru
     runner_creation.require_may_create(session, actor, project)
     if project.project is None:
         raise Invalid({"project": ["A runner is assigned to projects only."]})
-    if project.project.id == runner.project_id:
-        raise Invalid({"project": [f"{project.full_path} owns this runner already."]})
     runner_handover.keep_out(session)
     runner_creation.require_room(session, project)
     _hold(session, runner, project.project)
+    if project.project.id == runner.project_id:
+        raise Invalid({"project": [f"{project.full_path} owns this runner already."]})
     made = RunnerProject(runner_id=runner.id, project=project.project)
     try:
         with session.begin_nested():
@@ -165,6 +165,7 @@ def _hold(session: Session, runner: Runner, project: Project) -> None:
     Owners before runners, as everybody locks. Raises NotFound for one that is gone.
     """
     held = session.scalar(select(Project.id).where(Project.id == project.id).with_for_update(read=True, of=Project))
-    found = session.scalar(select(Runner).where(Runner.id == runner.id).with_for_update(read=True, of=Runner))
+    its = select(Runner).where(Runner.id == runner.id).with_for_update(read=True, of=Runner)
+    found = session.scalar(its.execution_options(populate_existing=True))
     if held is None or found is None:
         raise NotFound("The runner or the project was deleted meanwhile.")

@@ -259,8 +259,11 @@ class Renewed:
     lost: int
 
 
-def renew_encryption(session: Session, configured: Configured) -> Renewed:
-    """Encrypt every shared key anew with the first key. What no key opens is left alone; nobody's app notices."""
+def renew_encryption(session: Session, actor: Actor, configured: Configured) -> Renewed:
+    """Encrypt every shared key anew with the first key; nobody's app notices, and one event says how many.
+
+    What no key opens is left alone.
+    """
     renewed = lost = 0
     for factor in session.scalars(select(SecondFactor).order_by(SecondFactor.user_id).with_for_update()):
         ciphertext = configured.vault.renew(factor.ciphertext)
@@ -269,6 +272,8 @@ def renew_encryption(session: Session, configured: Configured) -> Renewed:
         else:
             factor.ciphertext = ciphertext
             renewed += 1
+    if renewed:
+        audit.record(session, actor, "encryption_renewed", INSTANCE, INSTANCE, {"second_factors": (None, renewed)})
     return Renewed(renewed, lost)
 
 

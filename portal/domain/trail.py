@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from portal.domain import csv_lines
@@ -18,6 +18,7 @@ from portal.domain.scopes import Scope, ScopeKind, find_group, find_project, of_
 from portal.models import AuditEvent, AuditLink, Group, Project, Runner, User
 
 PEOPLE_FOUND = 50  # whose events a search for a name finds although they are called otherwise by now
+LOOKED_THROUGH = 5_000  # events, the newest, among which a page is looked for before the indexes are asked
 PIECE = 1000  # rows of an export that are in memory at once
 WITHHELD = "maintenance_note"  # who may see the trail may still not see this
 KINDS = {
@@ -65,21 +66,66 @@ def fitting(session: Session, query: Select[AuditEvent], wanted: TrailFilter) ->
     if wanted.since:
         query = query.where(AuditEvent.created_at >= _midnight(wanted.since))
     if wanted.until and wanted.until < date.max:
-        query = query.where(AuditEvent.created_at < _midnight(wanted.until + timedelta(days=1)))
+        query = query.where(AuditEvent.created_at < _midnight(wanted.until, 1))
     return query
 
 
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
+def page(
+    session: Session, query: Select[AuditEvent], wanted: TrailFilter, *, before: int | None, limit: int, ordered: bool
+) -> Sequence[AuditEvent]:
+    """The newest `limit` events of the query that fit the filter; with `before` only those with a lower id.
+
+    `ordered` says that an index has the query's events in their order. For all else PostgreSQL would go through the
+    whole trail from its end, since it believes that a page is soon full. So only the newest events are looked
+    through; what is not found there is rare, and is found by what makes it rare and then sorted.
+    """
+    fits = fitting(session, query, wanted)
+    lowest, highest = _ends(session, wanted)
+    top = highest if before is None else min(highest, before - 1)
+    bottom = lowest if ordered and not wanted.is_active else max(lowest, top - LOOKED_THROUGH)
+    newest = session.scalars(fits.where(AuditEvent.id.between(bottom, top)).limit(limit)).all()
+    if len(newest) == limit or bottom == lowest:
+        return newest
+    unordered = fits.where(AuditEvent.id.between(lowest, top)).order_by(None)
+    return session.scalars(unordered.order_by((AuditEvent.id + 0).desc()).limit(limit)).all()
+
+
+def _ends(session: Session, wanted: TrailFilter) -> tuple[int, int]:
+    """The ids between which all events of the wanted days are, a day's difference of clocks allowed for."""
+    lowest = highest = None
+    if wanted.since:
+        before = select(AuditEvent.id).where(AuditEvent.created_at < _midnight(wanted.since, -1))
+        lowest = session.scalar(before.order_by(AuditEvent.created_at.desc()).limit(1))
+    if wanted.until:
+        after = select(AuditEvent.id).where(AuditEvent.created_at >= _midnight(wanted.until, 2))
+        highest = session.scalar(after.order_by(AuditEvent.created_at).limit(1))
+    if lowest is None:
+        lowest = session.scalar(select(func.min(AuditEvent.id)))
+    if highest is None:
+        highest = session.scalar(select(func.max(AuditEvent.id)))
+    return lowest or 0, highest or 0
+
+
+def _midnight(day: date, later: int = 0) -> datetime:
+    """The beginning of the day, or of one so many days later, as far as the calendar goes."""
+    number = min(max(day.toordinal() + later, 1), date.max.toordinal())
+    return datetime.combine(date.fromordinal(number), time(), UTC)
 
 
 def _called(session: Session, words: str) -> ColumnElement[bool]:
-    """Condition for events by somebody with these words in their name, then or now."""
+    """Condition for events by somebody with these words in their name now, or words that begin so in it then."""
     columns = (User.name, User.username, User.email)
     named = select(User.id).where(or_(*(func.strpos(func.lower(column), words.lower()) > 0 for column in columns)))
     ids = session.scalars(named.order_by(User.id).limit(PEOPLE_FOUND)).all()
-    then = func.strpos(func.lower(AuditEvent.actor_name), words.lower()) > 0
+    simple = literal_column("'simple'")
+    then = func.to_tsvector(simple, AuditEvent.actor_name).bool_op("@@")(func.to_tsquery(simple, _beginning(words)))
     return or_(then, and_(AuditEvent.actor_kind == "user", AuditEvent.actor_id.in_(ids))) if ids else then
+
+
+def _beginning(words: str) -> str:
+    """These words for a text search, each of which may go on."""
+    quoted = (word.replace("\\", "\\\\").replace("'", "''") for word in words.split())
+    return " & ".join(f"'{word}':*" for word in quoted)
 
 
 def _below(session: Session, path: str) -> ColumnElement[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from flask import Blueprint, after_this_request, flash, redirect, render_template, request, url_for
+from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from portal.database import db
@@ -13,7 +13,7 @@ from portal.domain import accounts, devices, user_sessions
 from portal.domain.errors import Invalid, NotAllowed, TryLater
 from portal.models import UserSession
 from portal.requests import session_limits, session_uses
-from portal.web import guards, sessions
+from portal.web import guards, sessions, sign_in_attempts
 from portal.web.forms import PasswordForm
 
 blueprint = Blueprint("account", __name__, url_prefix="/-/account")
@@ -82,26 +82,26 @@ def password() -> Response | str | tuple[str, int]:
     user = guards.user_session().user
     try:
         # Whoever finds a browser open must not be able to guess the password behind it for as long as they like.
-        sessions.count_attempt(user.username)
-        accounts.change_password(
-            db.session(),
-            guards.actor(),
-            old=form.old.data or "",
-            new=form.new.data or "",
-            again=form.again.data or "",
-            here=guards.user_session(),
-        )
+        with sign_in_attempts.counted(user.username):
+            accounts.change_password(
+                db.session(),
+                guards.actor(),
+                old=form.old.data or "",
+                new=form.new.data or "",
+                again=form.again.data or "",
+                here=guards.user_session(),
+            )
     except Invalid as invalid:
         if "old" not in invalid.problems:  # that was right, so it was no guess
-            sessions.forget_failures(user)
+            sign_in_attempts.forget_failures(user)
             db.session.commit()
         form.refuse(invalid)
         return render_template("account/password.html", form=form), 422
     except TryLater as later:
         form.old.errors = [str(later)]
-        after_this_request(sessions.later_by(later.seconds))
+        sign_in_attempts.say_when(later)
         return render_template("account/password.html", form=form), 429
-    sessions.forget_failures(user)
+    sign_in_attempts.forget_failures(user)
     sessions.renew()
     db.session.commit()
     flash("Your password is changed. All your other sessions have ended.")

@@ -10,7 +10,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.database import db
-from portal.domain import bulk_acts, bulk_preview, csv_lines
+from portal.domain import bulk_acts, bulk_preview, csv_lines, deletion_lists
+from portal.domain.errors import NotFound
 from portal.models import BulkAct
 from portal.requests import settings
 from portal.web import guards
@@ -34,10 +35,19 @@ def show(act_id: int) -> Response:
         return _page(act, "preview", found=bulk_preview.preview(db.session(), act), kept=_kept())
     if act.finished_at is None:
         return _page(act, "progress", percent=100 * act.done // max(act.total, 1))
-    answer = _page(act, "report", refused=act.refused[:SHOWN_REFUSALS])
+    answer = _page(act, "report", refused=act.refused[:SHOWN_REFUSALS], undo=_undo(act))
     if "HX-Request" in request.headers:  # the page that watched the progress becomes the report
         answer.headers["HX-Refresh"] = "true"
     return answer
+
+
+def _undo(act: BulkAct) -> int | None:
+    """The deletion that the reader can undo still; None when it was undone, or is over."""
+    try:
+        kept = settings().deleted_kept
+        return deletion_lists.find(db.session(), guards.actor(), act.deletion_id or 0, kept).deletion.id
+    except NotFound:
+        return None
 
 
 def _kept() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, after_this_request, current_app, redirect, render_template, request, url_for
+from flask import Blueprint, current_app, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 from wtforms import PasswordField, StringField
 
@@ -10,8 +10,8 @@ from portal.addresses import local
 from portal.database import db
 from portal.domain import confirmations
 from portal.domain.errors import Invalid, TryLater
-from portal.requests import second_factor_configured, settings, sign_in_throttle
-from portal.web import guards, sessions
+from portal.requests import second_factor_configured, settings
+from portal.web import guards, sessions, sign_in_attempts
 from portal.web.forms import PortalForm
 
 blueprint = Blueprint("confirmations", __name__, url_prefix="/-/confirm")
@@ -33,7 +33,7 @@ def show() -> Response | str | tuple[str, int]:
         problems = _problems(form)
     except TryLater as later:
         form.password.errors = [str(later)]
-        after_this_request(sessions.later_by(later.seconds))
+        sign_in_attempts.say_when(later)
         return _page(form), 429
     if problems:
         form.code.data = ""
@@ -41,7 +41,7 @@ def show() -> Response | str | tuple[str, int]:
         page = _page(form)
         db.session.commit()
         return page, 422
-    sessions.forget_failures(guards.user_session().user)
+    sign_in_attempts.forget_failures(guards.user_session().user)
     sessions.renew()
     db.session.commit()
     return redirect(_wanted(), 303)
@@ -50,8 +50,7 @@ def show() -> Response | str | tuple[str, int]:
 def _problems(form: ConfirmationForm) -> confirmations.Problems:
     """What is wrong with what was given, counted as an attempt to sign in. Raises TryLater."""
     here = guards.user_session()
-    attempt = sessions.count_attempt(here.user.username)
-    try:
+    with sign_in_attempts.counted(here.user.username):
         return confirmations.confirm(
             db.session(),
             guards.actor(),
@@ -61,10 +60,6 @@ def _problems(form: ConfirmationForm) -> confirmations.Problems:
             code=form.code.data or "",
             passwords=settings().password_sign_in,
         )
-    except TryLater:
-        sign_in_throttle().give_back(db.session(), attempt)
-        db.session.commit()
-        raise
 
 
 def _page(form: ConfirmationForm) -> str:

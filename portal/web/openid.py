@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, current_app, flash, g, redirect, render_template, request, session, url_for
+from flask import Blueprint, current_app, flash, redirect, render_template, request, session, url_for
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from portal.addresses import local
 from portal.database import db, now
-from portal.domain import actors, openid_accounts, second_factor, user_sessions
+from portal.domain import openid_accounts, second_factor, user_sessions
 from portal.domain.actors import Actor
 from portal.domain.errors import IdentityRefused, NotFound
 from portal.domain.openid_accounts import Rules
-from portal.requests import client_address, settings
-from portal.web import guards, sessions
+from portal.requests import settings
+from portal.web import guards, sessions, sign_in_attempts
 from portal.web.openid_provider import LEEWAY, CodeRefused, Proof, Provider, ProviderSilent, ProviderWrong
 from portal.web.secret_pages import unstored
 
@@ -161,7 +161,7 @@ def _take(state: str) -> dict[str, Any] | None:
 def _sign_in(proof: Proof, started: Mapping[str, Any]) -> Response:
     if current_user.is_authenticated:  # meanwhile, in another tab: that session is not left behind unseen
         return redirect(_way_back(started, url_for("start.show")))
-    user = openid_accounts.signed_in(db.session(), _visitor(), proof.identity, rules())
+    user = openid_accounts.signed_in(db.session(), sign_in_attempts.visitor(), proof.identity, rules())
     return sessions.proceed(
         user,
         method="openid",
@@ -211,9 +211,5 @@ def _way_back(started: Mapping[str, Any], otherwise: str) -> str:
     return request.script_root + started["next"] if started["next"] else otherwise
 
 
-def _visitor() -> Actor:
-    return actors.visitor(address=client_address(), request_id=g.request_id)
-
-
 def _asker() -> Actor:
-    return guards.actor() if current_user.is_authenticated else _visitor()
+    return guards.actor() if current_user.is_authenticated else sign_in_attempts.visitor()

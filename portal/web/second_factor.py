@@ -15,7 +15,7 @@ from portal.domain import second_factor
 from portal.domain.errors import Invalid, NotFound
 from portal.domain.second_factor import Draft
 from portal.requests import portal_url, second_factor_configured
-from portal.web import guards, pending_sign_ins, sessions
+from portal.web import guards, pending_sign_ins, sessions, sign_in_attempts
 from portal.web.forms import EmptyForm, PortalForm
 from portal.web.pending_sign_ins import Pending
 from portal.web.secret_pages import unstored
@@ -180,7 +180,7 @@ def show_at_sign_in() -> Page:
 
 def _second_proof(pending: Pending, form: CodeForm, code: str) -> Page:
     session = db.session()
-    tried = second_factor.check(session, sessions.visitor(), pending.user, code, second_factor_configured())
+    tried = second_factor.check(session, sign_in_attempts.visitor(), pending.user, code, second_factor_configured())
     if tried.passed:
         return sessions.enter(
             pending.user,

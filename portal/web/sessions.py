@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 
-from flask import Blueprint, after_this_request, g, redirect, render_template, request, session, url_for
+from flask import Blueprint, g, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_user, logout_user
 from werkzeug.wrappers import Response
 
@@ -13,12 +12,11 @@ from portal.addresses import local
 from portal.database import db
 from portal.domain import accounts, actors, user_sessions
 from portal.domain import second_factor as factors
-from portal.domain.actors import Actor
 from portal.domain.errors import NotAllowed, TryLater
-from portal.domain.sign_in_throttle import KNOWN_FOR, refused
-from portal.models import SignInAttempt, User
-from portal.requests import client_address, settings, sign_in_throttle
-from portal.web import guards, pending_sign_ins
+from portal.domain.sign_in_throttle import refused
+from portal.models import User
+from portal.requests import client_address, settings
+from portal.web import guards, pending_sign_ins, sign_in_attempts
 from portal.web.forms import SignInForm
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/-")
@@ -38,7 +36,7 @@ def sign_in() -> Response | str | tuple[str, int]:
         user = _checked(form.login.data or "", form.password.data or "")
     except TryLater as later:
         form.password.errors = [str(later)]
-        after_this_request(later_by(later.seconds))
+        sign_in_attempts.say_when(later)
         return render_template("sessions/sign_in.html", form=form), 429
     if user is None:
         form.password.errors = ["The user name or the password is wrong."]
@@ -51,66 +49,13 @@ def _checked(login: str, password: str) -> User | None:
 
     For a name that nobody has, the database and the hash are asked the same as for every other.
     """
-    attempt = count_attempt(login)
-    try:
+    with sign_in_attempts.counted(login):
         user = accounts.signed_in(db.session(), login, password)
-    except TryLater:
-        sign_in_throttle().give_back(db.session(), attempt)
-        db.session.commit()
-        raise
     if user is None:
         someone = accounts.find(db.session(), login)
-        refused(db.session(), visitor(), someone, "wrong password" if someone else "unknown name")
+        refused(db.session(), sign_in_attempts.visitor(), someone, "wrong password" if someone else "unknown name")
         db.session.commit()
     return user
-
-
-def count_attempt(login: str) -> SignInAttempt:
-    """Count an attempt with this name, for good, before its password is looked at. Raises TryLater."""
-    try:
-        attempt = sign_in_throttle().begin(db.session(), visitor(), login, _mark())
-    except TryLater:
-        db.session.commit()  # the trail tells of it
-        raise
-    db.session.commit()
-    return attempt
-
-
-def forget_failures(user: User) -> None:
-    """The person has proved who they are: their failures from here count no more, and the device is known."""
-    mark = sign_in_throttle().succeeded(db.session(), user, client_address(), _mark())
-
-    @after_this_request
-    def keep_mark(response: Response) -> Response:
-        response.set_cookie(
-            settings().device_cookie,
-            mark,
-            max_age=KNOWN_FOR,
-            path=settings().path_prefix or "/",
-            secure=settings().over_https,
-            httponly=True,
-            samesite="Lax",
-        )
-        return response
-
-
-def later_by(seconds: int) -> Callable[[Response], Response]:
-    """Says in the answer how long to wait before the next try."""
-
-    def say(response: Response) -> Response:
-        response.headers["Retry-After"] = str(seconds)
-        return response
-
-    return say
-
-
-def visitor() -> Actor:
-    """Who tries to sign in."""
-    return actors.visitor(address=client_address(), request_id=g.request_id)
-
-
-def _mark() -> str:
-    return request.cookies.get(settings().device_cookie, "")
 
 
 def proceed(
@@ -129,7 +74,7 @@ def proceed(
     """
     wanted = _wanted() if wanted is None else wanted
     if user.blocked_at is not None:
-        refused(db.session(), visitor(), user, "blocked")
+        refused(db.session(), sign_in_attempts.visitor(), user, "blocked")
         db.session.commit()
         raise NotAllowed("Your account is blocked. An administrator of this portal can unblock it.")
     if not second_factor and factors.find(db.session(), user) is not None:
@@ -167,7 +112,7 @@ def _begin(user: User, *, method: str, second_factor: bool) -> None:
         second_factor=second_factor,
         user_agent=request.headers.get("User-Agent", ""),
     )
-    forget_failures(user)
+    sign_in_attempts.forget_failures(user)
     session.clear()  # nothing from before the sign-in lives on in the session after it
     user.session_key = key
     login_user(user)

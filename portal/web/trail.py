@@ -17,6 +17,7 @@ from portal.domain.permissions import Action
 from portal.domain.scopes import ScopeKind
 from portal.domain.trail import TrailFilter
 from portal.models import AuditEvent, User
+from portal.request_logs import redacted
 from portal.web import guards, scoped
 
 PAGE_SIZE = 50
@@ -88,10 +89,15 @@ def _page(query: Select[AuditEvent], address: Callable[..., str], **about: Any) 
     wanted = _wanted()
     kept = {name: given for name in FILTERS if (given := _given(name))}
     older_than = _given("before")
-    fitting = trail.fitting(db.session(), query, wanted)
-    if older_than.isascii() and older_than.isdecimal() and len(older_than) < 19:
-        fitting = fitting.where(AuditEvent.id < int(older_than))
-    events = list(db.session.scalars(fitting.limit(PAGE_SIZE + 1)))
+    is_id = older_than.isascii() and older_than.isdecimal() and len(older_than) < 19
+    events = trail.page(
+        db.session(),
+        query,
+        wanted,
+        before=int(older_than) if is_id else None,
+        limit=PAGE_SIZE + 1,
+        ordered=about.get("kind") != ScopeKind.GROUP,
+    )
     shown = events[:PAGE_SIZE]
     return render_template(
         "trail/show.html",
@@ -110,7 +116,8 @@ def _page(query: Select[AuditEvent], address: Callable[..., str], **about: Any) 
 
 
 def _given(name: str) -> str:
-    return request.args.get(name, "").strip()[:LONGEST]
+    """A value of the address; a token that somebody pasted there stands in no link of the page."""
+    return redacted(request.args.get(name, "").strip())[:LONGEST]
 
 
 def _wanted() -> TrailFilter:

@@ -6,6 +6,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from portal.domain import bulk_acts, deletions, groups, runner_projects
+from portal.domain import runners as runners_
+from portal.domain.bulk_changes import Act, Wanted
+from portal.domain.runner_settings import RunnerSettings
 from tests.browser import fleet
 from tests.browser.conftest import DESKTOP, PHONE, Visit, Visitor
 from tests.browser.fleet import Fleet
@@ -15,6 +19,7 @@ GROUP, PROJECT, INSTANCE = "/groups/acme/-/runners", "/acme/web/-/runners", "/ad
 AXE = Axe()
 OF_COLOUR = ["color-contrast", "link-in-text-block"]  # axe's only rules that dark can break and light cannot
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
+BULK = (Wanted(Act.TAGS, add=("gpu",), remove=("docker",)), Wanted(Act.DELETE), Wanted(Act.PAUSE))
 LONG = "a-very-long-word-without-any-place-to-break-it-that-somebody-has-chosen-as-the-name-of-a-thing"
 
 
@@ -76,6 +81,35 @@ def addresses(runners: Fleet, cast: Cast) -> list[str]:
         "/-/account/password",
         "/-/account/sessions",
         "/nowhere",
+    ]
+
+
+@pytest.fixture(scope="module")
+def many(runners: Fleet, cast: Cast) -> list[str]:
+    """Pages of acts on many, of further projects and of what is deleted, at the names that are hardest to lay out."""
+    session, dana = cast.session, cast.as_(cast.dana)
+    api, gone = cast.project(f"{LONG}-too", cast.acme), cast.group(f"{LONG}-gone", inside=cast.acme)
+    shared = cast.runner(cast.web).runner
+    runner_projects.assign(session, dana, shared, api)
+    one = runners_.delete_runner(session, dana, cast.runner(cast.web, RunnerSettings(LONG, tags=("x",))).runner)
+    several = deletions.begin(session, dana, "runners", "runners of acme", "acme")
+    for scope in (cast.acme, gone):
+        runners_.delete_runner(session, dana, cast.runner(scope).runner, deletion=several)
+    group = groups.delete(session, dana, gone)
+    chosen = set(runners.runners.values())
+    acts = [bulk_acts.draft(session, dana, cast.acme, wanted, chosen) for wanted in BULK]
+    bulk_acts.start(session, dana, acts[-1].id)
+    while bulk_acts.take_batch(session, acts[-1].id):
+        pass
+    session.commit()
+    return [
+        runners.at(PROJECT, "Locked", "/projects"),
+        f"{PROJECT}/{shared.id}/projects",
+        f"{PROJECT}/{shared.id}/projects?search=zebra",
+        *(f"/-/bulk/{act.id}" for act in acts),
+        "/-/deleted",
+        "/-/deleted?search=zebra",
+        *(f"/-/deleted/{each.id}/{act}" for each in (one, group, several) for act in ("restore", "delete")),
     ]
 
 
@@ -168,12 +202,12 @@ def open_forms(visitor: Visitor, cast: Cast) -> list[str]:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(
-    visit: Visit, runners: Fleet, cast: Cast, size: str
+    visit: Visit, runners: Fleet, cast: Cast, many: list[str], size: str
 ) -> None:
     visitor = visit(viewport=SIZES[size])
     found = look(visitor.open("/-/sign-in"), "/-/sign-in")
     visitor.sign_in("dana")
-    for path in addresses(runners, cast):
+    for path in [*addresses(runners, cast), *many]:
         found += look(visitor.open(path), path)
     found += open_forms(visitor, cast)
     assert not found, "\n".join(found)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import bulk_acts, bulk_preview, memberships, runners, scopes
+from portal.domain import bulk_acts, bulk_preview, deletion_purge, memberships, restores, runners, scopes
 from portal.domain.bulk_changes import Act, Wanted
 from portal.domain.errors import Invalid, NotAllowed, NotFound, Refusal
 from portal.domain.runner_lists import RunnerFilter
@@ -164,7 +164,9 @@ def test_who_loses_the_role_meanwhile_is_refused_the_rest(session: Session, cast
     cast.member(cast.charlie, cast.acme, Role.OWNER)
     memberships.change_role(session, cast.as_(cast.dana), cast.acme, cast.alice.id, Role.DEVELOPER)
     session.commit()
-    carry_out(session, cast, act)
+    while bulk_acts.take_batch(session, act.id):
+        session.commit()
+    session.refresh(act)
     assert [runner.paused for runner in made] == [True, True, False, False]
     assert "You may not create or change its runners (acme)" in act.refused[0][2]
 
@@ -258,13 +260,37 @@ def test_all_that_one_act_deletes_goes_by_one_deletion(session: Session, cast: C
     assert bulk_preview.preview(session, act).machines == 1
     carry_out(session, cast, act)
     deletion = session.scalars(select(Deletion)).one()
-    assert (act.deletion_id, deletion.kind, deletion.name) == (deletion.id, "runners", "5 runners of acme")
+    assert (act.deletion_id, deletion.kind, deletion.name) == (deletion.id, "runners", "runners of acme")
     assert session.scalar(select(func.count(Runner.id))) == 0
     assert {runner.deletion_id for runner in made} == {deletion.id}
     assert Counter(tuple(event.changes["machines"]) for event in told(session, "runner_deleted")) == {
         (1, 0): 1,
         (0, 0): 4,
     }
+
+
+def test_what_goes_after_somebody_deleted_the_rest_for_good_can_be_restored_still(
+    session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [cast.runner().runner for _ in range(5)]
+    act = drafted(session, cast, Wanted(Act.DELETE))
+    bulk_acts.start(session, cast.as_(cast.alice), act.id)
+    assert bulk_acts.take_batch(session, act.id, size=3)
+    first = act.deletion_id or 0
+    monkeypatch.setattr(deletion_purge, "BATCH", 2)  # so the act that was given up is there for a while
+    deletion_purge.end(session, cast.as_(cast.alice), first, timedelta(days=7))
+    assert bulk_acts.take_batch(session, act.id, size=3)
+    assert act.deletion_id != first
+    back = restores.restore(session, cast.as_(cast.alice), act.deletion_id or 0, timedelta(days=7))
+    assert [runner.id for runner in back.runners] == [runner.id for runner in made[3:]]
+
+
+def test_who_may_not_see_the_runners_any_more_does_not_see_what_was_chosen(session: Session, cast: Cast) -> None:
+    cast.runner()
+    act = drafted(session, cast)
+    session.scalars(select(Membership).where(Membership.user_id == cast.alice.id)).one().access_level = Role.DEVELOPER
+    with pytest.raises(NotAllowed):
+        bulk_acts.find(session, cast.as_(cast.alice), act.id)
 
 
 def test_starting_twice_does_it_once(session: Session, cast: Cast) -> None:

@@ -91,9 +91,7 @@ class Fleet:
                     except Refusal:
                         session.rollback()
                     except Exception as failure:
-                        self.failures.append(
-                            f"{act.__name__}: {failure!r} {getattr(failure, 'statement', 0)} {getattr(failure, 'params', 0)}"
-                        )
+                        self.failures.append(f"{act.__name__}: {failure!r}")
 
         thread = threading.Thread(target=run)
         thread.start()

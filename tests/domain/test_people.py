@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,14 +14,37 @@ from sqlalchemy import Engine, create_engine, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import accounts, actors, memberships, people, people_lists, person_deletion, person_facts
+from portal.domain import (
+    accounts,
+    actors,
+    bulk_acts,
+    memberships,
+    people,
+    people_lists,
+    person_deletion,
+    person_facts,
+    restores,
+)
 from portal.domain import user_sessions as sessions
 from portal.domain.actors import Actor
+from portal.domain.bulk_changes import Act as BulkDeed
+from portal.domain.bulk_changes import Wanted
 from portal.domain.errors import Invalid, LastAdministrator, NotAllowed, NotFound, Refusal, Stale
 from portal.domain.people_lists import PeopleFilter, Standing
 from portal.domain.person_deletion import Runners
+from portal.domain.runner_lists import RunnerFilter
 from portal.domain.scopes import find_group
-from portal.models import AuditEvent, Membership, Role, Runner, SecondFactor, User, UserIdentity, UserSession
+from portal.models import (
+    AuditEvent,
+    Deletion,
+    Membership,
+    Role,
+    Runner,
+    SecondFactor,
+    User,
+    UserIdentity,
+    UserSession,
+)
 from tests.cast import PASSWORD, SYSTEM, Cast
 
 Act = Callable[[Session, Actor, User], object]
@@ -246,6 +270,33 @@ def test_runners_that_go_with_a_person_go_by_one_act(session: Session, cast: Cas
     query = select(Runner.deletion_id).where(Runner.id.in_(ids)).execution_options(with_deleted=True)
     assert len(set(session.scalars(query))) == 1
     assert None not in set(session.scalars(query))
+
+
+def test_a_single_runner_that_goes_with_a_person_says_where_it_was(session: Session, cast: Cast) -> None:
+    creator(session, cast, 1)
+    person_deletion.delete_person(session, cast.as_(cast.dana), cast.bob, created=Runners.DELETE)
+    deletion = session.scalars(select(Deletion)).one()
+    assert (deletion.kind, deletion.path, deletion.actor_name) == ("runner", "acme", "Dana Kay")
+
+
+def test_what_a_deleted_person_had_started_is_stopped_and_the_trail_says_how_far_it_came(
+    session: Session, cast: Cast
+) -> None:
+    for _ in range(3):
+        cast.runner(cast.web)
+    bob = cast.as_(cast.bob)
+    act = bulk_acts.draft(session, bob, cast.web, Wanted(BulkDeed.DELETE), RunnerFilter())
+    bulk_acts.start(session, bob, act.id)
+    bulk_acts.take_batch(session, act.id, size=2)
+    deletion_id = act.deletion_id or 0
+    person_deletion.delete_person(session, cast.as_(cast.dana), cast.bob, created=Runners.KEEP)
+    stopped = session.scalars(select(AuditEvent).where(AuditEvent.action == "bulk_act_stopped")).one()
+    assert (stopped.actor_name, stopped.changes["changed"], stopped.changes["not_done"]) == (
+        "Dana Kay", [None, 2], [None, 1],
+    )  # fmt: skip
+    assert bulk_acts.unfinished(session) == []
+    back = restores.restore(session, cast.as_(cast.alice), deletion_id, timedelta(days=7))
+    assert len(back.runners) == 2
 
 
 def test_too_many_runners_are_not_paused_in_one_answer(

@@ -261,6 +261,18 @@ def test_a_runner_of_several_projects_is_restored_by_administrators_only(session
     assert [project.id for project in runner_access.further_projects(session, runner)] == [further.id]
 
 
+def test_a_runner_that_came_from_a_deleted_project_is_restored_by_those_who_could_delete_it(
+    session: Session, cast: Cast
+) -> None:
+    runner, api = cast.runner(cast.web).runner, cast.project("api", cast.acme)
+    cast.member(cast.charlie, api, Role.MAINTAINER)
+    session.add(RunnerProject(runner_id=runner.id, project_id=api.id))
+    groups.delete(session, SYSTEM, cast.web)  # which stays its further project, for when that is restored
+    deletion = delete(session, cast, runner, cast.charlie)
+    restored = restore(session, cast.as_(cast.charlie), deletion.id, KEPT)
+    assert [each.id for each in restored.runners] == [runner.id]
+
+
 def test_deleting_creating_and_restoring_does_not_lead_past_a_limit(session: Session, cast: Cast) -> None:
     scope_settings.own_for_update(session, cast.acme).ci_registered_group_runners = 1
     deletion = delete(session, cast, cast.runner().runner)

@@ -257,6 +257,20 @@ def test_ten_thousand_projects_are_searched_by_pages_with_a_fixed_number_of_quer
     assert len(statements) == 3
 
 
+def test_more_projects_of_a_runner_ask_the_database_no_more_often(
+    session: Session, cast: Cast, runner: Runner
+) -> None:
+    def statements(projects: range) -> int:
+        for number in projects:
+            runner_projects.assign(session, SYSTEM, runner, cast.project(f"q-{number}", cast.acme))
+        session.commit()
+        with asked(session) as found:
+            runner_projects.assigned(session, cast.as_(cast.alice), runner)
+        return len(found)
+
+    assert statements(range(2)) == statements(range(2, 12))
+
+
 def test_what_the_portal_itself_does_is_above_the_lock(
     session: Session, cast: Cast, api: Scope, runner: Runner
 ) -> None:

@@ -361,7 +361,7 @@ class TestKeys:
 
     def test_a_new_first_key_takes_over(self, session: Session, cast: Cast, app_of_alice: App) -> None:
         both = Configured(Demand.OPTIONAL, Vault([self.NEW, KEY], SECOND_FACTORS))
-        done = second_factor.renew_encryption(session, both)
+        done = second_factor.renew_encryption(session, VISITOR, both)
         assert (done.renewed, done.lost) == (1, 0)
         only_new = Configured(Demand.OPTIONAL, Vault([self.NEW], SECOND_FACTORS))
         assert second_factor.check(session, VISITOR, cast.alice, app_of_alice.code(), only_new, at=NOON).passed
@@ -370,7 +370,7 @@ class TestKeys:
         self, session: Session, cast: Cast, app_of_alice: App
     ) -> None:
         strange = Configured(Demand.OPTIONAL, Vault([self.NEW], SECOND_FACTORS))
-        done = second_factor.renew_encryption(session, strange)
+        done = second_factor.renew_encryption(session, VISITOR, strange)
         assert (done.renewed, done.lost) == (0, 1)
         assert try_(session, cast.alice, app_of_alice.code()).passed
 

@@ -182,6 +182,7 @@ def test_a_deletion_names_the_machines_and_can_be_undone_as_one(acme: Place, ses
     answer = acme.client.post(undo, data={"csrf_token": csrf_of(read(acme.client, undo))})
     assert answer.status_code in (302, 303)
     assert session.scalar(select(func.count(Runner.id))) == 3
+    assert undo not in links(read(acme.client, address))  # there is nothing to undo any more
 
 
 def test_sending_the_button_twice_does_it_once(acme: Place, session: Session) -> None:

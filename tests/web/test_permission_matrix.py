@@ -15,6 +15,7 @@ a way to sign in to who is nobody yet. The rules: reference/rest.md section 3, d
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 from flask import Flask
@@ -22,10 +23,14 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from portal.domain import (
+    bulk_acts,
+    groups,
     registration_switch,
     registration_tokens,
+    restores,
     runner_cleanup,
     runner_lists,
+    runner_projects,
     runner_rules,
     runner_settings,
     runner_tokens,
@@ -33,12 +38,13 @@ from portal.domain import (
     scope_settings,
 )
 from portal.domain.actors import Actor, person
+from portal.domain.bulk_changes import Act, Wanted
 from portal.domain.errors import NotAllowed, NotFound
 from portal.domain.permissions import Action, may, require
 from portal.domain.registration import Configured
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import Role, Runner, User
-from tests.cast import TAGGED, Cast, csrf_of, sign_in
+from tests.cast import SYSTEM, TAGGED, Cast, csrf_of, sign_in
 
 MATRIX = """
     actor                  instance    group acme    project acme/web
@@ -220,10 +226,108 @@ def test_what_is_inherited_is_read_in_a_scope_of_ones_own_and_not_changed_there(
                 assert client.get(f"{page}/{act}").status_code == 403, (name, kind, act)
 
 
+# The door of acts on many, of further projects and of undoing: each letter counts there as it does one by one
+
+CHOOSE = ("administrator", "group owner", "group maintainer", "project owner", "project maintainer")
+DELETE_SCOPES = {"administrator": KINDS[1:], "group owner": KINDS[1:], "project owner": ("project",)}
+TAKEN = (200, 302, 303)
+
+
+def post(client: FlaskClient, address: str, **fields: str) -> int:
+    csrf = csrf_of(client.get("/").get_data(as_text=True))
+    return client.post(address, data={"csrf_token": csrf, **fields}).status_code
+
+
+@everybody
+@everywhere
+def test_an_act_on_many_does_no_more_than_the_table_lets_one_do(
+    app: Flask, stage: Stage, name: str, kind: str
+) -> None:
+    client = sign_in(app.test_client(), stage.people[name].username)
+    may_choose = name in CHOOSE and (cell(name, kind) != "r")
+    answer = client.post(
+        f"{stage.base(kind)}/runners/bulk",
+        data={
+            "csrf_token": csrf_of(client.get("/").get_data(as_text=True)),
+            "act": "pause",
+            "runner": stage.runners[kind],
+        },
+    )
+    assert answer.status_code in (TAKEN if may_choose else refused(name, kind))
+    if may_choose:
+        assert post(client, f"{answer.headers['Location']}/start") == 303
+    stage.session.expire_all()
+    assert stage.runner(kind).paused is ("U" in cell(name, kind))
+
+
+@everybody
+def test_an_act_of_somebody_else_is_nobodys_but_the_administrators(app: Flask, stage: Stage, name: str) -> None:
+    owner = actors_of(stage, "group owner", "project owner")[name == "group owner"]
+    act = bulk_acts.draft(
+        stage.session, owner, stage.scopes["project"], Wanted(Act.PAUSE), {stage.runners["project"]}
+    )
+    stage.session.commit()
+    client = sign_in(app.test_client(), stage.people[name].username)
+    mine = name == ("project owner" if name == "group owner" else "group owner")
+    sees = mine or name == "administrator"
+    for page in ("", "/refused"):
+        assert client.get(f"/-/bulk/{act.id}{page}").status_code == (200 if sees else 404)
+    assert post(client, f"/-/bulk/{act.id}/stop") == (303 if sees else 404)
+    assert post(client, f"/-/bulk/{act.id}/start") == (303 if mine else 403 if sees else 404)
+
+
+def actors_of(stage: Stage, *names: str) -> list[Actor]:
+    return [stage.actor(each) for each in names]
+
+
+@everybody
+def test_a_runner_is_assigned_and_taken_away_by_those_who_change_it(
+    app: Flask, stage: Stage, cast: Cast, name: str
+) -> None:
+    api = cast.project("api", cast.acme)
+    for each in ("project owner", "project maintainer"):
+        cast.member(stage.people[each], api, Role.MAINTAINER)
+    stage.session.commit()
+    client = sign_in(app.test_client(), stage.people[name].username)
+    page = f"{stage.base('project')}/runners/{stage.runners['project']}/projects"
+    expect = expected(name, "project", "U")
+    assert client.get(page).status_code in expect
+    assert post(client, page, project_id=str(api.id)) in expect
+    if 404 in expect or 403 in expect:
+        runner_projects.assign(stage.session, SYSTEM, stage.runner("project"), api)
+        stage.session.commit()
+    assert post(client, f"{page}/{api.id}/unassign") in expect
+
+
+@everybody
+@everywhere
+@pytest.mark.parametrize("what", ["runner", "scope"])
+def test_who_could_delete_it_restores_it_or_deletes_it_for_good_and_others_find_nothing(
+    app: Flask, stage: Stage, name: str, kind: str, what: str
+) -> None:
+    if what == "scope" and kind == "instance":
+        return
+    able = "D" in cell(name, kind) if what == "runner" else kind in DELETE_SCOPES.get(name, ())
+    client, expect = sign_in(app.test_client(), stage.people[name].username), TAKEN if able else (404,)
+    for act in ("restore", "delete"):
+        if what == "runner":
+            deletion, title = runners.delete_runner(stage.session, SYSTEM, stage.runner(kind)), TAGGED.description
+        else:
+            title = stage.scopes[kind].full_path
+            deletion = groups.delete(stage.session, SYSTEM, stage.scopes[kind])
+        page = f"/-/deleted/{deletion.id}/{act}"
+        stage.session.commit()
+        assert client.get(page).status_code in expect
+        assert post(client, page, typed=title) in expect
+        if not able:
+            restores.restore(stage.session, SYSTEM, deletion.id, timedelta(days=7))
+            stage.session.commit()
+
+
 # The door of the domain, which every other door calls
 
-Act = Callable[[Stage, Actor, str, Configured], object]
-ACTS: dict[str, list[Act]] = {
+Deed = Callable[[Stage, Actor, str, Configured], object]
+ACTS: dict[str, list[Deed]] = {
     "C": [lambda s, who, kind, _: runners.create_runner(s.session, who, s.scopes[kind], TAGGED)],
     "R": [lambda s, who, kind, _: require(s.session, who, Action.READ_RUNNERS, s.scopes[kind])],
     "U": [

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.domain import refused_acts
-from portal.domain.refused_acts import RefusedRegistrations
+from portal.domain.refused_acts import SECONDS, Flood
 from portal.domain.registration import Configured
 from portal.models import AuditEvent
 from tests.api.registering import Office
@@ -113,7 +113,8 @@ def register(client: FlaskClient, token: str, address: str = "192.0.2.1") -> int
 
 @pytest.fixture(autouse=True)
 def _forgotten(app: Flask) -> None:
-    app.extensions["refused_registrations"] = RefusedRegistrations()
+    app.extensions["refused_registrations"] = Flood(each=1, most=60)
+    app.extensions["refused_acts"] = Flood(each=30, most=600)
 
 
 def test_a_registration_with_nobodys_token_is_told_without_the_token(
@@ -145,22 +146,39 @@ def test_a_flood_of_bad_tokens_leaves_one_event_for_each_address(
     assert len(told(session, "registration_refused")) == 2
 
 
-class TestRefusedRegistrations:
-    def test_one_for_each_address_and_minute_and_the_others_are_counted(self) -> None:
-        recorded = RefusedRegistrations()
-        assert [recorded.take("a", at) for at in (0.0, 1.0, 59.0)] == [0, None, None]
-        assert recorded.take("b", 59.0) == 0
-        assert recorded.take("a", 60.0) == 2
-        assert recorded.take("a", 120.0) == 0
+def test_a_flood_of_refused_acts_leaves_so_many_events_a_minute_of_each_person(
+    cast: Cast, client: FlaskClient, session: Session, app: Flask
+) -> None:
+    flood = app.extensions["refused_acts"] = Flood(each=3, most=600)
+    erin_id = str(cast.erin.id)
+    sign_in(client, "erin")
+    for _ in range(5):
+        assert post(client, "/groups/acme/-/members") == 403
+    post(sign_in(app.test_client(), "charlie"), "/acme/web/-/members")
+    assert [event.actor_name for event in told(session, "act_refused")] == ["Erin Day"] * 3 + ["Charlie Fox"]
+    flood._known[erin_id] = (flood._known[erin_id][0] - SECONDS, *flood._known[erin_id][1:])  # a minute goes by
+    post(client, "/groups/acme/-/members")
+    assert told(session, "act_refused")[-1].changes["not_recorded_before"] == [None, 2]
 
-    def test_no_more_than_so_many_a_minute_from_all_addresses_together(self) -> None:
-        recorded = RefusedRegistrations(most=3)
-        assert [recorded.take(each, 0.0) for each in "abcde"] == [0, 0, 0, None, None]
-        assert recorded.take("e", 61.0) == 1
+
+class TestFlood:
+    def test_so_many_for_each_key_and_minute_and_the_others_are_counted(self) -> None:
+        flood = Flood(each=1, most=60)
+        assert [flood.take("a", at) for at in (0.0, 1.0, 59.0)] == [0, None, None]
+        assert flood.take("b", 59.0) == 0
+        assert flood.take("a", 60.0) == 2
+        assert flood.take("a", 120.0) == 0
+        twice = Flood(each=2, most=60)
+        assert [twice.take("a", at) for at in (0.0, 1.0, 2.0, 60.0, 61.0)] == [0, 0, None, 1, 0]
+
+    def test_no_more_than_so_many_a_minute_from_all_keys_together(self) -> None:
+        flood = Flood(each=1, most=3)
+        assert [flood.take(each, 0.0) for each in "abcde"] == [0, 0, 0, None, None]
+        assert flood.take("e", 61.0) == 1
 
     def test_it_does_not_grow_without_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(refused_acts, "ADDRESSES", 10)
-        recorded = RefusedRegistrations(most=1_000_000)
+        monkeypatch.setattr(refused_acts, "KEYS", 10)
+        flood = Flood(each=1, most=1_000_000)
         for number in range(1000):
-            recorded.take(str(number), float(number * 10))
-        assert len(recorded._since) <= 11
+            flood.take(str(number), float(number * 10))
+        assert len(flood._known) <= 11

@@ -269,6 +269,13 @@ def test_it_is_filtered_by_who_also_by_a_former_name(acme: Place) -> None:
     assert shown(acme.client, f"{acme.trail}?who=100%25") == []
 
 
+def test_a_token_pasted_as_a_name_stands_nowhere_on_the_page(acme: Place) -> None:
+    token = acme.runner(RunnerSettings("Fleet", run_untagged=True)).token
+    for address in (f"{acme.trail}?who={token}&action=runner_created", f"{acme.trail}?path={token}&before=1"):
+        assert token not in read(acme.client, address)
+        assert "[redacted]" in read(acme.client, address)
+
+
 def test_it_is_filtered_by_the_kind_of_actor_and_by_action(acme: Place) -> None:
     acme.create(description="By Alice")
     assert all("tests" in each for each in shown(acme.client, f"{acme.trail}?kind=system"))
