@@ -52,7 +52,9 @@ FILTERS = (
     "search",
     "inherited",
     "sort",
+    "rows",
 )
+MANY_ROWS = 100  # for who wants to see, or choose, more at once than one page usually has
 REGISTRATIONS = {"token": RegistrationType.REGISTRATION_TOKEN, "person": RegistrationType.AUTHENTICATED_USER}
 
 
@@ -87,7 +89,12 @@ def _index_page(bulk_form: BulkForm) -> Response:
     scope, session = guards.scope(), db.session()
     wanted, card = _filter_from_address(), registration_pages.card(scope)
     shown = runner_lists.page(
-        session, scope, wanted, after=request.args.get("after"), before=request.args.get("before")
+        session,
+        scope,
+        wanted,
+        after=request.args.get("after"),
+        before=request.args.get("before"),
+        size=MANY_ROWS if request.args.get("rows") == str(MANY_ROWS) else runner_lists.PAGE_SIZE,
     )
     page = render_template(
         "runners/index.html",
@@ -102,6 +109,7 @@ def _index_page(bulk_form: BulkForm) -> Response:
         registrations=REGISTRATIONS,
         sorts=SORTS,
         kept=_kept(),
+        many_rows=MANY_ROWS,
         address=_address(),
         form=EmptyForm(),
         bulk=bulk_form if _may_change_some([row.runner for row in shown.rows]) else None,

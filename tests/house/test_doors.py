@@ -123,6 +123,7 @@ def test_no_get_changes_anything(app: Flask, session: Session, places: dict[str,
         sign_in(client, "dana")
     with asked(session) as statements:
         answer = client.get(address(app, rule, places))
+    answer.close()  # left open, it would close the next test's database session whenever it is collected
     assert answer.status_code in (200, 204) or rule.endpoint in (
         "runner_links.show",
         "second_proof.show",  # only somebody in the middle of a sign-in sees it

@@ -201,6 +201,17 @@ def test_a_long_list_has_pages_forth_and_back_that_keep_the_filter(place: Place)
     assert 'rel="prev"' not in back
 
 
+def test_a_hundred_rows_are_shown_at_once_to_who_asks_for_them(place: Place) -> None:
+    for number in range(21):
+        place.runner(RunnerSettings(f"Runner {number:02}", run_untagged=True))
+    first = read(place.client, f"{place.url}?paused=false")
+    assert "100 rows at once" in words(first)
+    more = read(place.client, f"{place.url}?paused=false&rows=100")
+    assert len(row_titles(more)) == 21
+    assert "Fewer rows" in words(more)
+    assert len(row_titles(read(place.client, f"{place.url}?rows=100000"))) == 20
+
+
 def _pager(page: str, which: str) -> str:
     found = re.search(rf'rel="{which}" href="([^"]+)"', page)
     assert found, f"there is no link to the {which} page"
@@ -211,6 +222,7 @@ def _pager(page: str, which: str) -> str:
     "query",
     [
         "after=nonsense",
+        "rows=x",
         "after=~1",
         "before=2024-13-45~1",
         "after=2024-01-01T00:00:00%2B23:59~1",
