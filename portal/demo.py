@@ -258,9 +258,8 @@ class _Story:
             )
         elif word == "delete":
             runners.delete_runner(session, actor, runner)
-            return None
+            return
         runner.updated_at = self.at
-        return None
 
     def machines(self, plan: Plan) -> int:
         """Let the plan's machines register and, most of them, ask for jobs. Returns how many."""

@@ -36,6 +36,7 @@ FIELDS = (
     "address",
     "bytes",
 )
+LONGEST_PATH = 1000  # characters; what a page can be called by is shorter
 QUIET = ("static", "health.alive", "health.ready")  # told at level debug only
 
 
@@ -123,7 +124,7 @@ def _facts(response: Response) -> dict[str, Any]:
         "request_id": g.get("request_id"),
         "method": on_one_line(request.method),
         "route": request.url_rule.rule if request.url_rule else None,
-        "path": redacted(on_one_line(request.path)),
+        "path": redacted(on_one_line(request.path))[:LONGEST_PATH],
         "status": response.status_code,
         "duration_ms": round((perf_counter() - began) * 1000, 1) if began else None,
         "actor_kind": kind,

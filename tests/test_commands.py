@@ -466,7 +466,7 @@ class TestAudit:
         """As the help of `audit verify` says, with nothing but Python's own libraries."""
         with process.session() as session:
             cast = Cast(session)
-            cast.runner(cast.web, RunnerSettings("Zoë's \"fleet\" \u2028 日本", run_untagged=True))
+            cast.runner(cast.web, RunnerSettings('Zoë\'s "fleet" \u2028 日本', run_untagged=True))
         exported = run(process.app, "audit", "export")
         assert exported.exit_code == 0
         previous = "00" * 32

@@ -182,6 +182,13 @@ def test_the_query_is_left_out(client: FlaskClient, cast: Cast, lines: Lines) ->
     assert "hunter2" not in lines.text
 
 
+def test_an_endless_path_is_told_by_its_beginning(client: FlaskClient, json_lines: Lines) -> None:
+    client.get(f"/{'a' * 995}{A_TOKEN}")
+    told = json_lines.requests()[-1]
+    assert told["path"] == f"/{'a' * 995}glrt"
+    assert len(json_lines.text) < 3 * request_logs.LONGEST_PATH
+
+
 def test_a_machine_is_told_by_its_runner(app: Flask, cast: Cast, session: Session, json_lines: Lines) -> None:
     issued = cast.runner()
     runner_id = issued.runner.id

@@ -1,17 +1,18 @@
 """From the last release to this one: migrations go up with data in place, and nothing is lost."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from flask import Flask
 from flask_migrate import downgrade, upgrade
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from portal import create_app
 from portal.database import db
-from portal.domain import registration, runner_tokens, tokens
-from portal.domain.scopes import INSTANCE, find_project
-from portal.models import Runner
+from portal.domain import actors, audit_chain, groups, registration, runner_tokens, tokens
+from portal.domain.scopes import INSTANCE, find_group, find_project
+from portal.models import AuditEvent, Runner, User
 from tests import databases
 
 TOKEN = "glrt-Xq7Lm2PdT8sVb31KdQeR"
@@ -30,6 +31,19 @@ INSERT INTO ci_runner_machines (runner_id, system_xid, creation_state, created_a
 INSERT INTO audit_events (created_at, actor_kind, actor_name, action, target_kind, target_name, scope_kind,
     scope_path, group_ids, address, request_id, changes)
   VALUES (now(), 'user', 'Root', 'runner_created', 'runner', 'Old fleet', 'project', 'acme/web', '{1}', '', '', '{}');
+"""
+EVENTS = r"""
+INSERT INTO audit_events (created_at, actor_kind, actor_id, actor_name, action, target_kind, target_id, target_name,
+    scope_kind, scope_path, group_ids, project_id, address, request_id, changes)
+  VALUES ('2024-02-29 23:59:59.999999+00', 'user', 1, 'Root', 'runner_updated', 'runner', 1, 'Ünïcode "quoted" \ 🦊',
+      'project', 'acme/web', '{1}', 1, '2001:db8::1', 'r',
+      '{"tags": [["a", "b"], []], "maximum_timeout": [null, 3600]}'),
+    ('2024-01-01 00:00:00+14', 'system', NULL, 'clean-up', 'stale_runners_deleted', 'instance', NULL, 'one',
+      'instance', '', '{}', NULL, '', '', '{"é": [1.50, {"zz": true, "a": null}], "b\n": [0, -1]}');
+INSERT INTO audit_events (created_at, actor_kind, actor_name, action, target_kind, target_name, scope_kind,
+    scope_path, group_ids, address, request_id, changes)
+  SELECT now(), 'visitor', 'somebody', 'x', 'instance', 'the instance', 'instance', '', '{}', '', '', '{}'
+  FROM generate_series(1, 2);
 """
 STORED = """
 INSERT INTO ci_runner_tokens (runner_id, digest, short, origin, created_at) VALUES (1, :digest, 'Xq7Lm2PdT', 0, now())
@@ -64,6 +78,45 @@ def test_what_the_last_release_stored_is_there_and_works(old: Flask) -> None:
         assert registration.decision(session, scope, old.extensions["registration"]).allowed
     answer = old.test_client().post("/api/v4/jobs/request", json={"token": TOKEN, "system_id": "s_1"})
     assert answer.status_code == 204
+
+
+@pytest.fixture
+def before_the_chain(old: Flask) -> Flask:
+    """The release before the trail was chained, with events in every form that it wrote."""
+    upgrade(revision="0002")
+    db.session.execute(text(EVENTS))
+    db.session.commit()
+    db.session.remove()
+    return old
+
+
+def test_events_from_before_the_chain_are_chained_as_they_stand(before_the_chain: Flask) -> None:
+    upgrade()
+    checked = audit_chain.verify(db.session())
+    assert (checked.broken, checked.count, checked.first) == (None, 5, 1)
+    assert [event.target_name for event in db.session.scalars(select(AuditEvent).order_by(AuditEvent.id))][1:3] == [
+        'Ünïcode "quoted" \\ 🦊',
+        "one",
+    ]
+
+
+def test_the_way_back_from_the_chain_keeps_events_and_lets_go_what_was_deleted(before_the_chain: Flask) -> None:
+    upgrade()
+    actor, acme = actors.system("test"), find_group(db.session(), "acme")
+    groups.delete(db.session(), replace(actor, user=db.session.get_one(User, 1)), acme)
+    db.session.commit()
+    db.session.remove()
+    downgrade(revision="0002")
+    count = (
+        "SELECT (SELECT count(*) FROM audit_events), (SELECT count(*) FROM namespaces), (SELECT count(*) FROM users)"
+    )
+    assert db.session.execute(text(count)).one() == (6, 0, 1)
+    db.session.execute(text("DELETE FROM audit_events WHERE target_name = 'one'"))  # nothing refuses it any more
+    db.session.commit()
+    db.session.remove()
+    upgrade()
+    checked = audit_chain.verify(db.session())
+    assert (checked.broken, checked.count) == (None, 5)
 
 
 def test_the_way_back_keeps_what_the_last_release_knew(old: Flask) -> None:

@@ -153,9 +153,7 @@ def _below(actor: Actor, lowest: Role | None) -> ColumnElement[bool]:
     return found
 
 
-def _with_role(
-    actor: Actor, lowest: Role | None, place: InstrumentedAttribute[int | None]
-) -> Select[int | None]:
+def _with_role(actor: Actor, lowest: Role | None, place: InstrumentedAttribute[int | None]) -> Select[int | None]:
     who = actor.user.id if actor.user is not None and lowest is not None else 0
     return select(place).where(
         Membership.user_id == who, Membership.access_level >= (lowest or Role.OWNER), place.is_not(None)

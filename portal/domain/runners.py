@@ -132,9 +132,7 @@ def set_paused(session: Session, actor: Actor, runner: Runner, paused: bool) -> 
     return True
 
 
-def delete_runner(
-    session: Session, actor: Actor, runner: Runner, *, deletion: Deletion | None = None
-) -> Deletion:
+def delete_runner(session: Session, actor: Actor, runner: Runner, *, deletion: Deletion | None = None) -> Deletion:
     """Delete a runner so that it can be restored with its machines and tokens; meanwhile nothing of it works.
 
     It goes by the act `deletion` together with others, or by an act of its own, which is returned.

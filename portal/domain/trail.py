@@ -77,33 +77,27 @@ def page(
 
     `ordered` says that an index has the query's events in their order. For all else PostgreSQL would go through the
     whole trail from its end, since it believes that a page is soon full. So only the newest events are looked
-    through; what is not found there is rare, and is found by what makes it rare and then sorted.
+    through; where those do not fill the page, what is rare is found by what makes it rare, and then sorted.
     """
     fits = fitting(session, query, wanted)
-    lowest, highest = _ends(session, wanted)
-    top = highest if before is None else min(highest, before - 1)
-    bottom = lowest if ordered and not wanted.is_active else max(lowest, top - LOOKED_THROUGH)
-    newest = session.scalars(fits.where(AuditEvent.id.between(bottom, top)).limit(limit)).all()
-    if len(newest) == limit or bottom == lowest:
-        return newest
-    unordered = fits.where(AuditEvent.id.between(lowest, top)).order_by(None)
-    return session.scalars(unordered.order_by((AuditEvent.id + 0).desc()).limit(limit)).all()
+    older = fits if before is None else fits.where(AuditEvent.id < before)
+    if ordered and not wanted.is_active:
+        return session.scalars(older.limit(limit)).all()
+    top = _last_id(session, wanted.until)
+    newest = older.where(AuditEvent.id.between(min(top, before or top) - LOOKED_THROUGH, top)).limit(limit)
+    if len(found := session.scalars(newest).all()) == limit:
+        return found
+    return session.scalars(older.order_by(None).order_by((AuditEvent.id + 0).desc()).limit(limit)).all()
 
 
-def _ends(session: Session, wanted: TrailFilter) -> tuple[int, int]:
-    """The ids between which all events of the wanted days are, a day's difference of clocks allowed for."""
-    lowest = highest = None
-    if wanted.since:
-        before = select(AuditEvent.id).where(AuditEvent.created_at < _midnight(wanted.since, -1))
-        lowest = session.scalar(before.order_by(AuditEvent.created_at.desc()).limit(1))
-    if wanted.until:
-        after = select(AuditEvent.id).where(AuditEvent.created_at >= _midnight(wanted.until, 2))
-        highest = session.scalar(after.order_by(AuditEvent.created_at).limit(1))
-    if lowest is None:
-        lowest = session.scalar(select(func.min(AuditEvent.id)))
-    if highest is None:
-        highest = session.scalar(select(func.max(AuditEvent.id)))
-    return lowest or 0, highest or 0
+def _last_id(session: Session, until: date | None) -> int:
+    """The id up to which events of this day and those before may be, a day's difference of clocks allowed for."""
+    if until:
+        later = select(AuditEvent.id).where(AuditEvent.created_at >= _midnight(until, 2))
+        first = session.scalar(later.order_by(AuditEvent.created_at).limit(1))
+        if first is not None:
+            return first
+    return session.scalar(select(func.max(AuditEvent.id))) or 0
 
 
 def _midnight(day: date, later: int = 0) -> datetime:
@@ -117,7 +111,7 @@ def _called(session: Session, words: str) -> ColumnElement[bool]:
     columns = (User.name, User.username, User.email)
     named = select(User.id).where(or_(*(func.strpos(func.lower(column), words.lower()) > 0 for column in columns)))
     ids = session.scalars(named.order_by(User.id).limit(PEOPLE_FOUND)).all()
-    simple = literal_column("'simple'")
+    simple: ColumnElement[str] = literal_column("'simple'")  # a constant, as in the index
     then = func.to_tsvector(simple, AuditEvent.actor_name).bool_op("@@")(func.to_tsquery(simple, _beginning(words)))
     return or_(then, and_(AuditEvent.actor_kind == "user", AuditEvent.actor_id.in_(ids))) if ids else then
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from portal.database import db
-from portal.domain import accounts, devices, user_sessions
+from portal.domain import accounts, devices, second_factor, user_sessions
 from portal.domain.errors import Invalid, NotAllowed, TryLater
 from portal.models import UserSession
 from portal.requests import session_limits, session_uses
@@ -32,7 +33,13 @@ class ShownSession:
 
 @blueprint.get("")
 def show() -> str:
-    return render_template("account/show.html", sessions=len(_sessions()))
+    factor = second_factor.find(db.session(), current_user)
+    return render_template(
+        "account/show.html",
+        sessions=len(_sessions()),
+        factor=factor,
+        codes_left=second_factor.codes_left(db.session(), current_user) if factor else 0,
+    )
 
 
 @blueprint.get("/sessions")
@@ -41,6 +48,7 @@ def all_sessions() -> str:
 
 
 @blueprint.post("/sessions/<int:session_id>/end")
+@guards.recently
 def end_session(session_id: int) -> Response:
     ended = user_sessions.own(db.session(), guards.user_session().user, session_id)
     if ended is guards.user_session():
@@ -52,6 +60,7 @@ def end_session(session_id: int) -> Response:
 
 
 @blueprint.post("/sessions/end-others")
+@guards.recently
 def end_other_sessions() -> Response:
     ended = user_sessions.end_others(db.session(), guards.actor(), guards.user_session())
     db.session.commit()

@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.flask_client import OAuth
+from authlib.integrations.flask_client import FlaskOAuth2App, OAuth
+from authlib.integrations.requests_client import OAuth2Session
 from flask import Flask
 from joserfc.errors import JoseError
 from requests import RequestException
@@ -54,6 +55,18 @@ class Proof:
     two_factors: bool
 
 
+class _Session(OAuth2Session):  # type: ignore[misc]  # the library has no types
+    """Goes only where discovery says: a redirect would lead the client's secret wherever the answer likes."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.max_redirects = 0
+
+
+class _Client(FlaskOAuth2App):  # type: ignore[misc]
+    client_cls = _Session
+
+
 class Provider:
     """One provider, known by its issuer. Nothing is asked of it before somebody wants to sign in."""
 
@@ -64,6 +77,7 @@ class Provider:
         self._key = settings.secret_key.encode()
         self._client: Any = OAuth(app).register(
             "openid",
+            client_cls=_Client,
             client_id=settings.openid_client_id,
             client_secret=settings.openid_client_secret or None,
             server_metadata_url=settings.openid_url + DISCOVERY,

@@ -295,6 +295,35 @@ def test_numbers_with_fractions_that_came_another_way_are_read_digit_by_digit(en
 # Races
 
 
+def test_fifty_commits_at_once_that_share_no_other_lock_give_one_unbroken_chain(
+    own_database: str, process: Process
+) -> None:
+    second = Process(own_database)
+    ready, failures = threading.Barrier(50), []
+
+    def change(number: int) -> None:
+        with Session((process, second)[number % 2].engine) as session:
+            try:
+                audit.record(session, SYSTEM, "tried", INSTANCE, INSTANCE, {"number": (None, number)})
+                session.flush()
+                ready.wait(timeout=60)
+                session.commit()
+            except Exception as failure:
+                failures.append(failure)
+
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(50)]
+    _widen(process, second)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    second.close()
+    assert not failures
+    with process.session() as session:
+        found = audit_chain.verify(session)
+    assert (found.broken, found.count) == (None, 50)
+
+
 def test_fifty_changes_at_once_from_two_processes_give_one_unbroken_chain(
     own_database: str, process: Process
 ) -> None:

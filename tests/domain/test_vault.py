@@ -48,8 +48,5 @@ def test_what_was_closed_for_one_purpose_is_opened_for_no_other() -> None:
 
 
 def test_a_registration_token_that_an_older_release_encrypted_is_opened() -> None:
-    closed = (
-        b"gAAAAABrCMIcdF_7FMeRmTTJDRUEQv90mwhRMg_b7HyYr5pef2Vf4tTtV6kxQAn9vLhYWRE0"
-        b"SgxeMBss3mv_9M69zo0RXoz5nw=="
-    )
+    closed = b"gAAAAABrCMIcdF_7FMeRmTTJDRUEQv90mwhRMg_b7HyYr5pef2Vf4tTtV6kxQAn9vLhYWRE0SgxeMBss3mv_9M69zo0RXoz5nw=="
     assert Vault([OLD]).open(closed) == "GR1348941secret"

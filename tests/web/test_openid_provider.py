@@ -33,12 +33,19 @@ class Liar:
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.told: list[tuple[str, str]] = []
+        self.redirects: dict[str, str] = {}
         liar = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 liar.told.append((self.path, self.rfile.read(length).decode()))
+                if self.path in liar.redirects:
+                    self.send_response(307)
+                    self.send_header("Location", liar.redirects[self.path])
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 answer = liar.answers[self.path]
                 status, body = answer if isinstance(answer, tuple) else (200, answer)
                 data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -252,6 +259,16 @@ def test_a_discovery_that_leads_elsewhere_is_not_followed(
             provider.address("s")
     liar.answers["/.well-known/openid-configuration"] = liar.metadata
     assert provider.address("s").startswith(f"{liar.url}/authorize?")
+
+
+def test_a_redirect_is_not_followed(liar: Liar, provider: Provider, nonce: str) -> None:
+    """It would carry the client's secret wherever the answer says."""
+    liar.redirects = {"/token": f"{liar.url}/elsewhere"}
+    liar.vouch(liar.claims(nonce))
+    liar.answers["/elsewhere"] = liar.answers["/token"]
+    with pytest.raises(ProviderSilent):
+        provider.proof("c", "s")
+    assert "/elsewhere" not in [path for path, _ in liar.told]
 
 
 @pytest.mark.parametrize("answer", [(500, ""), (404, "nothing"), (200, "<html>"), (200, [1, 2])])
