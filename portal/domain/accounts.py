@@ -187,6 +187,8 @@ def _is_unchanged(session: Session, user: User) -> bool:
 
 
 def _email_problems(email: str) -> list[str]:
+    if not email:
+        return ["Give an e-mail address."]
     try:
         validate_email(email, check_deliverability=False, test_environment=True)
     except EmailNotValidError as wrong:

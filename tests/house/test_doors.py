@@ -25,7 +25,7 @@ TYPED = re.compile(r"<(int|path|project):[a-z_]+>")
 SEGMENT = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*|-")
 SNAKE_BY_GITLAB = {"reset_authentication_token"}  # addresses that clients have in their code
 # GETs that sign somebody in because the protocol says so: the provider sends the browser there. They do it only for a
-# browser that has started a sign-in itself, by a form, and only once; without that they write nothing, as shown below.
+# browser that has started a sign-in itself, by a form, and only once; without that they write nothing: shown below.
 BY_PROTOCOL = {"openid.callback"}
 WRITES = re.compile(
     r"^\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|DROP|ALTER|WITH)\b|pg_notify|FOR (UPDATE|SHARE)", re.I

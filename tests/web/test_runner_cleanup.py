@@ -427,7 +427,8 @@ def test_a_list_above_is_spoken_of_only_where_there_is_one(acme: Place) -> None:
 def test_one_runner_is_spoken_of_as_one(acme: Place) -> None:
     silent_runner(acme.cast, name="a")
     page = words(read(acme.client, f"{ACME}/delete-now?days=30"))
-    assert "This runner goes with its tokens, for good. None of its machines was heard of" in page
+    assert "This runner goes with its tokens and can be restored for 7 days." in page
+    assert "None of its machines was heard of" in page
     assert "No machine stands in its list any more." in page
     assert "If it is heard of or protected before you press the button, it stays." in page
     assert "Keep it" in page
