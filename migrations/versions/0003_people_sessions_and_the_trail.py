@@ -264,6 +264,7 @@ def upgrade():
     op.create_index("ix_audit_events_action", "audit_events", ["action", "id"], unique=False)
     op.create_index("ix_audit_events_actor", "audit_events", ["actor_kind", "actor_id", "id"], unique=False)
     op.create_index("ix_audit_events_created_at", "audit_events", ["created_at"], unique=False)
+    op.create_index("ix_audit_events_request_id", "audit_events", ["request_id", "id"], unique=False)
     op.create_index(
         "ix_audit_events_actor_words",
         "audit_events",
@@ -357,6 +358,7 @@ def downgrade():
         postgresql_ops={"scope_path": "text_pattern_ops"},
     )
     op.drop_index("ix_audit_events_actor_words", table_name="audit_events", postgresql_using="gin")
+    op.drop_index("ix_audit_events_request_id", table_name="audit_events")
     op.drop_index("ix_audit_events_created_at", table_name="audit_events")
     op.drop_index("ix_audit_events_actor", table_name="audit_events")
     op.drop_index("ix_audit_events_action", table_name="audit_events")

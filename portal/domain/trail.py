@@ -32,12 +32,16 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class TrailFilter:
-    """What to show: words of a name, a kind of actor, an action, a path and what is below, days (both included)."""
+    """What to show: words of a name, a kind of actor, an action, a path and what is below, days (both included).
+
+    `request` is the id of one request, or of the one that began a bulk act.
+    """
 
     who: str = ""
     kind: str = ""
     action: str = ""
     path: str = ""
+    request: str = ""
     since: date | None = None
     until: date | None = None
 
@@ -61,6 +65,8 @@ def fitting(session: Session, query: Select[AuditEvent], wanted: TrailFilter) ->
         query = query.where(_called(session, wanted.who))
     if wanted.action:
         query = query.where(AuditEvent.action == wanted.action)
+    if wanted.request:
+        query = query.where(AuditEvent.request_id == wanted.request)
     if wanted.path:
         query = query.where(_below(session, wanted.path))
     if wanted.since:

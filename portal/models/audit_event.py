@@ -29,6 +29,7 @@ class AuditEvent(Base):
         Index("ix_audit_events_actor", "actor_kind", "actor_id", "id"),
         Index("ix_audit_events_action", "action", "id"),
         Index("ix_audit_events_created_at", "created_at"),
+        Index("ix_audit_events_request_id", "request_id", "id"),
         Index("ix_audit_events_actor_words", text("to_tsvector('simple', actor_name)"), postgresql_using="gin"),
         Index("ix_audit_events_scope_path", "scope_path", postgresql_ops={"scope_path": "text_pattern_ops"}),
         # How many registrations there were lately, and from where: asked before the old way is turned off.

@@ -21,7 +21,7 @@ from portal.request_logs import redacted
 from portal.web import guards, scoped
 
 PAGE_SIZE = 50
-FILTERS = ("who", "kind", "action", "path", "since", "until")
+FILTERS = ("who", "kind", "action", "path", "request", "since", "until")
 LONGEST = 255  # characters of a filter; nothing is called by more
 WRITERS: dict[str, tuple[str, Callable[..., Iterator[str]]]] = {
     "jsonl": ("application/x-ndjson", trail.json_lines),
@@ -127,6 +127,7 @@ def _wanted() -> TrailFilter:
         kind=kind if kind in trail.KINDS else "",
         action=_given("action"),
         path=_given("path").strip("/"),
+        request=_given("request")[:64],
         since=_day("since"),
         until=_day("until"),
     )

@@ -475,3 +475,16 @@ def test_a_note_is_exported_for_those_who_see_it_and_named_as_withheld_for_other
         assert lines_of(client, address)[-1]["withheld"] == "maintenance_note"
     alice = sign_in(client.application.test_client(), "alice")
     assert lines_of(alice, "/groups/acme/-/trail/export")[-1]["changes"]["maintenance_note"] == [None, SECRET_NOTE]
+
+
+def test_what_one_request_did_is_shown_alone(acme: Place) -> None:
+    other = replace(acme.cast.as_(acme.cast.alice), request_id="another-request")
+    audit.record(acme.cast.session, other, "group_renamed", acme.scope.group, acme.scope, {"name": ("A", "B")})
+    acme.runner()
+    assert len(events(read(acme.client, acme.trail))) > 1
+    page = read(acme.client, f"{acme.trail}?request=another-request")
+    assert len(events(page)) == 1
+    assert "Of the request another-request alone. Drop this" in words(page)
+    nothing = words(read(acme.client, f"{acme.trail}?request=nobody-sent-this"))
+    assert "Nothing on the trail fits these filters" in nothing
+    assert "Drop the request" in nothing
