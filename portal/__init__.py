@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["session_uses"] = SessionUses()
     app.extensions["refused_registrations"] = Flood(each=1, most=60)
     app.extensions["refused_acts"] = Flood(each=30, most=600)
+    app.extensions["refused_sign_ins"] = Flood(each=5, most=60)
     app.extensions["registration"] = Configured(
         enforced=settings.enforce_create_runner_workflow, vault=Vault(settings.encryption_keys)
     )

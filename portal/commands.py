@@ -15,7 +15,6 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from portal import demo as demo_story
-from portal.background import in_batches
 from portal.database import db, now
 from portal.demo_tables import PEOPLE
 from portal.domain import (
@@ -30,6 +29,7 @@ from portal.domain import (
 from portal.domain.actors import system
 from portal.domain.errors import Refusal
 from portal.domain.runner_cleanup import Gone
+from portal.housekeeping import in_batches
 from portal.models import User
 from portal.requests import portal_url
 

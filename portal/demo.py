@@ -14,15 +14,22 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.demo_tables import (
+    BLOCKED,
+    BULK_ACTS,
     GROUPS,
     KINDS,
     LATER,
+    LEFT,
     MEMBERS,
     PEOPLE,
     PROJECTS,
+    REFUSED_ACTS,
+    REFUSED_SIGN_INS,
+    RETIRED,
     ROTATED,
     RUNNERS,
     SHORT_LIVED,
+    SIGNED_IN,
     THE_OLD_WAY,
     TURNED_OFF,
     Plan,
@@ -30,34 +37,46 @@ from portal.demo_tables import (
 from portal.domain import (
     accounts,
     actors,
+    audit,
+    bulk_acts,
+    deletion_purge,
     groups,
     memberships,
+    people,
+    permissions,
+    refused_acts,
     registration_switch,
     registration_tokens,
     runner_managers,
+    runner_projects,
     runner_registration,
     runner_settings,
     runner_tokens,
     runners,
     scope_settings,
     scopes,
+    sign_in_throttle,
 )
 from portal.domain.actors import Actor
-from portal.domain.errors import Invalid
+from portal.domain.bulk_changes import Act, Wanted
+from portal.domain.errors import Hidden, Invalid, NotAllowed
 from portal.domain.groups import Naming
 from portal.domain.machine_facts import MachineFacts
+from portal.domain.permissions import Action
 from portal.domain.registration import Configured
+from portal.domain.runner_lists import RunnerFilter
 from portal.domain.runner_managers import Contact
 from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE, Scope
-from portal.models import EXECUTORS, LEGACY, AuditEvent, Role, Route, User
+from portal.models import EXECUTORS, LEGACY, AuditEvent, BulkAct, Role, Route, Runner, User
 
 ACTOR = actors.system("demo")
 _LOCK = 0x706F7274616C04  # advisory lock: two fillings at once tell the story once
 _DAY = timedelta(days=1)
 _GRACE = timedelta(hours=24)
+_EVERYBODY = (*((username, name) for username, name, _ in PEOPLE), LEFT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +114,12 @@ def fill(session: Session, password: str, configured: Configured) -> Filled | No
         machines = sum(story.machines(plan) for plan in RUNNERS)
     story.date_machines()
     story.date_tokens()
-    return Filled(len(GROUPS), len(PROJECTS), len(PEOPLE), len(RUNNERS), machines)
+    return Filled(len(GROUPS), len(PROJECTS), len(_EVERYBODY), len(RUNNERS), machines)
 
 
 def _refuse_taken(session: Session) -> None:
     tops = [path for path, *_ in GROUPS if "/" not in path]
-    usernames = [username for username, _, _ in PEOPLE]
+    usernames = [username for username, _ in _EVERYBODY]
     mails = [_mail(username) for username in usernames]
     paths = session.scalars(select(Route.path).where(func.lower(Route.path).in_(tops)))
     someone = or_(func.lower(User.username).in_(usernames), func.lower(User.email).in_(mails))
@@ -154,13 +173,18 @@ class _Story:
 
     def tell(self, password: str) -> None:
         acts: list[tuple[float, Callable[..., None], tuple[Any, ...]]] = [
-            *((400.0, self.person, (username, name, password)) for username, name, _ in PEOPLE),
+            *((400.0, self.person, (username, name, password)) for username, name in _EVERYBODY),
             *((row[-1], self.group, row) for row in GROUPS),
             *((row[-1], self.project, row) for row in PROJECTS),
             *((row[-1], self.member, row) for row in MEMBERS),
-            *((plan.days, self.runner, (plan,)) for plan in (SHORT_LIVED, *RUNNERS)),
+            *((plan.days, self.runner, (plan,)) for plan in (SHORT_LIVED, RETIRED, *RUNNERS)),
             *((days, self.later, (by, what, name)) for days, by, what, name in LATER),
             *((days, self.turn_off, (by, path)) for days, by, path in TURNED_OFF),
+            *((row[0], self.block, row[1:]) for row in BLOCKED),
+            *((row[0], self.sign_in, row[1:]) for row in SIGNED_IN),
+            *((row[0], self.refuse_sign_in, row[1:]) for row in REFUSED_SIGN_INS),
+            *((row[0], self.refuse_act, row[1:]) for row in REFUSED_ACTS),
+            *((row[0], self.bulk_act, row[1:]) for row in BULK_ACTS),
         ]
         for days, act, told in sorted(acts, key=lambda act: -act[0]):
             self.at = self.present - days * _DAY
@@ -171,9 +195,10 @@ class _Story:
         user = self.people[username] if username else self.administrator
         if user is None:
             return ACTOR
-        return actors.person(
-            user, address=f"10.8.0.{10 + user.id % 200}", request_id=f"demo-{int(self.at.timestamp())}"
-        )
+        return actors.person(user, address=f"10.8.0.{10 + user.id % 200}", request_id=self.request_id())
+
+    def request_id(self) -> str:
+        return f"demo-{int(self.at.timestamp())}"
 
     def person(self, username: str, name: str, password: str) -> None:
         self.people[username] = accounts.create_person(
@@ -256,13 +281,64 @@ class _Story:
             self.rotated = runner_tokens.reset_token_by_machine(
                 session, self.issued[name].token, grace=grace, address="10.20.4.10"
             )
-        elif word == "delete":
-            runners.delete_runner(session, actor, runner)
+        elif word == "assign":
+            runner_projects.assign(session, actor, runner, self.scopes[value])
+            return
+        elif word in ("delete", "delete for good"):
+            self.delete(actor, runner, word)
             return
         runner.updated_at = self.at
 
-    def machines(self, plan: Plan) -> int:
-        """Let the plan's machines register and, most of them, ask for jobs. Returns how many."""
+    def delete(self, actor: Actor, runner: Runner, how: str) -> None:
+        if how == "delete":
+            if runner.description == RETIRED.description:
+                self.machines(RETIRED, silent=self.present - self.at)  # they go with it
+            runners.delete_runner(self.session, actor, runner).created_at = self.at
+        else:
+            deletion_purge.end(self.session, actor, runner.deletion_id or 0, self.present - self.at + _DAY)
+
+    def block(self, by: str, username: str) -> None:
+        person = self.people[username]
+        people.block(self.session, self.actor(by), person)
+        person.blocked_at = self.at
+
+    def sign_in(self, username: str) -> None:
+        """That somebody signed in, without a session: nobody could use it."""
+        person = self.people[username]
+        person.last_signed_in_at = self.at
+        told = {"method": (None, "password"), "second_factor": (None, False)}
+        audit.record(self.session, self.actor(username), "signed_in", person, INSTANCE, told)
+
+    def refuse_sign_in(self, username: str, address: str, why: str) -> None:
+        visitor = actors.visitor(address=address, request_id=self.request_id())
+        sign_in_throttle.refused(self.session, visitor, self.people[username], why)
+
+    def refuse_act(self, username: str, action: Action, path: str, request: str) -> None:
+        actor = self.actor(username)
+        try:
+            permissions.require(self.session, actor, action, self.scopes[path])
+        except (NotAllowed, Hidden) as refusal:
+            refused_acts.record(self.session, actor, refusal, request)
+
+    def bulk_act(self, by: str, path: str, tag: str) -> None:
+        session, actor = self.session, self.actor(by)
+        act = bulk_acts.draft(session, actor, self.scopes[path], Wanted(Act.TAGS, add=(tag,)), RunnerFilter())
+        bulk_acts.start(session, actor, act.id)
+        while bulk_acts.take_batch(session, act.id):
+            pass
+        self.date_bulk_act(act)
+
+    def date_bulk_act(self, act: BulkAct) -> None:
+        """It was done, and its runners were changed, at the moment the story has come to."""
+        act.started_at = act.finished_at = self.at
+        for runner in self.session.scalars(select(Runner).where(Runner.id.in_(act.runner_ids))):
+            runner.updated_at = self.at
+
+    def machines(self, plan: Plan, silent: timedelta = timedelta(0)) -> int:
+        """Let the plan's machines register and, most of them, ask for jobs. Returns how many.
+
+        None of them has been heard of for `silent`.
+        """
         chance = Random(plan.description)  # noqa: S311  (the same story every time; no secret)
         ages = {  # seconds since the last contact
             "online": (3, 240),
@@ -274,7 +350,7 @@ class _Story:
         number = 0
         for fate, (newest, oldest) in ages.items():
             for _ in range(getattr(plan.machines, fate)):
-                age = chance.uniform(newest, min(oldest, plan.days * 86_400 * 0.9))
+                age = chance.uniform(max(newest, silent.total_seconds()), min(oldest, plan.days * 86_400 * 0.9))
                 last = self.present - timedelta(seconds=age)
                 born = last if fate == "registered" else made + (last - made) * chance.uniform(0.1, 0.95)
                 contact = self._contact(plan, chance, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from portal.domain.permissions import Action
 from portal.models import Role
 
 THE_OLD_WAY = "a registration token"  # stands where a name stands, for runners that machines registered the old way
@@ -64,6 +65,8 @@ PEOPLE = (
     ("ole", "Ole Berg", "maintainer of nordwind/shop"),
 )
 
+LEFT = ("jonas", "Jonas Weber")  # has left; blocked, so that nobody signs in as them any more
+
 # (path, name, description, by, days ago); groups before what is in them.
 GROUPS = (
     ("acme", "Acme", "Everything Acme builds", "", 390),
@@ -98,6 +101,7 @@ MEMBERS = (
     ("frank", "acme/data", Role.REPORTER, "alice", 300),
     ("gina", "acme/web", Role.GUEST, "alice", 95),
     ("ivan", "acme/data/warehouse", Role.MAINTAINER, "alice", 320),
+    ("jonas", "acme/mobile", Role.DEVELOPER, "hana", 290),
     ("nora", "nordwind", Role.OWNER, "", 299.9),
     ("ole", "nordwind/shop", Role.MAINTAINER, "nora", 270),
 )
@@ -180,11 +184,14 @@ RUNNERS = (
     Plan("nordwind/shop", "ole", "Shop payments", "payments", 0.4, Machines("docker", registered=1), "protected"),
 )
 SHORT_LIVED = Plan("acme", "alice", "Linux build fleet (try-out)", "docker", 371)
+RETIRED = Plan("acme/data", "alice", "Spark on the old cluster", "spark", 150, Machines("docker", offline=2))
 ROTATED = "Android emulators"  # one of its machines has reset the token by itself; the others follow within a day
 
 # (days ago, who, what, runner); what happened after the runner was made.
 LATER: tuple[tuple[float, str, str, str], ...] = (
     (369.5, "alice", "delete", SHORT_LIVED.description),
+    (369.4, "alice", "delete for good", SHORT_LIVED.description),
+    (45, "bob", "assign:acme/platform/gateway", "Terraform apply"),
     (61.2, "bob", "pause", "Gateway benchmarks"),
     (60.9, "bob", "resume", "Gateway benchmarks"),
     (32, "alice", "reset", "Production deploys"),
@@ -194,9 +201,37 @@ LATER: tuple[tuple[float, str, str, str], ...] = (
     (6.1, "ole", "note:Seeded database, safe to rerun", "Shop end to end"),
     (4.2, ADMINISTRATOR, "pause", "Old rack in the basement"),
     (2.1, "alice", "pause", "Load tests"),
+    (2, "alice", "delete", RETIRED.description),
     (1.2, "alice", "note:Macs move to the new office on Friday", "Office Mac minis"),
     (0.8, "bob", "pause", "Visual comparisons"),
     (0.12, "hana", "rotate", ROTATED),
 )
 # (days ago, who, where): registration tokens turned off, after the last machine there was registered with one.
 TURNED_OFF = ((40, "nora", "nordwind"),)
+
+BLOCKED = ((18, ADMINISTRATOR, LEFT[0]),)
+# (days ago, who, from where, why); failed attempts to sign in.
+REFUSED_SIGN_INS = (
+    (17.6, "jonas", "203.0.113.80", "blocked"),
+    (0.93, "bob", "10.31.0.7", "wrong password"),
+    (0.929, "bob", "10.31.0.7", "wrong password"),
+)
+# (days ago, who, what, where, with which request); what somebody tried and may not.
+REFUSED_ACTS = (
+    (5.1, "erin", Action.WRITE_RUNNERS, "acme", "POST /groups/acme/-/runners/new"),
+    (3.2, "nora", Action.DELETE, "acme/web", "POST /acme/web/-/delete"),
+)
+# (days ago, who); each person's last sign-in, before the last thing they did. Who is not here never signed in.
+SIGNED_IN = (
+    (20.3, "jonas"),
+    (12.4, "frank"),
+    (5.2, "erin"),
+    (3.3, "nora"),
+    (1.05, "ivan"),
+    (0.92, "bob"),
+    (0.7, "alice"),
+    (0.42, "ole"),
+    (0.2, "hana"),
+)
+# (days ago, who, on which list, the tag that all its runners get); acts on many at once.
+BULK_ACTS = ((0.6, "alice", "acme/data", "data-team"),)

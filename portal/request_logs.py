@@ -36,6 +36,9 @@ FIELDS = (
     "address",
     "bytes",
 )
+# Where PostgreSQL goes on to rows and keys that broke a rule, with their values; and where SQLAlchemy goes on again.
+VALUES = re.compile(r"\n(?:DETAIL|CONTEXT):  ")
+AFTER_VALUES = ("\n[SQL: ", "\n(Background on this error")
 LONGEST_PATH = 1000  # characters; what a page can be called by is shorter
 QUIET = ("static", "health.alive", "health.ready")  # told at level debug only
 
@@ -50,7 +53,58 @@ def on_one_line(text: str) -> str:
     return text.translate(CONTROL)
 
 
-class JsonLines(JsonFormatter):
+def values_in(text: str) -> str:
+    """The part of a database error's text that repeats values from rows; empty where there is none."""
+    began = VALUES.search(text)
+    if began is None:
+        return ""
+    ends = (text.rfind(each, began.start()) for each in AFTER_VALUES)
+    return text[began.start() : next((end for end in ends if end >= 0), len(text))]
+
+
+def without_values(text: str) -> str:
+    """The text without that part."""
+    found = values_in(text)
+    return text.replace(found, "") if found else text
+
+
+class WithoutValues(logging.Formatter):
+    """Leaves out what values_in finds, in messages and in exceptions with all that they came from."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {"msg": without_values(record.getMessage()), "args": None, "exc_text": None}
+        return super().format(logging.makeLogRecord({**record.__dict__, **told}))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # the name is the library's
+        told = super().formatException(ei)
+        for each in _with_origins(ei[1]):
+            if found := values_in(_text_of(each)):
+                # In a group of exceptions every line of theirs is indented.
+                told = re.sub(r"\n[ |]*".join(map(re.escape, found.split("\n"))), "", told)
+        return told
+
+
+def _with_origins(failure: BaseException | None) -> list[BaseException]:
+    """The exception and all that it came from or that it holds, each once."""
+    found: list[BaseException] = []
+    ahead = [failure]
+    while ahead:
+        here = ahead.pop()
+        if here is not None and not any(here is each for each in found):
+            found.append(here)
+            ahead += [here.__cause__, here.__context__]
+            ahead += here.exceptions if isinstance(here, BaseExceptionGroup) else ()
+    return found
+
+
+def _text_of(failure: BaseException) -> str:
+    try:
+        return str(failure)
+    except Exception:  # the line is written nevertheless
+        return ""
+
+
+class JsonLines(WithoutValues, JsonFormatter):
     """One JSON object a line, in ASCII: an exception with its traceback is one of its texts."""
 
     def __init__(self) -> None:
@@ -65,14 +119,14 @@ class JsonLines(JsonFormatter):
         return redacted(super().format(record))
 
 
-class TextLines(logging.Formatter):
+class TextLines(WithoutValues):
     """Lines for people. A traceback follows its line, each of its own lines marked: none passes for another."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        first = on_one_line(record.getMessage())
+        first = on_one_line(without_values(record.getMessage()))
         plain = logging.makeLogRecord(
             {**record.__dict__, "msg": first, "args": None, "exc_info": None, "exc_text": None}
         )

@@ -13,7 +13,6 @@ from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
-from portal.background import PRUNE_LOCK
 from portal.database import now
 from portal.domain import (
     ended_tokens,
@@ -27,6 +26,7 @@ from portal.domain import (
 from portal.domain.runner_cleanup import Criteria
 from portal.domain.runner_managers import Contact
 from portal.domain.runner_tokens import IssuedRunner
+from portal.housekeeping import PRUNE_LOCK
 from portal.models import AuditEvent, Runner, RunnerManager, RunnerToken
 from tests.api.machines import Machine, info_of, over_http, until
 from tests.api.processes import Process
@@ -265,7 +265,7 @@ class TestPrune:
             return list(session.scalars(select(RunnerManager.system_xid)))
 
     def test_takes_all_silent_machines_in_batches_and_keeps_the_runner(self, silent: Process) -> None:
-        assert silent.background.prune() == self.MANY - 1
+        assert silent.background.housekeeping.prune() == self.MANY - 1
         assert self.left(silent) == ["r_000000000000"]
         with silent.session() as session:
             assert session.scalar(select(func.count(Runner.id))) == 1
@@ -273,10 +273,10 @@ class TestPrune:
     def test_leaves_it_to_the_process_that_is_at_it(self, silent: Process) -> None:
         with silent.engine.connect() as other:
             other.execute(select(func.pg_advisory_lock(PRUNE_LOCK)))
-            assert silent.background.prune() == 0
+            assert silent.background.housekeeping.prune() == 0
             assert len(self.left(silent)) == self.MANY
             other.execute(select(func.pg_advisory_unlock(PRUNE_LOCK)))
-        assert silent.background.prune() == self.MANY - 1
+        assert silent.background.housekeeping.prune() == self.MANY - 1
 
     def test_by_several_processes_at_once_takes_each_machine_once(self, silent: Process, own_database: str) -> None:
         processes = [silent, *(Process(own_database) for _ in range(3))]
@@ -284,7 +284,7 @@ class TestPrune:
 
         def prune(process: Process) -> None:
             start.wait()
-            gone.append(process.background.prune())
+            gone.append(process.background.housekeeping.prune())
 
         threads = [threading.Thread(target=prune, args=(process,)) for process in processes]
         for thread in threads:
@@ -305,8 +305,8 @@ class TestPrune:
     def test_says_in_the_log_after_each_batch_how_many_so_far(
         self, silent: Process, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with caplog.at_level("INFO", logger="portal.background"):
-            silent.background.prune()
+        with caplog.at_level("INFO", logger="portal.housekeeping"):
+            silent.background.housekeeping.prune()
         said = [record.getMessage() for record in caplog.records]
         assert said == [f"silent machines forgotten: {number} so far" for number in (1000, 2000, 2499)]
         with silent.session() as session:
@@ -323,7 +323,7 @@ class TestPrune:
                 gone = silent_machines.prune(session, batch=self.MANY)
                 session.commit()
         assert gone in ([0] if table is Runner else [self.MANY - 1 - held, self.MANY - held])
-        assert gone + silent.background.prune() == self.MANY - 1
+        assert gone + silent.background.housekeeping.prune() == self.MANY - 1
 
 
 class TestPruneTokens:
@@ -350,8 +350,8 @@ class TestPruneTokens:
     def test_takes_them_in_batches_and_says_how_many_so_far(
         self, ended: Process, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with caplog.at_level("INFO", logger="portal.background"):
-            assert ended.background.prune_tokens() == self.MANY
+        with caplog.at_level("INFO", logger="portal.housekeeping"):
+            assert ended.background.housekeeping.prune_tokens() == self.MANY
         said = [record.getMessage() for record in caplog.records]
         assert said == [f"ended tokens deleted: {number} so far" for number in (1000, 2000, 2500)]
         assert self.left(ended) == 2
@@ -359,9 +359,9 @@ class TestPruneTokens:
     def test_leaves_it_to_the_process_that_is_at_it(self, ended: Process) -> None:
         with ended.engine.connect() as other:
             other.execute(select(func.pg_advisory_lock(PRUNE_LOCK)))
-            assert ended.background.prune_tokens() == 0
+            assert ended.background.housekeeping.prune_tokens() == 0
             other.execute(select(func.pg_advisory_unlock(PRUNE_LOCK)))
-        assert ended.background.prune_tokens() == self.MANY
+        assert ended.background.housekeeping.prune_tokens() == self.MANY
 
     @pytest.mark.parametrize("table", [RunnerToken, Runner])
     def test_waits_for_nobody_who_holds_a_token_or_its_runner(self, ended: Process, table: Any) -> None:
@@ -373,7 +373,7 @@ class TestPruneTokens:
                 gone = ended_tokens.prune(session, now(), batch=2 * self.MANY).taken
                 session.commit()
         assert gone == (0 if table is Runner else self.MANY - held)
-        assert gone + ended.background.prune_tokens() == self.MANY
+        assert gone + ended.background.housekeeping.prune_tokens() == self.MANY
 
     def test_happens_by_itself(self, ended: Process, own_database: str) -> None:
         with RunningPortal(own_database):
@@ -426,8 +426,8 @@ class TestCleanUp:
     def test_takes_them_and_says_so_in_the_log(
         self, process: Process, stale: list[IssuedRunner], caplog: pytest.LogCaptureFixture
     ) -> None:
-        with caplog.at_level("INFO", logger="portal.background"):
-            assert process.background.clean_up() == self.MANY
+        with caplog.at_level("INFO", logger="portal.housekeeping"):
+            assert process.background.housekeeping.clean_up() == self.MANY
         (said,) = [record.getMessage() for record in caplog.records]
         assert said.startswith("stale runners of group ")
         assert said.endswith(f" deleted: {self.MANY} so far")
@@ -436,7 +436,7 @@ class TestCleanUp:
     def test_happens_at_most_once_an_hour_whichever_process_does_it(
         self, process: Process, stale: list[IssuedRunner], own_database: str
     ) -> None:
-        assert process.background.clean_up() == self.MANY
+        assert process.background.housekeeping.clean_up() == self.MANY
         other = Process(own_database)
         for age, gone in ((timedelta(minutes=59), 0), (timedelta(minutes=2), 1)):
             with process.session() as session:
@@ -444,15 +444,15 @@ class TestCleanUp:
                 session.execute(update(Runner).values(created_at=now() - timedelta(days=8)))
                 session.execute(update(RunnerToken).values(created_at=now() - timedelta(days=8)))
                 session.commit()
-            assert other.background.clean_up() == gone
+            assert other.background.housekeeping.clean_up() == gone
         other.close()
 
     def test_leaves_it_to_the_process_that_is_at_it(self, process: Process, stale: list[IssuedRunner]) -> None:
         with process.engine.connect() as other:
             other.execute(select(func.pg_advisory_lock(PRUNE_LOCK)))
-            assert process.background.clean_up() == 0
+            assert process.background.housekeeping.clean_up() == 0
             other.execute(select(func.pg_advisory_unlock(PRUNE_LOCK)))
-        assert process.background.clean_up() == self.MANY
+        assert process.background.housekeeping.clean_up() == self.MANY
 
     def test_of_one_group_that_fails_does_not_stop_the_others_and_is_tried_again(
         self, process: Process, stale: list[IssuedRunner], monkeypatch: pytest.MonkeyPatch
@@ -469,7 +469,7 @@ class TestCleanUp:
 
         with monkeypatch.context() as patched:
             patched.setattr(runner_cleanup, "run", fail_at_the_instance)
-            assert process.background.clean_up() == self.MANY
+            assert process.background.housekeeping.clean_up() == self.MANY
         with process.session() as session:
             assert runner_cleanup.due(session, now()) == [None]
 

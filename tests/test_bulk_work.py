@@ -101,7 +101,7 @@ def test_old_drafts_are_forgotten_beside_the_requests(process: Process) -> None:
     with process.session() as session:
         session.get_one(BulkAct, act_id).finished_at = now() - bulk_acts.REPORTS_KEPT
         session.commit()
-    assert process.background.forget_bulk_acts() == 1
+    assert process.background.housekeeping.forget_bulk_acts() == 1
 
 
 def test_kill_9_in_the_middle_of_2000_runners_loses_none_and_does_none_twice(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 import pytest
 from flask import Flask
@@ -16,20 +17,41 @@ from portal import create_app, demo
 from portal.commands import DEMO_PASSWORD
 from portal.config import ROOT
 from portal.database import db, now
-from portal.demo_tables import LATER, MEMBERS, PEOPLE, RUNNERS
-from portal.domain import accounts, runner_lists, runner_status, runner_tokens
+from portal.demo_tables import LATER, LEFT, MEMBERS, PEOPLE, RETIRED, RUNNERS, SHORT_LIVED, SIGNED_IN
+from portal.domain import (
+    accounts,
+    actors,
+    deletion_lists,
+    runner_lists,
+    runner_projects,
+    runner_status,
+    runner_tokens,
+)
 from portal.domain.errors import Invalid
 from portal.domain.registration import Configured
 from portal.domain.runner_lists import RunnerFilter
 from portal.domain.runner_status import Status
 from portal.domain.scopes import INSTANCE
 from portal.domain.vault import Vault
-from portal.models import AuditEvent, Group, Project, Role, Runner, RunnerManager, RunnerToken, User
+from portal.models import (
+    WITH_DELETED,
+    AuditEvent,
+    BulkAct,
+    Group,
+    Project,
+    Role,
+    Runner,
+    RunnerManager,
+    RunnerProject,
+    RunnerToken,
+    User,
+)
 from tests import databases
-from tests.cast import Cast, sign_in
+from tests.cast import Cast, csrf_of, sign_in
 
 KEYS = Configured(enforced=False, vault=Vault([databases.ENCRYPTION_KEY]))
 ROOT_PASSWORD = "a password of its own"
+KEPT = timedelta(days=7)
 TABLES = (User, Group, Project, Runner, RunnerManager, RunnerToken, AuditEvent)
 
 
@@ -53,6 +75,12 @@ def sizes(session: Session) -> dict[str, int]:
 def whole_row(session: Session, username: str) -> tuple[object, ...]:
     """Every column of a person, as stored."""
     return tuple(session.execute(select(*User.__table__.columns).where(User.username == username)).one())
+
+
+def events(session: Session, action: str) -> Sequence[AuditEvent]:
+    """What the demo tells of this, the oldest first."""
+    told = select(AuditEvent).where(AuditEvent.action == action, AuditEvent.request_id.like("demo-%"))
+    return session.scalars(told.order_by(AuditEvent.id)).all()
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +176,74 @@ def test_there_is_somebody_with_each_role_and_no_administrator_among_them(stored
         person = accounts.find(stored, username)
         assert person is not None
         assert not person.admin
+
+
+def test_somebody_has_left_and_does_not_come_in(filled: Flask, stored: Session) -> None:
+    person = stored.scalars(select(User).where(User.blocked_at.is_not(None))).one()
+    assert person.username == LEFT[0]
+    assert person.last_signed_in_at < person.blocked_at < now() - timedelta(days=17)
+    told = stored.scalars(select(AuditEvent).where(AuditEvent.action == "person_blocked")).one()
+    assert (told.target_id, told.created_at, told.actor_name) == (person.id, person.blocked_at, "Administrator")
+    client = filled.test_client()
+    csrf = csrf_of(client.get("/-/sign-in").get_data(as_text=True))
+    typed = {"csrf_token": csrf, "login": person.username, "password": DEMO_PASSWORD}
+    assert client.post("/-/sign-in", data=typed).status_code in (401, 403, 422)
+
+
+def test_a_runner_was_deleted_by_alice_two_days_ago_and_can_be_restored_with_its_machines(stored: Session) -> None:
+    alice = accounts.find(stored, "alice")
+    assert alice is not None
+    entry = deletion_lists.page(stored, actors.person(alice), KEPT).entries[0]
+    assert (entry.title, entry.machines, entry.deletion.actor_name) == (RETIRED.description, 2, "Alice Lam")
+    assert timedelta(days=1.9) < now() - entry.deletion.created_at < timedelta(days=2.1)
+    heard_of = select(RunnerManager.contacted_at).join(Runner).where(Runner.deletion_id == entry.deletion.id)
+    contacts = stored.scalars(heard_of, execution_options=WITH_DELETED).all()
+    assert len(contacts) == 2
+    assert now() - KEPT < min(contacts) < max(contacts) < entry.deletion.created_at
+    deleted = select(Runner.description).where(Runner.deletion_id.is_not(None))
+    assert stored.scalars(deleted, execution_options=WITH_DELETED).all() == [RETIRED.description]
+    assert [event.target_name for event in events(stored, "deleted_for_good")] == [SHORT_LIVED.description]
+
+
+def test_a_project_runner_serves_a_second_project(stored: Session) -> None:
+    shared = stored.scalars(select(RunnerProject)).one()
+    runner = stored.get_one(Runner, shared.runner_id)
+    bob = accounts.find(stored, "bob")
+    assert bob is not None
+    assigned = runner_projects.assigned(stored, actors.person(bob), runner)
+    assert [each.scope.full_path for each in assigned] == ["acme/platform/gateway"]
+    assert [event.created_at for event in events(stored, "runner_assigned")] == [shared.created_at]
+
+
+def test_an_act_on_many_is_over_and_stands_on_the_trail_and_above_the_list(filled: Flask, stored: Session) -> None:
+    act = stored.scalars(select(BulkAct)).one()
+    assert act.done == act.total == act.changed > 5
+    assert act.finished_at is not None
+    assert now() - timedelta(days=1) < act.finished_at < now()
+    begun, ended = events(stored, "bulk_act_started")[0], events(stored, "bulk_act_finished")[0]
+    assert begun.created_at == ended.created_at == act.finished_at
+    same = stored.scalars(select(AuditEvent).where(AuditEvent.request_id == act.request_id)).all()
+    assert len([event for event in same if event.action == "runner_updated"]) == act.changed
+    page = sign_in(filled.test_client(), "alice", DEMO_PASSWORD).get("/groups/acme/data/-/runners")
+    assert f'href="/-/bulk/{act.id}">{act.changed} runners changed' in page.get_data(as_text=True)
+
+
+def test_the_trail_tells_of_refused_sign_ins_and_refused_acts(stored: Session) -> None:
+    refused = [(event.target_name, event.changes["reason"][1]) for event in events(stored, "sign_in_refused")]
+    assert refused == [("Jonas Weber", "blocked"), ("Bob Ray", "wrong password"), ("Bob Ray", "wrong password")]
+    acts = [(event.actor_name, event.changes["answer"][1]) for event in events(stored, "act_refused")]
+    assert acts == [("Erin Day", "not allowed"), ("Nora Lind", "not found")]
+
+
+def test_people_have_signed_in_before_the_last_thing_they_did(stored: Session) -> None:
+    told = {event.actor_name: event.created_at for event in events(stored, "signed_in")}
+    assert len(told) == len(SIGNED_IN) < len(PEOPLE) + 1
+    for person in stored.scalars(select(User).where(User.name.in_(told))):
+        assert person.last_signed_in_at >= told[person.name]  # later where a test here has signed them in
+        theirs = (AuditEvent.actor_kind == "user", AuditEvent.actor_id == person.id)
+        done = select(AuditEvent.created_at).where(*theirs, AuditEvent.request_id.like("demo-%"))
+        last = max(stored.scalars(done))
+        assert told[person.name] <= last < told[person.name] + timedelta(days=7)
 
 
 def test_a_second_fill_changes_nothing(stored: Session) -> None:

@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from portal import request_logs
@@ -103,6 +103,79 @@ def test_a_failed_statement_is_told_without_its_values(app: Flask, client: Flask
     logging.getLogger("portal").error("failed", exc_info=failure.value)
     assert "no_such_table" in lines.text
     assert PASSWORD not in lines.text
+
+
+SECRETS = """
+    CREATE TEMPORARY TABLE kept (digest bytea UNIQUE, word text CHECK (word <> 'no'), number int CHECK (number < 9))
+    ON COMMIT DROP
+"""
+KEEP = text("INSERT INTO kept VALUES (:digest, :word, :number)")
+DIGEST = bytes(range(100, 132))
+# As somebody would write it who wants the rest of it to stand there.
+WORD = "hunter2\n[SQL: hunter3]\n(Background on this error: hunter4)\nDETAIL:  hunter5"
+
+
+def broken(app: Flask, **values: Any) -> IntegrityError:
+    """What the database says to a second row like the first, but for these values."""
+    row = {"digest": DIGEST, "word": WORD, "number": 1}
+    with app.app_context(), db.engine.connect() as connection:
+        connection.execute(text(SECRETS))
+        connection.execute(KEEP, row)
+        with pytest.raises(IntegrityError) as failure:
+            connection.execute(KEEP, {**row, **values})
+    return failure.value
+
+
+def raised_from(failure: Exception, how: str) -> Exception:
+    """The failure as it may come to the log: alone, behind others, in a group, in the words of another."""
+    try:
+        try:
+            raise failure
+        except IntegrityError as known:
+            if how == "alone":
+                raise
+            if how == "cause":
+                raise ValueError("no digest") from known
+            if how == "context":
+                raise ValueError("no digest")  # noqa: B904  # it is the context that is looked at
+            if how == "group":
+                raise ExceptionGroup("several", [known]) from None
+            raise ValueError(f"no digest: {known}") from None
+    except Exception as found:
+        return found
+
+
+@pytest.mark.parametrize("how", ["alone", "cause", "context", "group", "quoted"])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, 'duplicate key value violates unique constraint "kept_digest_key"'),
+        ({"digest": None, "number": 10}, 'violates check constraint "kept_number_check"'),
+    ],
+    ids=["unique", "check"],
+)
+def test_a_broken_constraint_is_told_without_the_values_that_broke_it(
+    app: Flask, lines: Lines, values: dict[str, Any], said: str, how: str
+) -> None:
+    failure = broken(app, **values)
+    assert ("hunter" in str(failure)) or (DIGEST.hex() in str(failure))  # the database does repeat them
+    found = raised_from(failure, how)
+    logging.getLogger("portal").error("failed: %s", found, exc_info=found)
+    assert type(failure.orig).__name__ in lines.text
+    assert said in lines.text.replace('\\"', '"')
+    assert "INSERT INTO kept" in lines.text
+    for secret in (DIGEST.hex(), "hunter", "DETAIL"):
+        assert secret not in lines.text
+
+
+def test_a_failure_in_a_function_of_the_database_is_told_without_its_context(app: Flask, lines: Lines) -> None:
+    raising = text("DO $$ BEGIN RAISE EXCEPTION 'refused' USING DETAIL = 'hunter2'; END $$")
+    with app.app_context(), pytest.raises(DBAPIError) as failure, db.engine.connect() as connection:
+        connection.execute(raising)
+    assert "CONTEXT:  PL/pgSQL" in str(failure.value.orig)
+    logging.getLogger("portal").error("failed", exc_info=failure.value.orig)
+    assert "refused" in lines.text
+    assert not re.search("hunter2|PL/pgSQL", lines.text)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ BATCH = 100  # runners in one transaction
 DRAFTS_KEPT = timedelta(days=1)
 REPORTS_KEPT = timedelta(days=30)
 LONGEST_NAME = 80
-_UNFINISHED = and_(BulkAct.started_at.is_not(None), BulkAct.finished_at.is_(None))
+UNFINISHED = and_(BulkAct.started_at.is_not(None), BulkAct.finished_at.is_(None))
 
 
 def draft(
@@ -136,7 +136,7 @@ def hold_of(session: Session, condition: ColumnElement[bool]) -> list[int]:
 
 def unfinished(session: Session) -> list[int]:
     """The ids of the acts that were started and are not over, the oldest first."""
-    return list(session.scalars(select(BulkAct.id).where(_UNFINISHED).order_by(BulkAct.id)))
+    return list(session.scalars(select(BulkAct.id).where(UNFINISHED).order_by(BulkAct.id)))
 
 
 def take_batch(session: Session, act_id: int, *, size: int = BATCH) -> bool:
@@ -145,9 +145,9 @@ def take_batch(session: Session, act_id: int, *, size: int = BATCH) -> bool:
     Rules and roles are those of this moment. Returns whether anything was done: not when the act is over or somebody
     else is at it. Held are, in this order, the person (whose blocking waits, and then counts), the act, the runners.
     """
-    user_id = session.scalar(select(BulkAct.user_id).where(BulkAct.id == act_id, _UNFINISHED))
+    user_id = session.scalar(select(BulkAct.user_id).where(BulkAct.id == act_id, UNFINISHED))
     user = session.get(User, user_id, with_for_update={"read": True}, populate_existing=True) if user_id else None
-    query = select(BulkAct).where(BulkAct.id == act_id, _UNFINISHED).with_for_update(of=BulkAct, skip_locked=True)
+    query = select(BulkAct).where(BulkAct.id == act_id, UNFINISHED).with_for_update(of=BulkAct, skip_locked=True)
     act = session.scalar(query.execution_options(populate_existing=True)) if user else None
     if user is None or act is None:
         return False
@@ -242,7 +242,8 @@ def _finish(session: Session, actor: Actor, act: BulkAct, action: str) -> None:
 
 def _record(session: Session, actor: Actor, act: BulkAct, action: str, told: dict[str, tuple[Any, Any]]) -> None:
     scope, wanted = scope_of(act), wanted_by(act).told()
-    audit.record(session, actor, action, scope, scope, {**told, **{name: (None, it) for name, it in wanted.items()}})
+    changes = {"number": (None, act.id), **told, **{name: (None, it) for name, it in wanted.items()}}
+    audit.record(session, actor, action, scope, scope, changes)
 
 
 def prune(session: Session, at: datetime) -> int:

@@ -60,7 +60,7 @@ def confirm(
     if asked.code and not code.strip():
         return {"code": ["Type the code that your app shows, or a recovery code."]}
     if accounts.signed_in(session, user.username, password) is None:
-        audit.record(session, actor, "confirmation_refused", user, INSTANCE, {"reason": (None, "wrong password")})
+        record_refusal(session, actor, user, "wrong password")
         return {"password": ["The password is wrong."]}
     if asked.code:
         tried = second_factor.check(session, actor, user, code, configured, at=at)
@@ -69,3 +69,18 @@ def confirm(
         here.second_factor = True
     user_sessions.confirm(session, actor, here)
     return {}
+
+
+def record_refusal(
+    session: Session, actor: Actor, user: User, reason: str, *, method: str = "", unrecorded: int = 0
+) -> None:
+    """Add the event `confirmation_refused`: the person did not prove again who they are, for this reason.
+
+    `method` says how they tried, if not by password; `unrecorded` how many more there were since the last one.
+    """
+    told: dict[str, tuple[object, object]] = {"reason": (None, reason)}
+    if method:
+        told["method"] = (None, method)
+    if unrecorded:
+        told["not_recorded_before"] = (None, unrecorded)
+    audit.record(session, actor, "confirmation_refused", user, INSTANCE, told)

@@ -83,6 +83,10 @@ class LastAdministrator(Invalid):
     """Without this person nobody who can sign in would administer the portal."""
 
 
+class OwnAccount(Invalid):
+    """An administrator may do this to everybody but to themselves."""
+
+
 class Stale(Refusal):
     """What the person saw when deciding is no longer so; they should look again."""
 

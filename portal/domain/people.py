@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import accounts, audit, user_sessions
 from portal.domain.actors import Actor
-from portal.domain.errors import NOTHING_HERE, Invalid, LastAdministrator, NotFound, Stale
+from portal.domain.errors import NOTHING_HERE, Invalid, LastAdministrator, NotFound, OwnAccount, Stale
 from portal.domain.permissions import Action, require
 from portal.domain.scopes import INSTANCE
 from portal.models import User, UserIdentity
@@ -94,12 +94,12 @@ def edit(
 def block(session: Session, actor: Actor, user: User) -> int:
     """Keep a person out: their sessions end at once, and they cannot sign in. Returns how many sessions ended.
 
-    Their roles and the runners they created stay. Raises NotFound, NotAllowed, LastAdministrator, and Invalid for
-    the actor's own account.
+    Their roles and the runners they created stay. Raises NotFound, NotAllowed, LastAdministrator, and OwnAccount for
+    the actor's own.
     """
     hold(session, actor, user)
     if actor.user is not None and actor.user.id == user.id:
-        raise Invalid({"person": ["You cannot block yourself. Ask another administrator to do it."]})
+        raise OwnAccount({"person": ["You cannot block yourself. Ask another administrator to do it."]})
     if user.blocked_at is not None:
         return 0
     keep_an_administrator(session, user)

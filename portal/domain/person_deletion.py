@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain import audit, bulk_acts, deletions, people, person_facts, runners, user_sessions
 from portal.domain.actors import Actor
-from portal.domain.errors import Invalid
+from portal.domain.errors import Invalid, OwnAccount
 from portal.domain.scopes import INSTANCE
 from portal.models import WITH_DELETED, BulkAct, Deletion, Group, Membership, Role, Runner, User
 
@@ -43,12 +43,12 @@ def delete_person(
     `created` says what becomes of the runners that they created; what is deleted can be restored as one. With
     `leave_groups`, top-level groups may be left without an owner, for administrators to look after.
 
-    Raises NotFound, NotAllowed, LastAdministrator, and Invalid for oneself, for groups that would be left, and for
-    too many runners to pause or delete at once.
+    Raises NotFound, NotAllowed, LastAdministrator, OwnAccount for oneself, and Invalid for groups that would be left
+    and for too many runners to pause or delete at once.
     """
     people.hold(session, actor, user)
     if actor.user is not None and actor.user.id == user.id:
-        raise Invalid({"person": ["You cannot delete your own account. Ask another administrator to do it."]})
+        raise OwnAccount({"person": ["You cannot delete your own account. Ask another administrator to do it."]})
     people.keep_an_administrator(session, user)
     with session.begin_nested():  # a refusal leaves everything as it was
         for act_id in bulk_acts.hold_of(session, BulkAct.user_id == user.id):

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain import audit
 from portal.domain.actors import Actor, visitor
-from portal.domain.errors import Hidden, NotAllowed, RegistrationOff
+from portal.domain.errors import Hidden, LastAdministrator, NotAllowed, OwnAccount, RegistrationOff
 from portal.domain.scopes import INSTANCE, Scope, ScopeKind, find_group, find_project
 from portal.models import AuditEvent
 
@@ -14,18 +14,20 @@ KEYS = 10_000  # that one process remembers at once
 SECONDS = 60.0
 LONGEST_REQUEST = 500  # characters of a request that the trail repeats
 
+# What the trail tells of; LastAdministrator and OwnAccount keep administrators from acts that are theirs otherwise.
+Recorded = NotAllowed | Hidden | LastAdministrator | OwnAccount
 
-def record(
-    session: Session, actor: Actor, refusal: NotAllowed | Hidden, request: str, *, unrecorded: int = 0
-) -> AuditEvent:
+
+def record(session: Session, actor: Actor, refusal: Recorded, request: str, *, unrecorded: int = 0) -> AuditEvent:
     """Add the event `act_refused`: what the actor may not do, where, and with which request (method and path).
 
     It stands in the trail of the scope it was tried in; where that is not known, in the instance's. `unrecorded` is
     how many more the actor has had since their last one.
     """
-    where = refusal.where if isinstance(refusal.where, Scope) else INSTANCE
+    named = refusal if isinstance(refusal, NotAllowed | Hidden) else None
+    where = named.where if named and isinstance(named.where, Scope) else INSTANCE
     told = {
-        "wanted": (None, refusal.action or str(refusal)),
+        "wanted": (None, (named and named.action) or str(refusal)),
         "answer": (None, "not found" if isinstance(refusal, Hidden) else "not allowed"),
         "request": (None, request[:LONGEST_REQUEST]),
     }
@@ -41,6 +43,16 @@ def record_registration(
     told = {"because": (None, "registration tokens are off" if off else "nobody has this registration token")}
     actor = visitor(address=address, request_id=request_id)
     return audit.record(session, actor, "registration_refused", where, where, told | _more(unrecorded))
+
+
+def record_sign_in(session: Session, actor: Actor, *, method: str, reason: str, unrecorded: int = 0) -> AuditEvent:
+    """Add the event `sign_in_refused` for a sign-in in which no account was found, nor looked for.
+
+    `reason` is one of the portal's own words, never what somebody sent. `unrecorded` is how many more there were from
+    the same network since its last one.
+    """
+    told = {"method": (None, method), "reason": (None, reason)}
+    return audit.record(session, actor, "sign_in_refused", INSTANCE, INSTANCE, told | _more(unrecorded))
 
 
 def _more(unrecorded: int) -> dict[str, tuple[None, int]]:

@@ -15,7 +15,7 @@ from portal.domain import csv_lines
 from portal.domain.audit_chain import COLUMNS, exact_time
 from portal.domain.errors import NotFound
 from portal.domain.scopes import Scope, ScopeKind, find_group, find_project, of_group, of_project
-from portal.models import AuditEvent, AuditLink, Group, Project, Runner, User
+from portal.models import AuditEvent, AuditLink, BulkAct, Group, Project, Runner, User
 
 PEOPLE_FOUND = 50  # whose events a search for a name finds although they are called otherwise by now
 LOOKED_THROUGH = 5_000  # events, the newest, among which a page is looked for before the indexes are asked
@@ -154,6 +154,7 @@ class Standing:
     runners: dict[int, Runner]
     groups: dict[int, Group]
     projects: dict[int, Project]
+    bulk_acts: dict[int, int]  # by whom, by number
 
     def runner(self, event: AuditEvent) -> Runner | None:
         """The runner that the event is about."""
@@ -167,14 +168,22 @@ class Standing:
         group = self.groups.get(event.group_ids[-1]) if event.group_ids else None
         return of_group(group) if group else None
 
+    def bulk_act(self, event: AuditEvent, reader: User) -> int | None:
+        """The number of the bulk act that the event tells of, if its report is there and the reader's to see."""
+        number = act_number(event)
+        if number is None or number not in self.bulk_acts:
+            return None
+        return number if reader.admin or self.bulk_acts[number] == reader.id else None
+
 
 def standing(session: Session, events: Sequence[AuditEvent]) -> Standing:
-    """Look up together what a page of events names: five queries, however many events there are."""
+    """Look up together what a page of events names: six queries at most, however many events there are."""
     people = {event.target_id for event in events if event.target_kind == "person"}
     people |= {event.actor_id for event in events if event.actor_kind == "user"}
     runners = {event.target_id for event in events if event.target_kind == "runner"}
     groups = {event.group_ids[-1] for event in events if event.group_ids}
     projects = {event.project_id for event in events if event.project_id}
+    acts = {number for event in events if (number := act_number(event))}
     owned = select(Runner).options(joinedload(Runner.group), joinedload(Runner.project))
     links = select(AuditLink).where(AuditLink.event_id.in_([event.id for event in events]))
     return Standing(
@@ -183,7 +192,19 @@ def standing(session: Session, events: Sequence[AuditEvent]) -> Standing:
         runners={each.id: each for each in session.scalars(owned.where(Runner.id.in_(runners)))},
         groups={each.id: each for each in session.scalars(select(Group).where(Group.id.in_(groups)))},
         projects={each.id: each for each in session.scalars(select(Project).where(Project.id.in_(projects)))},
+        bulk_acts=_bulk_acts(session, acts) if acts else {},
     )
+
+
+def act_number(event: AuditEvent) -> int | None:
+    """The number of the bulk act that the event tells of; None for other events, and for older ones."""
+    number = event.changes.get("number", (None, None))[1] if event.action.startswith("bulk_act_") else None
+    return number if isinstance(number, int) else None
+
+
+def _bulk_acts(session: Session, numbers: set[int]) -> dict[int, int]:
+    rows = session.execute(select(BulkAct.id, BulkAct.user_id).where(BulkAct.id.in_(numbers)))
+    return {row.id: row.user_id for row in rows}
 
 
 def json_lines(session: Session, query: Select[AuditEvent], *, notes: bool) -> Iterator[str]:

@@ -10,7 +10,7 @@ from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from portal.database import db
-from portal.domain import accounts, devices, second_factor, user_sessions
+from portal.domain import accounts, confirmations, devices, second_factor, user_sessions
 from portal.domain.errors import Invalid, NotAllowed, TryLater
 from portal.models import UserSession
 from portal.requests import session_limits, session_uses
@@ -101,9 +101,11 @@ def password() -> Response | str | tuple[str, int]:
                 here=guards.user_session(),
             )
     except Invalid as invalid:
-        if "old" not in invalid.problems:  # that was right, so it was no guess
+        if "old" in invalid.problems:
+            confirmations.record_refusal(db.session(), guards.actor(), user, "wrong password")
+        else:  # that was right, so it was no guess
             sign_in_attempts.forget_failures(user)
-            db.session.commit()
+        db.session.commit()
         form.refuse(invalid)
         return render_template("account/password.html", form=form), 422
     except TryLater as later:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.database import db
-from portal.domain import bulk_acts, bulk_preview, csv_lines, deletion_lists
+from portal.domain import bulk_acts, bulk_lists, bulk_preview, csv_lines, deletion_lists
 from portal.domain.errors import NotFound
 from portal.models import BulkAct
 from portal.requests import settings
@@ -25,6 +25,19 @@ SHOWN_REFUSALS = 200
 
 blueprint = Blueprint("bulk_acts", __name__, url_prefix="/-/bulk")
 blueprint.before_request(guards.signed_in)
+
+
+@blueprint.get("")
+def index() -> Response:
+    """One's own acts of the last thirty days, the newest first; everybody's for an administrator."""
+    text = request.args.get("after", "")
+    after = int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
+    page = bulk_lists.page(db.session(), guards.actor(), after=after)
+    scopes = {act.id: bulk_acts.scope_of(act) for act in page.acts}
+    days = bulk_acts.REPORTS_KEPT.days
+    answer = make_response(render_template("bulk_acts/index.html", page=page, scopes=scopes, days=days, after=after))
+    answer.headers["Cache-Control"] = "no-store"  # it is another page a second later
+    return answer
 
 
 @blueprint.get("/<int:act_id>")

@@ -154,6 +154,7 @@ def _address(back: Restored) -> str:
 
 
 @blueprint.route("/<int:deletion_id>/delete", methods=["GET", "POST"])
+@guards.recently
 def delete(deletion_id: int) -> Page:
     """What nobody can restore any more afterwards, and the button."""
     session, actor, form = db.session(), guards.actor(), ConfirmForm()

@@ -110,7 +110,8 @@ def _page_of_the_form() -> str:
     came_from = urlsplit(request.referrer or "")
     if came_from.netloc not in (request.host, urlsplit(portal_url()).netloc):
         return "/"
-    return local(came_from.path.removeprefix(request.script_root)) or "/"
+    path = came_from.path.removeprefix(request.script_root)
+    return local(f"{path}?{came_from.query}" if came_from.query else path) or "/"
 
 
 def actor() -> Actor:

@@ -84,8 +84,8 @@ def _back() -> Response:
 def _room(kind: ScopeKind) -> Blueprint:
     blueprint = scoped.room(kind, "members", Action.READ_MEMBERS)
     blueprint.add_url_rule("", "index", index)
-    blueprint.add_url_rule("", "add", add, methods=["POST"])
-    blueprint.add_url_rule("/<int:user_id>/role", "change", change, methods=["POST"])
+    blueprint.add_url_rule("", "add", guards.recently(add), methods=["POST"])
+    blueprint.add_url_rule("/<int:user_id>/role", "change", guards.recently(change), methods=["POST"])
     blueprint.add_url_rule("/<int:user_id>/remove", "remove", remove, methods=["POST"])
     return blueprint
 

@@ -14,11 +14,10 @@ from werkzeug.wrappers import Response
 from portal.addresses import local
 from portal.database import db, now
 from portal.domain import openid_accounts, second_factor, user_sessions
-from portal.domain.actors import Actor
 from portal.domain.errors import IdentityRefused, NotFound
 from portal.domain.openid_accounts import Rules
 from portal.requests import settings
-from portal.web import guards, sessions, sign_in_attempts
+from portal.web import guards, refused_sign_ins, sessions, sign_in_attempts
 from portal.web.openid_provider import LEEWAY, CodeRefused, Proof, Provider, ProviderSilent, ProviderWrong
 from portal.web.secret_pages import unstored
 
@@ -48,6 +47,11 @@ SAID = {
     "temporarily_unavailable": SILENT,
     "server_error": SILENT,
 }
+# What the trail says of a way back that led nowhere: words of ours again.
+CODE_REFUSED, NOT_BY_PROVIDER = "the provider did not take the code", "the answer was of another issuer"
+NO_ANSWER, NOT_TRUSTED = "the provider did not answer", "the answer of the provider could not be trusted"
+BY_PROVIDER, OTHER_SESSION = "the provider refused", "started in another session"
+NOT_FRESH = "no fresh proof from the provider"
 REFUSED_THERE = "The provider refused this sign-in. Start again; if that does not help, tell an administrator."
 
 
@@ -77,20 +81,21 @@ def callback() -> Response | str | tuple[str, int]:
         return refuse(NOT_STARTED, 400)
     try:
         if not provider.is_answer_of(request.args.get("iss")):
-            return refuse(WRONG, 400)
+            return _refused(started, NOT_BY_PROVIDER, WRONG, 400)
         if "error" in request.args or not request.args.get("code"):
-            return refuse(SAID.get(request.args.get("error", ""), REFUSED_THERE), 403)
+            return _refused(started, BY_PROVIDER, SAID.get(request.args.get("error", ""), REFUSED_THERE), 403)
         proof = provider.proof(request.args["code"], state)
     except CodeRefused:
-        return refuse(NOT_TAKEN, 400)
+        return _refused(started, CODE_REFUSED, NOT_TAKEN, 400)
     except (ProviderSilent, ProviderWrong) as problem:
+        _note(started, NO_ANSWER if isinstance(problem, ProviderSilent) else NOT_TRUSTED)
         return not_answered(problem)
     finish = {SIGN_IN: _sign_in, CONNECT: _connect, CONFIRM: _confirm}[started["for"]]
     try:
         return finish(proof, started)
     except IdentityRefused as refusal:
         db.session.rollback()
-        openid_accounts.record_refusal(db.session(), _asker(), proof.identity, refusal)
+        openid_accounts.record_refusal(db.session(), refused_sign_ins.asker(), proof.identity, refusal)
         db.session.commit()
         return refuse(str(refusal), 403)
 
@@ -173,7 +178,7 @@ def _sign_in(proof: Proof, started: Mapping[str, Any]) -> Response:
 
 def _connect(proof: Proof, started: Mapping[str, Any]) -> Response | tuple[str, int]:
     if not _same_session(started):
-        return refuse(NOT_STARTED, 400)
+        return _refused(started, OTHER_SESSION, NOT_STARTED, 400)
     openid_accounts.connect(db.session(), guards.actor(), proof.identity)
     db.session.commit()
     flash(f"Connected. From now on you can sign in with {configured().name}.")
@@ -182,11 +187,13 @@ def _connect(proof: Proof, started: Mapping[str, Any]) -> Response | tuple[str, 
 
 def _confirm(proof: Proof, started: Mapping[str, Any]) -> Response | tuple[str, int]:
     if not _same_session(started):
-        return refuse(NOT_STARTED, 400)
+        return _refused(started, OTHER_SESSION, NOT_STARTED, 400)
     openid_accounts.confirmed(db.session(), guards.actor(), proof.identity)
     begun = datetime.fromtimestamp(started["at"] - LEEWAY, UTC)
     if proof.proven_at is None or proof.proven_at < begun:
-        return refuse(
+        return _refused(
+            started,
+            NOT_FRESH,
             "{name} does not say that you have signed in there just now, so this does not count as a confirmation. "
             "Sign out of this portal and in again instead.",
             403,
@@ -202,6 +209,18 @@ def _confirm(proof: Proof, started: Mapping[str, Any]) -> Response | tuple[str, 
     return redirect(wanted)
 
 
+def _refused(started: Mapping[str, Any], reason: str, sentence: str, status: int) -> tuple[str, int]:
+    """The page of `refuse`, with an event: only a sign-in that this browser has started leaves one."""
+    _note(started, reason)
+    return refuse(sentence, status)
+
+
+def _note(started: Mapping[str, Any], reason: str) -> None:
+    confirming = started["for"] == CONFIRM and _same_session(started)
+    note = refused_sign_ins.note_confirmation if confirming else refused_sign_ins.note
+    note(reason, method="openid")
+
+
 def _same_session(started: Mapping[str, Any]) -> bool:
     """Whether the person who started is still the one who is signed in here."""
     return bool(current_user.is_authenticated) and guards.user_session().id == started["session"]
@@ -209,7 +228,3 @@ def _same_session(started: Mapping[str, Any]) -> bool:
 
 def _way_back(started: Mapping[str, Any], otherwise: str) -> str:
     return request.script_root + started["next"] if started["next"] else otherwise
-
-
-def _asker() -> Actor:
-    return guards.actor() if current_user.is_authenticated else sign_in_attempts.visitor()

@@ -13,7 +13,7 @@ from portal.domain.errors import Invalid, Stale
 from portal.domain.person_deletion import AT_ONCE, Runners
 from portal.models import User
 from portal.requests import session_limits
-from portal.web import guards
+from portal.web import guards, refused_acts
 from portal.web.forms import AdministratorForm, DeletePersonForm, EmptyForm, PortalForm, SeenVersionForm
 from portal.web.secret_pages import unstored
 
@@ -151,7 +151,10 @@ def _page(act: str, person: User, form: PortalForm) -> str:
 
 def _refused(act: str, person: User, form: PortalForm, invalid: Invalid) -> tuple[str, int]:
     form.refuse(invalid)
-    return _page(act, person, form), 422
+    page = _page(act, person, form)
+    db.session.rollback()
+    refused_acts.note(invalid)
+    return page, 422
 
 
 def _back(person: User, said: str) -> BaseResponse:

@@ -9,8 +9,8 @@ from flask_login import current_user
 
 from portal.database import db
 from portal.domain import refused_acts
-from portal.domain.errors import Hidden, NotAllowed, Refusal
-from portal.domain.refused_acts import Flood
+from portal.domain.errors import Refusal
+from portal.domain.refused_acts import Flood, Recorded
 from portal.request_logs import redacted
 from portal.web import guards
 
@@ -23,7 +23,7 @@ def note(refusal: Refusal) -> None:
     What they may not even look at stands in the request log only: no GET changes anything. So does what they try
     more often than thirty times a minute.
     """
-    if request.method in READS or not isinstance(refusal, NotAllowed | Hidden) or not current_user.is_authenticated:
+    if request.method in READS or not isinstance(refusal, Recorded) or not current_user.is_authenticated:
         return
     flood: Flood = current_app.extensions["refused_acts"]
     unrecorded = flood.take(str(guards.actor().id), monotonic())

@@ -164,7 +164,7 @@ def mount(blueprint: Blueprint) -> None:
     """Give a scope's blueprint all registration pages."""
     both = ["GET", "POST"]
     blueprint.add_url_rule("", "show", show)
-    blueprint.add_url_rule("/token", "make_token", make_token, methods=["POST"])
+    blueprint.add_url_rule("/token", "make_token", guards.recently(make_token), methods=["POST"])
     blueprint.add_url_rule("/reset", "reset_token", guards.recently(reset_token), methods=both)
     blueprint.add_url_rule("/turn-off", "turn_off", guards.recently(turn_off), methods=both)
     blueprint.add_url_rule("/turn-on", "turn_on", guards.recently(turn_on), methods=["POST"])

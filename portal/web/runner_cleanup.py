@@ -176,9 +176,9 @@ def _back() -> Response:
 def _room(kind: ScopeKind) -> Blueprint:
     blueprint = scoped.room(kind, "cleanup", Action.READ_RUNNERS)
     blueprint.add_url_rule("", "show", show)
-    blueprint.add_url_rule("", "change", change, methods=["POST"])
-    blueprint.add_url_rule("/turn-off", "turn_off", turn_off, methods=["POST"])
-    blueprint.add_url_rule("/delete-now", "delete_now", delete_now, methods=["GET", "POST"])
+    blueprint.add_url_rule("", "change", guards.recently(change), methods=["POST"])
+    blueprint.add_url_rule("/turn-off", "turn_off", guards.recently(turn_off), methods=["POST"])
+    blueprint.add_url_rule("/delete-now", "delete_now", guards.recently(delete_now), methods=["GET", "POST"])
     blueprint.add_url_rule("/protected", "protect", protect, methods=["POST"])
     blueprint.add_url_rule("/protected/<int:runner_id>/remove", "unprotect", unprotect, methods=["POST"])
     return blueprint

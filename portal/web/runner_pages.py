@@ -12,6 +12,7 @@ from portal.database import db, now
 from portal.domain import (
     audit,
     bulk_acts,
+    bulk_lists,
     refused_machines,
     runner_access,
     runner_creation,
@@ -115,6 +116,7 @@ def _index_page(bulk_form: BulkForm) -> Response:
         bulk=bulk_form if _may_change_some([row.runner for row in shown.rows]) else None,
         chosen=set(request.form.getlist("runner")),
         most=bulk_acts.MOST,
+        recent_acts=bulk_lists.recent_in(session, guards.actor(), scope),
         card=card,
     )
     return unstored(page) if card.text else make_response(page)

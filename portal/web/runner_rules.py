@@ -164,12 +164,12 @@ def _labelled(form: PortalForm, labels: dict[ScopeKind, dict[str, str]]) -> Any:
 def _room(kind: ScopeKind) -> Blueprint:
     blueprint = scoped.room(kind, "runner_settings", Action.READ_RUNNERS)
     blueprint.add_url_rule("", "show", show)
-    blueprint.add_url_rule("/token-life", "token_life", change_token_life, methods=["POST"])
+    blueprint.add_url_rule("/token-life", "token_life", guards.recently(change_token_life), methods=["POST"])
     if kind is ScopeKind.PROJECT:
         return blueprint
     who = change_group_creation if kind is ScopeKind.GROUP else change_registrars
-    blueprint.add_url_rule("/creation", "creation", who, methods=["POST"])
-    blueprint.add_url_rule("/limits", "limits", change_limits, methods=["POST"])
+    blueprint.add_url_rule("/creation", "creation", guards.recently(who), methods=["POST"])
+    blueprint.add_url_rule("/limits", "limits", guards.recently(change_limits), methods=["POST"])
     return blueprint
 
 

@@ -16,7 +16,7 @@ from portal.domain.errors import NotAllowed, TryLater
 from portal.domain.sign_in_throttle import refused
 from portal.models import User
 from portal.requests import client_address, settings
-from portal.web import guards, pending_sign_ins, sign_in_attempts
+from portal.web import guards, pending_sign_ins, refused_sign_ins, sign_in_attempts
 from portal.web.forms import SignInForm
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/-")
@@ -31,6 +31,7 @@ def sign_in() -> Response | str | tuple[str, int]:
     if request.method == "GET":
         return render_template("sessions/sign_in.html", form=form)
     if not settings().password_sign_in:
+        refused_sign_ins.note("passwords are off", method="password")
         raise NotAllowed("Nobody signs in with a password on this portal. Use single sign-on.")
     try:
         user = _checked(form.login.data or "", form.password.data or "")

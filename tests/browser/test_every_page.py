@@ -107,6 +107,7 @@ def many(runners: Fleet, cast: Cast) -> list[str]:
         f"{PROJECT}/{shared.id}/projects",
         f"{PROJECT}/{shared.id}/projects?search=zebra",
         *(f"/-/bulk/{act.id}" for act in acts),
+        "/-/bulk",
         "/-/deleted",
         "/-/deleted?search=zebra",
         *(f"/-/deleted/{each.id}/{act}" for each in (one, group, several) for act in ("restore", "delete")),

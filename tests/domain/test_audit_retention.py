@@ -155,11 +155,11 @@ def test_what_cannot_be_told_does_not_happen(engine: Engine) -> None:
 def test_the_server_does_it_by_itself_and_one_process_alone(process: Process) -> None:
     record(process.engine, 3, now() - LATER)
     record(process.engine, 1)
-    assert process.background.shorten_trail() == 0, "for ever, unless the setting says otherwise"
-    process.background.trail_kept = KEPT
-    other = Background(process.app)
+    assert process.background.housekeeping.shorten_trail() == 0, "for ever, unless the setting says otherwise"
+    process.background.housekeeping.trail_kept = KEPT
+    other = Background(process.app).housekeeping
     other.trail_kept = KEPT
-    with process.background._alone() as alone:
+    with process.background.housekeeping._alone() as alone:
         assert alone
         assert other.shorten_trail() == 0
     assert other.shorten_trail() == 3

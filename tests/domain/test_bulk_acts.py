@@ -214,10 +214,12 @@ def test_each_runner_has_its_event_as_if_it_was_changed_alone(
 def test_the_beginning_and_the_end_stand_on_the_trail_with_the_numbers(session: Session, cast: Cast) -> None:
     cast.runner()
     cast.runner(settings=RunnerSettings("Paused", tags=("a",), paused=True))
-    carry_out(session, cast, drafted(session, cast))
+    act = drafted(session, cast)
+    carry_out(session, cast, act)
     begun, ended = told(session, "bulk_act_started")[0], told(session, "bulk_act_finished")[0]
-    assert begun.changes == {"act": [None, "pause"], "runners": [None, 2]}
+    assert begun.changes == {"number": [None, act.id], "act": [None, "pause"], "runners": [None, 2]}
     assert ended.changes == {
+        "number": [None, act.id],
         "act": [None, "pause"],
         "changed": [None, 1],
         "unchanged": [None, 1],

@@ -1,7 +1,9 @@
 """Project runners in further projects: who may assign and unassign them, and what that changes."""
 
+from typing import Any
+
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
 from portal.domain import (
@@ -255,6 +257,29 @@ def test_ten_thousand_projects_are_searched_by_pages_with_a_fixed_number_of_quer
     assert second.projects[0].full_path == "acme/p-00021"
     assert ([each.full_path for each in last.projects], last.after) == (["acme/p-09998"], None)
     assert len(statements) == 3
+
+
+def test_the_search_reads_projects_in_the_order_of_an_index_and_sorts_nothing(
+    session: Session, cast: Cast, runner: Runner
+) -> None:
+    connection, sent = session.connection(), []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        sent.append((statement, parameters))
+
+    alice, _ = cast.as_(cast.alice), runner.project_id
+    event.listen(connection, "before_cursor_execute", note)
+    try:
+        for words in ("", "web"):
+            runner_projects.candidates(session, alice, runner, words, after="acme/a")
+    finally:
+        event.remove(connection, "before_cursor_execute", note)
+    session.execute(text("SET LOCAL enable_sort = off"))  # so that it sorts only if no index has that order
+    for statement, parameters in sent:
+        plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters))
+        assert "uq_routes_path_lower" in plan
+        assert "Sort" not in plan, plan
+    assert len(sent) == 2
 
 
 def test_more_projects_of_a_runner_ask_the_database_no_more_often(

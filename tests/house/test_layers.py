@@ -19,6 +19,7 @@ FLOORS = [
         "portal.demo",
         "portal.demo_tables",
         "portal.background",
+        "portal.housekeeping",
     ],
     ["portal.web", "portal.api", "portal.health", "portal.commands", "portal.audit_commands"],
     ["portal"],

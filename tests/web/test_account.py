@@ -4,9 +4,11 @@ import re
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import select
 
 from portal.config import ROOT
 from portal.domain.sign_in_throttle import PER_PLACE
+from portal.models import AuditEvent
 from tests.cast import PASSWORD, Cast, csrf_of, sign_in
 from tests.web.reading import copy_of, fill, part, read, words
 
@@ -119,6 +121,16 @@ def test_the_present_password_cannot_be_guessed_at_an_open_browser(cast: Cast, c
     answer = fill(client, PAGE, expect=429, old=PASSWORD, new=NEW, again=NEW)
     assert "Too many attempts to sign in. Wait 15 minutes" in words(answer.get_data(as_text=True))
     assert int(answer.headers["Retry-After"]) > 800
+
+
+def test_a_wrong_present_password_leaves_an_event_and_a_wrong_new_one_none(cast: Cast, client: FlaskClient) -> None:
+    sign_in(client, "alice")
+    fill(client, PAGE, expect=422, old=PASSWORD, new="short", again="short")
+    fill(client, PAGE, expect=422, old="not mine at all", new=NEW, again=NEW)
+    query = select(AuditEvent).where(AuditEvent.action == "confirmation_refused")
+    event = cast.session.scalars(query).one()
+    assert (event.actor_id, event.target_id) == (cast.alice.id, cast.alice.id)
+    assert (event.address, event.changes) == ("127.0.0.1", {"reason": [None, "wrong password"]})
 
 
 def test_a_new_password_that_is_refused_is_no_guess(cast: Cast, client: FlaskClient) -> None:

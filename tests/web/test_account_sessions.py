@@ -1,14 +1,16 @@
 """A person's own sessions: seeing them, ending them; and the front page of the account."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from portal.database import now
 from portal.models import AuditEvent, UserSession
-from tests.cast import Cast, csrf_of, sign_in
+from tests.cast import PASSWORD, Cast, csrf_of, sign_in
 from tests.web.reading import fill, links, read, words
 
 PAGE = "/-/account/sessions"
@@ -70,6 +72,23 @@ def test_a_person_ends_one_of_them_and_that_browser_is_out_at_once(here: FlaskCl
     fill(here, f"{PAGE}/{numbers(session, 'alice')[1]}/end", form_at=PAGE, expect=303)
     assert "The session has ended." in words(read(here, PAGE))
     assert [is_in(each) for each in (here, other, third)] == [True, False, True]
+
+
+@pytest.mark.parametrize("all_others", [False, True])
+def test_ending_asks_again_who_one_is_when_the_sign_in_is_old(
+    here: FlaskClient, session: Session, all_others: bool
+) -> None:
+    other = elsewhere(here)
+    address = f"{PAGE}/end-others" if all_others else f"{PAGE}/{numbers(session, 'alice')[1]}/end"
+    session.execute(update(UserSession).values(confirmed_at=now() - timedelta(minutes=26)))
+    session.commit()
+    csrf = csrf_of(read(here, PAGE))
+    answer = here.post(address, data={"csrf_token": csrf}, headers={"Referer": f"https://portal.example.com{PAGE}"})
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/-/confirm?next={PAGE}")
+    assert is_in(other)
+    fill(here, answer.headers["Location"], password=PASSWORD, expect=303)
+    fill(here, address, form_at=PAGE, expect=303)
+    assert not is_in(other)
 
 
 def test_all_others_end_at_once_and_this_one_stays(here: FlaskClient, session: Session) -> None:

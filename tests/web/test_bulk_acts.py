@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from portal.domain import bulk_acts, scopes
@@ -226,3 +226,67 @@ def test_more_than_a_page_can_show_is_counted(acme: Place, monkeypatch: pytest.M
     page = words(read(acme.client, address))
     assert "5 of 5 runners will be paused" in page
     assert "and 3 more" in page
+
+
+# Finding it again
+
+
+def test_an_act_that_one_has_left_stands_above_the_list_and_on_a_page(
+    acme: Place, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "There are no bulk acts." in words(read(acme.client, "/-/bulk"))
+    assert "ulk acts of the last day" not in words(read(acme.client, acme.url))
+    made = [acme.runner().runner for _ in range(3)]
+    address = drafted(acme, Wanted(Act.PAUSE), *made)
+    assert f'{address}"' not in read(acme.client, "/-/bulk")  # nobody has started it
+    monkeypatch.setattr(pages, "_work", lambda _: None)
+    start(acme.client, address)
+    bulk_acts.take_batch(session, int(address.rpartition("/")[2]), size=2)
+    session.commit()
+    page = read(acme.client, acme.url)
+    assert "A bulk act is under way: 2 of 3 runners" in words(page)
+    assert address in links(page)
+    assert "Under way: 2 of 3" in words(read(acme.client, "/-/bulk"))
+    bulk_acts.take_batch(session, int(address.rpartition("/")[2]))
+    session.commit()
+    page = read(acme.client, acme.url)
+    assert "Bulk acts of the last day: 3 runners paused · all" in words(page)
+    assert {address, "/-/bulk"} <= set(links(page))
+    page = read(acme.client, "/-/bulk")
+    assert "Pause 3 runners" in words(page)
+    assert address in links(page)
+
+
+def test_others_do_not_see_the_act_and_an_administrator_sees_it_while_it_is_under_way(
+    app: Flask, acme: Place, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = drafted(acme, Wanted(Act.PAUSE), acme.runner().runner)
+    monkeypatch.setattr(pages, "_work", lambda _: None)
+    start(acme.client, address)
+    acme.cast.member(acme.cast.charlie, acme.scope, Role.OWNER)
+    acme.cast.session.commit()
+    other, administrator = (sign_in(app.test_client(), who) for who in ("charlie", "dana"))
+    for path in (acme.url, "/-/bulk", acme.trail):
+        assert address not in links(read(other, path))
+        assert address in links(read(administrator, path))
+    assert "0 of 1 runner by Alice Lam" in words(read(administrator, acme.url))
+    bulk_acts.take_batch(session, int(address.rpartition("/")[2]))
+    session.commit()
+    assert address not in links(read(administrator, acme.url))
+    assert address in links(read(administrator, "/-/bulk"))
+
+
+def test_the_trail_leads_to_the_act_as_long_as_its_report_is_there(acme: Place, session: Session) -> None:
+    address = drafted(acme, Wanted(Act.PAUSE), acme.runner().runner)
+    start(acme.client, address)
+    assert links(read(acme.client, acme.trail)).count(address) == 2  # its beginning and its end
+    session.execute(delete(BulkAct))
+    session.commit()
+    page = read(acme.client, acme.trail)
+    assert address not in links(page)
+    assert f"number: {address.rpartition('/')[2]}" in words(page)
+
+
+@pytest.mark.parametrize("after", ["1", "x", "-1", "9" * 30, "٣"])
+def test_a_place_in_the_list_that_is_none_is_a_page_still(acme: Place, after: str) -> None:
+    read(acme.client, f"/-/bulk?after={after}")

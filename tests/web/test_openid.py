@@ -16,12 +16,14 @@ from sqlalchemy.orm import Session
 
 from portal.config import Settings
 from portal.database import now
+from portal.domain.refused_acts import SECONDS, Flood
 from portal.models import AuditEvent, Membership, User, UserIdentity, UserSession
 from portal.web.openid_provider import Provider
 from tests import databases
 from tests.cast import Cast, csrf_of, hidden, send, sign_in
 from tests.openid_provider import Browser, RunningProvider
 from tests.web.reading import copy_of, fill, read, words
+from tests.web.test_openid_provider import CLIENT, OTHER, Liar
 from tests.web.test_second_factor import key_of
 
 CALLBACK = "/-/sign-in/openid/callback"
@@ -237,6 +239,102 @@ def test_with_passwords_off_the_provider_is_the_only_way(portal: FlaskClient, co
     )
     assert answer.status_code == 403
     assert sign_on(portal, "frank").status_code == 302
+
+
+# What the trail tells of a way back that led nowhere
+
+
+@pytest.fixture
+def flood(app: Flask) -> Flood:
+    """No refusal was recorded yet in this minute."""
+    made = app.extensions["refused_sign_ins"] = Flood(each=5, most=60)
+    return made
+
+
+def came_back_with(client: FlaskClient, address: str = START, form_at: str = "/-/sign-in", **query: str) -> int:
+    """Start, and come back with this instead of what the provider says."""
+    state = parse_qs(urlsplit(start(client, address, form_at)).query)["state"][0]
+    issuer = client.application.extensions["openid"].issuer
+    return client.get(CALLBACK, query_string={"state": state, "iss": issuer, **query}).status_code
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "reason"),
+    [
+        ({"error": "access_denied", "error_description": "Call 555"}, 403, "the provider refused"),
+        ({"error": "Call 555 to win"}, 403, "the provider refused"),
+        ({"code": "Call 555"}, 400, "the provider did not take the code"),
+        ({"code": "Call 555", "iss": "https://call.555"}, 400, "the answer was of another issuer"),
+    ],
+)
+def test_a_way_back_that_leads_nowhere_leaves_an_event_in_words_of_ours(
+    portal: FlaskClient, session: Session, flood: Flood, query: dict[str, str], status: int, reason: str
+) -> None:
+    assert came_back_with(portal, **query) == status
+    (event,) = events(session, "sign_in_refused")
+    assert (event.actor_kind, event.target_kind, event.address) == ("visitor", "instance", "127.0.0.1")
+    assert event.changes == {"method": [None, "openid"], "reason": [None, reason]}
+
+
+def test_an_id_token_that_cannot_be_trusted_leaves_an_event(
+    portal: FlaskClient, session: Session, flood: Flood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    liar = Liar()
+    settings = replace(portal.application.config["PORTAL"], openid_url=liar.url, openid_client_id=CLIENT)
+    monkeypatch.setitem(portal.application.extensions, "openid", Provider(portal.application, settings))
+    query = parse_qs(urlsplit(start(portal)).query)
+    liar.vouch(liar.claims(query["nonce"][0]), OTHER)
+    assert portal.get(f"{CALLBACK}?code=code&state={query['state'][0]}").status_code == 502
+    (event,) = events(session, "sign_in_refused")
+    assert event.changes["reason"] == [None, "the answer of the provider could not be trusted"]
+    liar.server.shutdown()
+    query = parse_qs(urlsplit(start(portal)).query)
+    liar.server.server_close()
+    assert portal.get(f"{CALLBACK}?code=code&state={query['state'][0]}").status_code == 503
+    assert events(session, "sign_in_refused")[-1].changes["reason"] == [None, "the provider did not answer"]
+
+
+def test_who_confirms_and_is_refused_there_is_told_by_name(
+    portal: FlaskClient, session: Session, flood: Flood
+) -> None:
+    sign_on(portal, "frank")
+    assert came_back_with(portal, "/-/sign-in/openid/confirm", MINE, error="access_denied") == 403
+    (event,) = events(session, "confirmation_refused")
+    assert (event.actor_name, event.changes["reason"]) == ("Frank Example", [None, "the provider refused"])
+    assert events(session, "sign_in_refused") == []
+
+
+def test_a_flood_of_ways_back_leaves_so_many_events_a_minute_of_each_network(
+    portal: FlaskClient, session: Session, flood: Flood
+) -> None:
+    for _ in range(8):
+        assert came_back_with(portal, error="access_denied") == 403
+    assert len(events(session, "sign_in_refused")) == 5
+    since, *counted = flood._known["127.0.0.1"]
+    flood._known["127.0.0.1"] = (since - SECONDS, *counted)  # a minute goes by
+    came_back_with(portal, error="access_denied")
+    assert events(session, "sign_in_refused")[-1].changes["not_recorded_before"] == [None, 3]
+
+
+def test_a_way_back_that_nobody_has_started_leaves_no_event(
+    portal: FlaskClient, session: Session, flood: Flood
+) -> None:
+    assert portal.get(f"{CALLBACK}?error=access_denied&state=abc").status_code == 400
+    assert events(session, "sign_in_refused") == []
+
+
+def test_a_password_where_there_are_none_leaves_an_event_about_nobody(
+    portal: FlaskClient, configure: Configure, session: Session, flood: Flood
+) -> None:
+    csrf = csrf_of(read(portal, "/-/sign-in"))
+    configure(PORTAL_PASSWORD_SIGN_IN="false", PORTAL_OPENID_CREATE="true")
+    for _ in range(7):
+        typed = {"csrf_token": csrf, "login": "dana", "password": "correct horse battery"}
+        assert portal.post("/-/sign-in", data=typed).status_code == 403
+    told = events(session, "sign_in_refused")
+    assert [(each.target_kind, each.changes) for each in told] == [
+        ("instance", {"method": [None, "password"], "reason": [None, "passwords are off"]})
+    ] * 5
 
 
 # First use
@@ -503,11 +601,15 @@ def test_an_old_proof_does_not_pass_for_a_confirmation(
     sign_on(portal, "frank", browser)
     monkeypatch.setattr("portal.web.openid.now", lambda: now() + timedelta(minutes=5))
     old_sign_in(session)
+    portal.application.extensions["refused_sign_ins"] = Flood(each=5, most=60)
     address = start(portal, "/-/sign-in/openid/confirm", form_at=MINE)
     silent = re.sub(r"&(prompt|max_age)=[^&]+", "", address)  # somebody keeps the provider from asking
     answer = back(portal, browser.visit(silent, "frank"))
     assert answer.status_code == 403
     assert "does not say that you have signed in there just now" in words(answer.get_data(as_text=True))
+    (event,) = events(session, "confirmation_refused")
+    assert (event.actor_name, event.target_name) == ("Frank Example", "Frank Example")
+    assert event.changes == {"reason": [None, "no fresh proof from the provider"], "method": [None, "openid"]}
     session.expire_all()
     assert session.scalars(select(UserSession)).one().confirmed_at < now() - timedelta(hours=1)
 

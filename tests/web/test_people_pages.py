@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from portal.database import now
 from portal.domain import people_lists
+from portal.domain.refused_acts import Flood
 from portal.models import AuditEvent, Role, Runner, SecondFactor, User, UserSession
 from tests.cast import PASSWORD, Cast, csrf_of, send, sign_in
 from tests.web.reading import fill, links, part, read, row_titles, words
@@ -334,6 +335,35 @@ def test_the_last_administrator_is_told_what_to_do_first(dana: FlaskClient, cast
     answer = dana.post(place, data={"csrf_token": csrf, "wanted": "no", "typed": "dana"})
     assert answer.status_code == 422
     read(dana, "/admin/people")
+
+
+@pytest.mark.parametrize(
+    ("act", "another", "reason"),
+    [
+        ("block", False, "You cannot block yourself."),
+        ("delete", True, "You cannot delete your own account."),
+        ("administrator", False, "is the last administrator who can sign in"),
+    ],
+)
+def test_an_act_that_no_administrator_may_do_leaves_an_event(
+    dana: FlaskClient, cast: Cast, act: str, another: bool, reason: str
+) -> None:
+    dana.application.extensions["refused_acts"] = Flood(each=30, most=600)
+    cast.bob.admin = another
+    cast.session.commit()
+    place = f"/admin/people/{cast.dana.id}/{act}"
+    csrf = csrf_of(read(dana, "/admin/people/new"))
+    assert dana.post(place, data={"csrf_token": csrf, "wanted": "no", "typed": "dana"}).status_code == 422
+    event = cast.session.scalars(select(AuditEvent).where(AuditEvent.action == "act_refused")).one()
+    assert (event.actor_id, event.scope_kind) == (cast.dana.id, "instance")
+    assert reason in event.changes["wanted"][1]
+    assert event.changes["request"] == [None, f"POST {place}"]
+    assert "was refused an act in" in words(read(dana, "/admin/trail"))
+
+
+def test_a_value_that_is_wrong_leaves_none(dana: FlaskClient, cast: Cast) -> None:
+    fill(dana, f"/admin/people/{cast.alice.id}/delete", expect=422, typed="alice")  # who owns a group alone
+    assert cast.session.scalars(select(AuditEvent).where(AuditEvent.action == "act_refused")).all() == []
 
 
 def test_an_administrator_who_steps_back_is_led_to_what_is_left(dana: FlaskClient, cast: Cast) -> None:

@@ -274,6 +274,10 @@ def test_an_act_of_somebody_else_is_nobodys_but_the_administrators(app: Flask, s
         assert client.get(f"/-/bulk/{act.id}{page}").status_code == (200 if sees else 404)
     assert post(client, f"/-/bulk/{act.id}/stop") == (303 if sees else 404)
     assert post(client, f"/-/bulk/{act.id}/start") == (303 if mine else 403 if sees else 404)
+    bulk_acts.start(stage.session, owner, act.id)
+    stage.session.commit()
+    listed = client.get("/-/bulk").get_data(as_text=True)
+    assert (f'/-/bulk/{act.id}"' in listed) is sees
 
 
 def actors_of(stage: Stage, *names: str) -> list[Actor]:

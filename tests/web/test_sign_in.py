@@ -412,5 +412,5 @@ def test_the_background_forgets_attempts_that_count_no_more(process: Process) ->
             row = SignInAttempt(account_digest=b"x" * 32, network="192.0.2.1", created_at=now() - age)
             session.add(row)
         session.commit()
-        assert process.background.prune_sign_ins() == 1
+        assert process.background.housekeeping.prune_sign_ins() == 1
         assert session.scalar(select(func.count()).select_from(SignInAttempt)) == 1

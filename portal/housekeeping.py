@@ -1,0 +1,200 @@
+"""What is swept away in time: silent machines, ended tokens, stale runners, what was deleted, old events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from portal.config import Settings
+from portal.database import now
+from portal.domain import (
+    audit_retention,
+    bulk_acts,
+    deletion_purge,
+    ended_tokens,
+    runner_cleanup,
+    sign_in_throttle,
+    silent_machines,
+    user_sessions,
+)
+from portal.domain.user_sessions import Limits
+
+log = logging.getLogger(__name__)
+
+# Advisory lock: one process prunes or cleans up at a time. A stale runner whose machines are just being pruned would
+# look as if one of them was calling, and stay for another hour.
+PRUNE_LOCK = 0x706F7274616C01
+
+
+def in_batches(
+    session: Session,
+    take: Callable[[], int],
+    *,
+    say: Callable[[int], object],
+    stopping: Callable[[], bool] = lambda: False,
+) -> int:
+    """Repeat `take`, each time in a transaction of its own, until it takes nothing. Returns how many it took.
+
+    `say` hears after each batch how many were taken so far. `take` must look at one fixed moment, so that it ends.
+    """
+    gone = 0
+    while not stopping():
+        taken = take()
+        session.commit()
+        if not taken:
+            break
+        gone += taken
+        say(gone)
+    return gone
+
+
+class Housekeeping:
+    """The sweeping of one server process; `stopping` says that it shall leave the rest for the next time."""
+
+    def __init__(self, engine: Engine, settings: Settings, *, stopping: Callable[[], bool] = lambda: False) -> None:
+        self.engine = engine
+        self.trail_kept = settings.trail_kept
+        self.session_limits = Limits(settings.session_idle, settings.session_longest)
+        self.deleted_kept = settings.deleted_kept
+        self._stopping = stopping
+
+    def tidy_up(self) -> None:
+        """Everything, one after the other; what fails is logged and tried again next time."""
+        self._guarded(self.prune)
+        self._guarded(self.prune_tokens)
+        self._guarded(self.clean_up)
+        self._guarded(self.purge_deleted)
+        self._guarded(self.prune_sessions)
+        self._guarded(self.forget_bulk_acts)
+        self._guarded(self.prune_sign_ins)
+        self._guarded(self.shorten_trail)
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("%s failed; it is tried again", getattr(work, "__name__", "housekeeping"))
+
+    def prune(self) -> int:
+        """Delete managers that have been silent for too long, unless another process is at it. Returns how many."""
+        with self._alone() as alone:
+            if not alone:
+                return 0
+            with Session(self.engine) as session:
+                moment = now()
+                return self._in_batches(
+                    session, lambda: silent_machines.prune(session, at=moment), "silent machines forgotten"
+                )
+
+    def prune_tokens(self) -> int:
+        """Delete tokens that ended long ago, unless another process is at it. Returns how many."""
+        with self._alone() as alone:
+            if not alone:
+                return 0
+            with Session(self.engine) as session:
+                moment, last = now(), ended_tokens.Pruned(0, None)
+
+                def take() -> int:
+                    nonlocal last
+                    last = ended_tokens.prune(session, moment, since=last.since)
+                    return last.taken
+
+                return self._in_batches(session, take, "ended tokens deleted")
+
+    def clean_up(self) -> int:
+        """Delete stale runners where that is turned on and was not done within the hour. Returns how many.
+
+        Another process that is at it is left alone with it.
+        """
+        with self._alone() as alone:
+            if not alone:
+                return 0
+            with Session(self.engine) as session:
+                moment = now()
+                return sum(
+                    self._clean_up(session, group_id, moment) for group_id in runner_cleanup.due(session, moment)
+                )
+
+    def _clean_up(self, session: Session, group_id: int | None, at: datetime) -> int:
+        where = f"group {group_id}" if group_id else "the instance"
+        try:
+            gone = self._in_batches(
+                session, lambda: len(runner_cleanup.run(session, group_id, at)), f"stale runners of {where} deleted"
+            )
+            if not self._stopping():
+                runner_cleanup.note_run(session, group_id, at)
+                session.commit()
+        except Exception:  # the other groups' clean-ups do not wait for this one
+            session.rollback()
+            log.exception("the clean-up of %s failed; it is tried again", where)
+            return 0
+        return gone
+
+    def purge_deleted(self) -> int:
+        """Delete for good what was deleted for too long, unless another process is at it. Returns how much."""
+        with self._alone() as alone:
+            if not alone:
+                return 0
+            with Session(self.engine) as session:
+                moment = now()
+                return self._in_batches(
+                    session,
+                    lambda: deletion_purge.purge(session, moment, self.deleted_kept),
+                    "deleted things deleted for good",
+                )
+
+    def prune_sessions(self) -> int:
+        """Delete sessions whose time is over. Returns how many."""
+        with Session(self.engine) as session:
+            gone = user_sessions.prune(session, self.session_limits, now())
+            session.commit()
+        return gone
+
+    def prune_sign_ins(self) -> int:
+        """Delete attempts to sign in that count no more, and networks not used for long. Returns how many."""
+        with Session(self.engine) as session:
+            gone = sign_in_throttle.prune(session, now())
+            session.commit()
+        return gone
+
+    def forget_bulk_acts(self) -> int:
+        """Delete old drafts and reports of bulk acts. Returns how many."""
+        with Session(self.engine) as session:
+            forgotten = bulk_acts.prune(session, now())
+            session.commit()
+        return forgotten
+
+    def shorten_trail(self) -> int:
+        """Delete events older than the setting says, unless another process is at it. Returns how many."""
+        if self.trail_kept is None:
+            return 0
+        with self._alone() as alone:
+            if not alone:
+                return 0
+            kept, moment = self.trail_kept, now()
+            with Session(self.engine) as session:
+                return self._in_batches(
+                    session, lambda: audit_retention.shorten(session, kept, moment), "old events of the trail deleted"
+                )
+
+    def _in_batches(self, session: Session, take: Callable[[], int], what: str) -> int:
+        return in_batches(
+            session, take, say=lambda gone: log.info("%s: %d so far", what, gone), stopping=self._stopping
+        )
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Whether this is the one process that has the advisory lock, for the length of the block."""
+        with self.engine.connect() as guard:
+            if not guard.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": PRUNE_LOCK}):
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                guard.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": PRUNE_LOCK})

@@ -1,0 +1,40 @@
+"""What the house tests share: one thing of each kind, for the addresses of all pages."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from portal.domain import bulk_acts, deletions, runners, scopes
+from portal.domain.bulk_changes import Act, Wanted
+from portal.models import RunnerManager, UserIdentity
+from tests.cast import Cast
+
+
+@pytest.fixture
+def places(session: Session, cast: Cast) -> dict[str, Any]:
+    """What to put into the addresses: things that exist, seen by an administrator."""
+    issued = cast.runner(cast.web)
+    runner = issued.runner
+    session.add(RunnerManager(runner_id=runner.id, system_xid="s_1"))
+    identity = UserIdentity(user_id=cast.dana.id, issuer="https://sso.example.com", subject="1")
+    session.add(identity)
+    gone = cast.runner(cast.web).runner
+    deletion = deletions.begin(session, cast.as_(cast.dana), "runners", "one runner")
+    runners.delete_runner(session, cast.as_(cast.dana), gone, deletion=deletion)
+    wanted = Wanted(Act.PAUSE)
+    bulk_act = bulk_acts.draft(session, cast.as_(cast.dana), scopes.INSTANCE, wanted, {runner.id})
+    session.commit()
+    return {
+        "deletion_id": deletion.id,
+        "deleted_runner_id": gone.id,
+        "group_path": "acme",
+        "project_path": "acme/web",
+        "user_id": cast.erin.id,
+        "runner_id": runner.id,
+        "project_id": cast.web.id,
+        "token_id": issued.record.id,
+        "session_id": 1,
+        "act_id": bulk_act.id,
+        "identity_id": identity.id,
+    }
