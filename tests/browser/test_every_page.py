@@ -261,7 +261,7 @@ def test_the_menu_opens_and_closes_by_keyboard(visit: Visit, runners: Fleet) -> 
     page.keyboard.press("Enter")
     expect(items).to_be_visible()
     page.keyboard.press("Tab")
-    expect(items.get_by_role("link", name="Change password")).to_be_focused()
+    expect(items.get_by_role("link", name="Your account")).to_be_focused()
     page.keyboard.press("Escape")
     expect(items).to_be_hidden()
     expect(summary).to_be_focused()
