@@ -17,8 +17,8 @@ from portal.database import db
 from tests import databases
 from tests.cast import Cast, csrf_of, sign_in
 from tests.domain.queries import asked
+from tests.house.conftest import places as places  # the fixture: what to put into the addresses
 from tests.house.test_doors import APP, WRITES, text_of
-from tests.house.test_doors import places as places  # the fixture: what to put into the addresses
 from tests.web.reading import read
 
 RULES = list(APP.url_map.iter_rules())
