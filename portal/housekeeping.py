@@ -65,46 +65,53 @@ class Housekeeping:
 
     def tidy_up(self) -> None:
         """Everything, one after the other; what fails is logged and tried again next time."""
-        self._guarded(self.prune)
-        self._guarded(self.prune_tokens)
-        self._guarded(self.clean_up)
-        self._guarded(self.purge_deleted)
-        self._guarded(self.prune_sessions)
-        self._guarded(self.forget_bulk_acts)
-        self._guarded(self.prune_sign_ins)
-        self._guarded(self.shorten_trail)
-
-    def _guarded(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except Exception:
-            log.exception("%s failed; it is tried again", getattr(work, "__name__", "housekeeping"))
+        for work in (
+            self.prune,
+            self.prune_tokens,
+            self.clean_up,
+            self.purge_deleted,
+            self.prune_sessions,
+            self.forget_bulk_acts,
+            self.prune_sign_ins,
+            self.shorten_trail,
+        ):
+            try:
+                work()
+            except Exception:
+                log.exception("%s failed; it is tried again", work.__name__)
 
     def prune(self) -> int:
         """Delete managers that have been silent for too long, unless another process is at it. Returns how many."""
-        with self._alone() as alone:
-            if not alone:
-                return 0
-            with Session(self.engine) as session:
-                moment = now()
-                return self._in_batches(
-                    session, lambda: silent_machines.prune(session, at=moment), "silent machines forgotten"
-                )
+        moment = now()
+        return self._sweep(lambda session: silent_machines.prune(session, at=moment), "silent machines forgotten")
 
     def prune_tokens(self) -> int:
         """Delete tokens that ended long ago, unless another process is at it. Returns how many."""
-        with self._alone() as alone:
-            if not alone:
-                return 0
-            with Session(self.engine) as session:
-                moment, last = now(), ended_tokens.Pruned(0, None)
+        moment, last = now(), ended_tokens.Pruned(0, None)
 
-                def take() -> int:
-                    nonlocal last
-                    last = ended_tokens.prune(session, moment, since=last.since)
-                    return last.taken
+        def take(session: Session) -> int:
+            nonlocal last
+            last = ended_tokens.prune(session, moment, since=last.since)
+            return last.taken
 
-                return self._in_batches(session, take, "ended tokens deleted")
+        return self._sweep(take, "ended tokens deleted")
+
+    def purge_deleted(self) -> int:
+        """Delete for good what was deleted for too long, unless another process is at it. Returns how much."""
+        moment = now()
+        return self._sweep(
+            lambda session: deletion_purge.purge(session, moment, self.deleted_kept),
+            "deleted things deleted for good",
+        )
+
+    def shorten_trail(self) -> int:
+        """Delete events older than the setting says, unless another process is at it. Returns how many."""
+        kept, moment = self.trail_kept, now()
+        if kept is None:
+            return 0
+        return self._sweep(
+            lambda session: audit_retention.shorten(session, kept, moment), "old events of the trail deleted"
+        )
 
     def clean_up(self) -> int:
         """Delete stale runners where that is turned on and was not done within the hour. Returns how many.
@@ -135,52 +142,32 @@ class Housekeeping:
             return 0
         return gone
 
-    def purge_deleted(self) -> int:
-        """Delete for good what was deleted for too long, unless another process is at it. Returns how much."""
-        with self._alone() as alone:
-            if not alone:
-                return 0
-            with Session(self.engine) as session:
-                moment = now()
-                return self._in_batches(
-                    session,
-                    lambda: deletion_purge.purge(session, moment, self.deleted_kept),
-                    "deleted things deleted for good",
-                )
-
     def prune_sessions(self) -> int:
         """Delete sessions whose time is over. Returns how many."""
-        with Session(self.engine) as session:
-            gone = user_sessions.prune(session, self.session_limits, now())
-            session.commit()
-        return gone
+        return self._at_once(lambda session: user_sessions.prune(session, self.session_limits, now()))
 
     def prune_sign_ins(self) -> int:
         """Delete attempts to sign in that count no more, and networks not used for long. Returns how many."""
-        with Session(self.engine) as session:
-            gone = sign_in_throttle.prune(session, now())
-            session.commit()
-        return gone
+        return self._at_once(lambda session: sign_in_throttle.prune(session, now()))
 
     def forget_bulk_acts(self) -> int:
         """Delete old drafts and reports of bulk acts. Returns how many."""
-        with Session(self.engine) as session:
-            forgotten = bulk_acts.prune(session, now())
-            session.commit()
-        return forgotten
+        return self._at_once(lambda session: bulk_acts.prune(session, now()))
 
-    def shorten_trail(self) -> int:
-        """Delete events older than the setting says, unless another process is at it. Returns how many."""
-        if self.trail_kept is None:
-            return 0
+    def _sweep(self, take: Callable[[Session], int], what: str) -> int:
+        """Repeat `take` in batches until it takes nothing, unless another process is at it. Returns how many."""
         with self._alone() as alone:
             if not alone:
                 return 0
-            kept, moment = self.trail_kept, now()
             with Session(self.engine) as session:
-                return self._in_batches(
-                    session, lambda: audit_retention.shorten(session, kept, moment), "old events of the trail deleted"
-                )
+                return self._in_batches(session, lambda: take(session), what)
+
+    def _at_once(self, take: Callable[[Session], int]) -> int:
+        """What is little, and may be done by several processes at once. Returns how many."""
+        with Session(self.engine) as session:
+            gone = take(session)
+            session.commit()
+        return gone
 
     def _in_batches(self, session: Session, take: Callable[[], int], what: str) -> int:
         return in_batches(
