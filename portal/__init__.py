@@ -12,9 +12,12 @@ from werkzeug.exceptions import HTTPException
 
 from portal import audit_commands, commands, embedded_postgres, health, request_logs
 from portal.api import errors as api_errors
-from portal.api import for_runners, refused_registrations
+from portal.api import for_runners, for_users, refused_registrations
+from portal.api import refused_acts as api_refused_acts
+from portal.api.rate_limits import RateLimits
 from portal.config import ROOT, SettingError, Settings
 from portal.database import db
+from portal.domain.access_tokens import TokenUses
 from portal.domain.errors import Refusal
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
@@ -51,6 +54,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["known_runners"] = KnownRunners()
     app.extensions["heartbeats"] = Heartbeats()
     app.extensions["session_uses"] = SessionUses()
+    app.extensions["token_uses"] = TokenUses()
+    app.extensions["rate_limits"] = RateLimits(settings)
     app.extensions["refused_registrations"] = Flood(each=1, most=60)
     app.extensions["refused_acts"] = Flood(each=30, most=600)
     app.extensions["refused_sign_ins"] = Flood(each=5, most=60)
@@ -67,6 +72,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(health.blueprint)
     for_runners.register(app)
     csrf.exempt(for_runners.blueprint)
+    for_users.register(app)
+    csrf.exempt(for_users.blueprint)
     pages.register(app, login)
     commands.register(app)
     audit_commands.register(app)
@@ -115,7 +122,11 @@ def _answer_errors(app: Flask) -> None:
     def note_refusal(refusal: Refusal) -> None:
         """Whoever is refused hears so in any case, also where the trail cannot take it."""
         try:
-            (refused_registrations if request.path.startswith("/api/") else refused_acts).note(refusal)
+            if request.path.startswith("/api/"):
+                refused_registrations.note(refusal)
+                api_refused_acts.note(refusal)
+            else:
+                refused_acts.note(refusal)
         except Exception:
             db.session.rollback()
             app.logger.exception("a refusal could not be put on the trail")

@@ -16,11 +16,13 @@ from sqlalchemy.orm import Session
 
 from portal.database import db
 from portal.domain import (
+    access_tokens,
     bulk_acts,
     runner_changes,
     runner_managers,
     user_sessions,
 )
+from portal.domain.access_tokens import TokenUses
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
 from portal.domain.user_sessions import SessionUses
@@ -50,12 +52,14 @@ class Background:
         self.heartbeats: Heartbeats = app.extensions["heartbeats"]
         self.known: KnownRunners = app.extensions["known_runners"]
         self.session_uses: SessionUses = app.extensions["session_uses"]
+        self.token_uses: TokenUses = app.extensions["token_uses"]
         self._stopping = threading.Event()
         self.housekeeping = Housekeeping(self.engine, app.config["PORTAL"], stopping=self._stopping.is_set)
         self._parent = os.getppid()
         self._threads = [
             threading.Thread(target=self._repeat, args=(self.write_heartbeats, WRITE_EVERY), name="heartbeats"),
             threading.Thread(target=self._repeat, args=(self.write_session_uses, WRITE_EVERY), name="session-uses"),
+            threading.Thread(target=self._repeat, args=(self.write_token_uses, WRITE_EVERY), name="token-uses"),
             threading.Thread(target=self._listen, name="runner-changes"),
             threading.Thread(target=self._repeat, args=(self.work_on_bulk_acts, WORK_EVERY), name="bulk-acts"),
             threading.Thread(target=self._repeat, args=(self.housekeeping.tidy_up, TIDY_EVERY), name="housekeeping"),
@@ -74,6 +78,7 @@ class Background:
             thread.join(timeout=LISTEN_TICK + 5)
         self._guarded(self.write_heartbeats)
         self._guarded(self.write_session_uses)
+        self._guarded(self.write_token_uses)
         self.engine.dispose()
 
     def _repeat(self, work: Callable[[], object], seconds: float) -> None:
@@ -107,6 +112,13 @@ class Background:
         if uses := self.session_uses.take():
             with Session(self.engine) as session:
                 user_sessions.write_uses(session, uses)
+                session.commit()
+
+    def write_token_uses(self) -> None:
+        """Write when access tokens were used since the last time; losing a second of that is no loss."""
+        if uses := self.token_uses.take():
+            with Session(self.engine) as session:
+                access_tokens.write_uses(session, uses)
                 session.commit()
 
     def work_on_bulk_acts(self) -> int:

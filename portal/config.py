@@ -50,6 +50,13 @@ def _duration(value: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def _days(value: str) -> timedelta:
+    match = re.fullmatch(r"(\d{1,4})d", value)
+    if match is None or not 1 <= int(match[1]) <= 3650:
+        raise ValueError("a number of days such as 365d, from 1d to 3650d")
+    return timedelta(days=int(match[1]))
+
+
 def _password(value: str) -> str:
     if value and not SHORTEST_PASSWORD <= len(value) <= LONGEST_PASSWORD:
         raise ValueError(f"{SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters long, or empty")
@@ -346,6 +353,36 @@ class Settings:
         "",
         "What these groups give, such as ops=administrator,developers=acme:maintainer,testers=acme/web:developer.",
         _mapping,
+    )
+    access_token_longest: timedelta = setting(
+        "PORTAL_ACCESS_TOKEN_LONGEST",
+        "365d",
+        "How long an access token or an enrolment key may live at the longest.",
+        _days,
+    )
+    rate_limit_token: int = setting(
+        "PORTAL_RATE_LIMIT_TOKEN",
+        "2000",
+        "API requests a minute with one access token, in each server process; 0 sets no limit.",
+        _number(0, 10_000_000),
+    )
+    rate_limit_address: int = setting(
+        "PORTAL_RATE_LIMIT_ADDRESS",
+        "5000",
+        "API requests of people and scripts a minute from one address, in each server process; 0 sets no limit.",
+        _number(0, 10_000_000),
+    )
+    rate_limit_refused: int = setting(
+        "PORTAL_RATE_LIMIT_REFUSED",
+        "60",
+        "API requests a minute without a good credential from one address, in each server process; 0 sets no limit.",
+        _number(0, 10_000_000),
+    )
+    rate_limit_log_only: bool = setting(
+        "PORTAL_RATE_LIMIT_LOG_ONLY",
+        "false",
+        "true refuses nobody for too many API requests, and logs who would have been.",
+        _switch,
     )
     max_body: int = setting(
         "PORTAL_MAX_BODY",

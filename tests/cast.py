@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from portal.domain import accounts, actors, groups, memberships, runners, scopes
+from portal.database import now
+from portal.domain import access_tokens, accounts, actors, groups, memberships, runners, scopes
+from portal.domain.access_tokens import NewAccessToken
 from portal.domain.actors import Actor
 from portal.domain.groups import Naming
 from portal.domain.runner_settings import RunnerSettings
@@ -69,6 +72,13 @@ class Cast:
         issued = runners.create_runner(self.session, self.as_(self.dana), scope or self.acme, settings)
         self.session.commit()
         return issued
+
+    def access_token(self, user: User, *scopes: str, days: int = 30) -> str:
+        """A committed access token of the person's, in clear; it opens everything unless told otherwise."""
+        wanted = NewAccessToken("a test's", scopes or ("api",), now().date() + timedelta(days=days))
+        issued = access_tokens.create(self.session, self.as_(user), user, wanted, longest=timedelta(days=365))
+        self.session.commit()
+        return issued.token
 
     @staticmethod
     def as_(user: User) -> Actor:

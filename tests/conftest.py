@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from portal import create_app
+from portal.api.rate_limits import RateLimits
 from portal.database import db
 from portal.domain import accounts
 from portal.domain.registration import Configured
@@ -50,6 +51,7 @@ def app(_app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
         _app.extensions["known_runners"].forget_all(listening=False)
         _app.extensions["heartbeats"].forget_all()
         _app.extensions["heartbeats"].take()
+        _app.extensions["rate_limits"] = RateLimits(_app.config["PORTAL"])
         yield _app
         db.session.remove()
         outer.rollback()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from flask import Response, jsonify, url_for
+from flask import Response, g, jsonify, url_for
 from werkzeug.exceptions import HTTPException
 
 from portal.addresses import absolute, url_at
@@ -24,6 +24,11 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.ManagerUnknown: 404,
     errors.Stale: 409,
     errors.AlreadyIssued: 409,
+    errors.AlreadyMade: 409,
+    errors.CredentialMissing: 401,
+    errors.CredentialRefused: 401,
+    errors.ScopeTooSmall: 403,
+    errors.KeyReused: 422,
     errors.TryLater: 429,
 }
 OURS = 500  # what is our own fault is never a 403, which would silence a runner for an hour
@@ -45,12 +50,41 @@ def answer(problem: Exception) -> Response:
 
 
 def _refused(refusal: errors.Refusal) -> Response:
-    status = next(STATUS[kind] for kind in type(refusal).__mro__ if kind in STATUS)
-    response = (
+    status = status_of(refusal)
+    response = _for_user(status, refusal) if g.get("for_users") else None
+    response = response or (
         _messages(status, refusal) if isinstance(refusal, errors.Invalid) else _json(status, _sentence(refusal))
     )
     if isinstance(refusal, errors.TryLater):
         response.headers["Retry-After"] = str(refusal.seconds)
+    return response
+
+
+def status_of(refusal: errors.Refusal) -> int:
+    """The HTTP status of this refusal."""
+    return next(STATUS[kind] for kind in type(refusal).__mro__ if kind in STATUS)
+
+
+def _for_user(status: int, refusal: errors.Refusal) -> Response | None:
+    """The shapes that only people's scripts know (reference/rest.md 2.1 and 2.6); None for the common ones."""
+    match refusal:
+        case errors.CredentialMissing():
+            response = _body(status, message="401 Unauthorized")
+        case errors.CredentialRefused():
+            response = _body(status, error="invalid_token", error_description=str(refusal))
+        case errors.ScopeTooSmall():
+            scopes = " ".join(refusal.scopes)
+            response = _body(status, error="insufficient_scope", error_description=str(refusal), scope=scopes)
+        case errors.ParametersWrong():
+            response = _body(status, error=str(refusal))
+        case errors.TooMany():
+            response = _body(status, message={"error": str(refusal)})
+        case errors.NotFound(what=what) if what:
+            response = _body(status, message=f"404 {what} Not Found")
+        case _:
+            return None
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="runner portal"'
     return response
 
 
@@ -98,9 +132,7 @@ def _messages(status: int, invalid: errors.Invalid) -> Response:
         FIELDS.get(name, name): [said for sentence in sentences for said in _said(sentence, invalid)]
         for name, sentences in invalid.problems.items()
     }
-    response = jsonify(message=message)
-    response.status_code = status
-    return response
+    return _body(status, message=message)
 
 
 def _reason(problem: HTTPException) -> str:
@@ -114,6 +146,10 @@ def _reason(problem: HTTPException) -> str:
 
 def _json(status: int, reason: str) -> Response:
     phrase = f"{status} {HTTPStatus(status).phrase}"
-    response = jsonify(message=f"{phrase} - {reason}" if reason else phrase)
+    return _body(status, message=f"{phrase} - {reason}" if reason else phrase)
+
+
+def _body(status: int, **values: object) -> Response:
+    response = jsonify(**values)
     response.status_code = status
     return response

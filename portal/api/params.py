@@ -21,7 +21,7 @@ def read() -> Params:
     Raises BadRequest for a body that is neither; a body over the limit is refused by Flask with 413.
     """
     if request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
-        return _from_form(request.form.lists())
+        return from_form(request.form.lists())
     body = request.get_data(cache=False)
     if not body:
         return request.args.to_dict() if request.method in ("GET", "HEAD") else {}
@@ -39,7 +39,7 @@ def read() -> Params:
 _NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]*)\]")
 
 
-def _from_form(lists: Iterable[tuple[str, list[str]]]) -> Params:
+def from_form(lists: Iterable[tuple[str, list[str]]]) -> Params:
     """Form fields as parameters: a repeated one is a list, `tag_list[]` too, and `info[version]` lies in `info`."""
     found: dict[str, Any] = {}
     for name, values in lists:

@@ -1,10 +1,10 @@
-"""Who asks: a signed-in person, a runner, or the server itself; and from where."""
+"""Who asks: a person, signed in or by an access token, a runner, or the server itself; and from where."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from portal.models import Role, User
+from portal.models import AccessToken, Role, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Actor:
     `roles` remembers the roles that were looked up, by scope, so that a page asks the database once.
     """
 
-    kind: str  # user, runner, registration_token, system or visitor
+    kind: str  # user, access_token, enrolment_key, runner, registration_token, system or visitor
     name: str
     id: int | None = None
     user: User | None = None
@@ -32,6 +32,12 @@ def person(user: User, *, address: str = "", request_id: str = "") -> Actor:
     return Actor("user", user.name, user.id, user, address, request_id)
 
 
+def by_token(token: AccessToken, *, address: str = "", request_id: str = "") -> Actor:
+    """The actor for a person's script, which shows this token: it has the person's number and says which token."""
+    name = f"{token.user.name[:150]} (access token {token.name[:70]}, {token.short}…)"
+    return Actor("access_token", name, token.user.id, token.user, address, request_id)
+
+
 def visitor(*, address: str = "", request_id: str = "") -> Actor:
     """Somebody of whom nothing is known yet: who tries to sign in."""
     return Actor("visitor", "somebody", None, None, address, request_id)
@@ -47,4 +53,5 @@ def system(name: str) -> Actor:
     return Actor("system", name)
 
 
+PEOPLE = ("user", "access_token")  # kinds whose id is a person's
 CLEAN_UP = system("clean-up")  # who does, on the trail, what nobody asked for one by one

@@ -10,7 +10,17 @@ from sqlalchemy.orm import Session
 
 from portal.domain.actors import Actor
 from portal.domain.scopes import Scope
-from portal.models import AuditEvent, Group, Membership, Project, RegistrationToken, Runner, User
+from portal.models import (
+    AccessToken,
+    AuditEvent,
+    EnrolmentKey,
+    Group,
+    Membership,
+    Project,
+    RegistrationToken,
+    Runner,
+    User,
+)
 
 Changes = Mapping[str, tuple[Any, Any]]
 _KINDS: dict[type, str] = {
@@ -20,6 +30,8 @@ _KINDS: dict[type, str] = {
     User: "person",
     Membership: "member",
     RegistrationToken: "registration_token",
+    AccessToken: "access_token",
+    EnrolmentKey: "enrolment_key",
 }
 
 
@@ -70,7 +82,7 @@ def _name(target: Any) -> str:
         return target.short
     if isinstance(target, Scope):
         return target.title
-    return target.name if isinstance(target, User) else str(target.full_path)
+    return target.name if isinstance(target, User | AccessToken | EnrolmentKey) else str(target.full_path)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -12,7 +12,9 @@ class Refusal(Exception):
 
 
 class NotFound(Refusal):
-    """There is no such thing, or the person may not know that there is."""
+    """There is no such thing, or the person may not know that there is. `what` it was, where a door says that."""
+
+    what = ""
 
 
 class Hidden(NotFound):
@@ -102,6 +104,42 @@ class AlreadyIssued(Refusal):
         )
 
 
+class AlreadyMade(Refusal):
+    """The same form was sent before: what it made exists and was shown then."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This form was already sent. The secret was shown in the answer to the first sending and cannot be shown "
+            "again; if it is lost, revoke it and make a new one."
+        )
+
+
+class KeyReused(Refusal):
+    """The idempotency key was used before, for something else."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was sent before with other values. Send the same values to hear the first answer, "
+            "or a new key to create something else."
+        )
+
+
+class CredentialMissing(Refusal):
+    """Nobody said who asks."""
+
+
+class CredentialRefused(Refusal):
+    """The access token or enrolment key is no good: unknown, revoked, expired, used up, or of somebody blocked."""
+
+
+class ScopeTooSmall(Refusal):
+    """The access token is good, but does not open this; `scopes` would."""
+
+    def __init__(self, scopes: Sequence[str]) -> None:
+        self.scopes = tuple(scopes)
+        super().__init__("The request requires higher privileges than provided by the access token.")
+
+
 class TokenUnknown(Refusal):
     """No runner has this token: mistyped, ended, expired, or its runner was deleted."""
 
@@ -154,9 +192,24 @@ class BadRequest(Refusal):
     """A machine's request has a value that cannot be taken; the text names it."""
 
 
+class ParametersWrong(BadRequest):
+    """Parameters of a script's request are missing or of the wrong kind; one sentence for each."""
+
+    def __init__(self, said: Sequence[str]) -> None:
+        self.said = list(said)
+        super().__init__(", ".join(said))
+
+
 class TryLater(Refusal):
     """It cannot succeed now. `seconds` is how long to wait before the next try."""
 
     def __init__(self, sentence: str, seconds: int) -> None:
         self.seconds = seconds
         super().__init__(sentence)
+
+
+class TooMany(TryLater):
+    """A token or an address has asked too often in the last minute."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("This endpoint has been requested too many times. Try again later.", seconds)

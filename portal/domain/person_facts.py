@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, aliased
 
+from portal.domain.actors import PEOPLE
 from portal.domain.scopes import Scope, of_group, of_project
 from portal.models import (
     AuditEvent,
@@ -80,7 +81,7 @@ def last_owner_of(session: Session, user: User) -> Sequence[Group]:
 def events(session: Session, user: User, limit: int) -> Sequence[AuditEvent]:
     """The newest events by the person and about the person."""
     about = (AuditEvent.target_kind == "person", AuditEvent.target_id == user.id)
-    by = (AuditEvent.actor_kind == "user", AuditEvent.actor_id == user.id)
+    by = (AuditEvent.actor_kind.in_(PEOPLE), AuditEvent.actor_id == user.id)
     # The newest of each by its own index; asked for both at once, the database would read all of a busy person's.
     ids = {
         number

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
 from portal.domain import permissions
 from portal.domain.actors import Actor
-from portal.domain.errors import NotAllowed, NotFound
+from portal.domain.errors import NOTHING_HERE, NotAllowed, NotFound
 from portal.domain.permissions import Action
 from portal.domain.scopes import of_project, of_runner
-from portal.models import Project, Runner, RunnerProject, RunnerType
+from portal.models import Group, Membership, Project, Role, Runner, RunnerProject, RunnerType, User
 
 # What a maintainer of any project that the runner is assigned to may do with it (reference/rest.md section 3).
 _SHARED = (Action.READ_RUNNERS, Action.WRITE_RUNNERS)
@@ -31,6 +31,55 @@ def may(
         return False
     others = further_projects(session, runner) if further is None else further
     return any(permissions.may(session, actor, action, of_project(project)) for project in others)
+
+
+def may_read(session: Session, actor: Actor, runner: Runner, *, further: Sequence[Project] | None = None) -> bool:
+    """Whether the actor may read the runner's details (reference/rest.md section 3).
+
+    Instance runners everybody may; a group's, also maintainers of anything below that can use it.
+    """
+    if actor.user is None:
+        return actor.kind == "system"
+    if runner.runner_type == RunnerType.INSTANCE:
+        return True
+    if may(session, actor, Action.READ_RUNNERS, runner, further=further):
+        return True
+    return runner.group is not None and _maintains_below(session, actor.user, runner.group)
+
+
+def _maintains_below(session: Session, user: User, group: Group) -> bool:
+    """Whether somebody is a maintainer of the group, or of a group or project below it."""
+    below = select(Group.id).where(Group.traversal_ids.contains([group.id]))
+    projects = select(Project.id).where(Project.group_id.in_(below))
+    places = or_(Membership.group_id.in_(below), Membership.project_id.in_(projects))
+    theirs = exists().where(Membership.user_id == user.id, Membership.access_level >= Role.MAINTAINER, places)
+    return bool(session.scalar(select(theirs)))
+
+
+def readable(session: Session, actor: Actor, runner_id: int) -> Runner:
+    """The runner with this number, if the actor may read it. Raises NotFound."""
+    found = session.scalar(select(Runner).where(Runner.id == runner_id))
+    if found is None or not may_read(session, actor, found):
+        raise NotFound(NOTHING_HERE)
+    return found
+
+
+def writable(session: Session, actor: Actor, runner_id: int) -> Runner:
+    """The runner with this number, if the actor may change it. Raises NotFound, or NotAllowed for who may read it."""
+    found = readable(session, actor, runner_id)
+    if not may(session, actor, Action.WRITE_RUNNERS, found):
+        raise NotAllowed(
+            f"This runner belongs to {_owner(session, actor, found)}: those who look after its runners may do that.",
+            action=Action.WRITE_RUNNERS.value,
+            where=of_runner(found),
+        )
+    return found
+
+
+def _owner(session: Session, actor: Actor, runner: Runner) -> str:
+    """What to call the owner to somebody who may not see it."""
+    owner = of_runner(runner)
+    return owner.title if permissions.may(session, actor, Action.SEE, owner) else "somebody else"
 
 
 def require(
@@ -61,7 +110,7 @@ def require_delete(
                 "Unassign it from your project instead."
             ) from None
         raise
-    if actor.is_admin or actor.kind != "user":
+    if actor.is_admin or actor.user is None:
         return
     if others := further_projects(session, runner) if further is None else further:
         raise NotAllowed(

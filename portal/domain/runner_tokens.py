@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import audit, deletions, runner_access, runner_changes, token_life, tokens
 from portal.domain.actors import Actor
-from portal.domain.errors import AlreadyIssued, NotFound, Stale, TokenUnknown, TryLater
+from portal.domain.errors import AlreadyIssued, KeyReused, NotFound, Stale, TokenUnknown, TryLater
 from portal.domain.permissions import Action
 from portal.domain.scopes import of_runner
 from portal.models import LEGACY, Runner, RunnerManager, RunnerToken, TokenOrigin
@@ -265,13 +265,20 @@ def _refuse_loop(session: Session, runner: Runner, moment: datetime) -> None:
         raise TryLater("This runner has many new tokens that no machine uses yet. Use one of them, or wait.", 60)
 
 
-def refuse_repeated(session: Session, request_key: UUID | None) -> None:
-    """Raise AlreadyIssued when a form with this key was sent before."""
+def refuse_repeated(session: Session, request_key: UUID | None, request_digest: bytes | None = None) -> None:
+    """Raise AlreadyIssued when a form or a request with this key was sent before.
+
+    Raises KeyReused when what was asked for then has another digest.
+    """
     if request_key is None:
         return
-    runner_id = session.scalar(select(RunnerToken.runner_id).where(RunnerToken.request_key == request_key))
-    if runner_id is not None:
-        raise AlreadyIssued(runner_id)
+    query = select(RunnerToken.runner_id, RunnerToken.request_digest)
+    before = session.execute(query.where(RunnerToken.request_key == request_key)).one_or_none()
+    if before is None:
+        return
+    if before.request_digest != request_digest:
+        raise KeyReused
+    raise AlreadyIssued(before.runner_id)
 
 
 def issue(
@@ -280,6 +287,7 @@ def issue(
     origin: TokenOrigin,
     *,
     request_key: UUID | None = None,
+    request_digest: bytes | None = None,
     minted_from: RunnerToken | None = None,
     ends_at: datetime | None = None,
     prefix: str = tokens.CREATED,
@@ -293,6 +301,7 @@ def issue(
         short=tokens.shorten(clear),
         origin=origin,
         request_key=request_key,
+        request_digest=request_digest,
         minted_from_id=minted_from.id if minted_from else None,
         expires_at=now() + life.time if life else None,
         ends_at=ends_at,

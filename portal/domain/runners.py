@@ -17,7 +17,7 @@ from portal.domain.permissions import Action
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner, issue, refuse_repeated
 from portal.domain.scopes import Scope, is_there, of_runner
-from portal.models import Deletion, RegistrationType, Runner, RunnerManager, TokenOrigin
+from portal.models import Deletion, EnrolmentKey, RegistrationType, Runner, RunnerManager, TokenOrigin
 
 
 def create_runner(
@@ -27,14 +27,17 @@ def create_runner(
     settings: RunnerSettings,
     *,
     request_key: UUID | None = None,
+    request_digest: bytes | None = None,
+    enrolled_with: EnrolmentKey | None = None,
 ) -> IssuedRunner:
     """A new runner in the scope, with its first token.
 
     `request_key` is the nonce of the form: sending the same form again raises AlreadyIssued with the runner
-    that the first sending made. Raises also NotFound, NotAllowed, Invalid, LimitReached.
+    that the first sending made, and KeyReused when `request_digest`, of what is asked for, is another than then.
+    Raises also NotFound, NotAllowed, Invalid, LimitReached.
     """
     runner_creation.require_may_create(session, actor, scope)
-    refuse_repeated(session, request_key)
+    refuse_repeated(session, request_key, request_digest)
     if problems := settings.problems():
         raise Invalid(problems)
     runner_creation.require_room(session, scope)
@@ -46,16 +49,19 @@ def create_runner(
         project=scope.project,
         creator=actor.user,
         registration_type=RegistrationType.AUTHENTICATED_USER,
+        enrolled_with=enrolled_with,
     )
     runner_settings.apply(runner, settings, scope.kind)
     try:
         with session.begin_nested():
             session.add(runner)
             session.flush()
-            issued = issue(session, runner, TokenOrigin.CREATED, request_key=request_key)
+            issued = issue(
+                session, runner, TokenOrigin.CREATED, request_key=request_key, request_digest=request_digest
+            )
     except IntegrityError:
         # The only unique value a client can repeat is the key: the same form arrived twice at once.
-        refuse_repeated(session, request_key)
+        refuse_repeated(session, request_key, request_digest)
         raise NotFound(f"{scope.title} was deleted meanwhile.") from None
     audit.record(session, actor, "runner_created", runner, scope, runner_settings.chosen(runner))
     runner_changes.announce(session, runner.id)

@@ -1,4 +1,4 @@
-"""Runner authentication tokens: how they are made, recognised, kept and shortened."""
+"""Tokens of runners, of people and of enrolment keys: how they are made, recognised, kept and shortened."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ SHORT_LENGTH = 9  # what gitlab-runner prints in its logs (18.1 and newer)
 
 CREATED = "glrt-"  # the client treats exactly this prefix as "created by a person"
 REGISTERED = "glrtr-"
+PERSONAL = "glpat-"  # GitLab's prefix of personal access tokens
+ENROLMENT = "glenrol-"  # ours; GitLab has no such thing
+SHORTEST_LENGTH = 4  # of a token of a person or an enrolment key, by which it is told from others
 REGISTRATION = "GR1348941"  # GitLab's constant prefix of registration tokens; secret scanners look for it
 
 _OURS = re.compile(r"(glrt-|glrtr-)t([123])_([0-9A-Za-z]{27})\.([0-9a-z]{2})([0-9a-z]{7})")
+_OF_PEOPLE = re.compile(r"(glpat-|glenrol-)([0-9A-Za-z]{27})\.([0-9a-z]{2})([0-9a-z]{7})")
 _PREFIX = re.compile(r"^(?:glrt-(?:t[123]_)?|t[123]_|glrtr-|GR[0-9a-f]{7})")  # the client's own rule, since 18.1
 LONGEST = 512  # longer texts are no token of anybody's; they are refused before they are hashed
 
@@ -41,8 +45,17 @@ def make(kind: int, *, prefix: str = CREATED) -> str:
     Form (design/product.md): prefix, `t<kind>_`, 27 random base62 characters, `.`, their number in two
     base36 digits, and the CRC32 of all that stands before in seven.
     """
+    return _closed(f"{prefix}t{kind}_")
+
+
+def make_for_person(prefix: str = PERSONAL) -> str:
+    """A new token of a person, or of an enrolment key: the same form without the kind of a runner."""
+    return _closed(prefix)
+
+
+def _closed(prefix: str) -> str:
     body = "".join(secrets.choice(BASE62) for _ in range(RANDOM_LENGTH))
-    before = f"{prefix}t{kind}_{body}.{_base36(RANDOM_LENGTH, 2)}"
+    before = f"{prefix}{body}.{_base36(RANDOM_LENGTH, 2)}"
     return before + _checksum(before)
 
 
@@ -57,9 +70,17 @@ def is_mistyped(token: str) -> bool:
     Tokens of other forms are never "mistyped": fleets that moved here keep the ones they had.
     """
     match = _OURS.fullmatch(token)
-    if match is None:
-        return False
-    return not hmac.compare_digest(_checksum(token[:-7]), match[5]) or match[4] != _base36(RANDOM_LENGTH, 2)
+    return match is not None and not _fits(token, match[4])
+
+
+def is_of_people(token: str, prefix: str) -> bool:
+    """Whether it has the form of a personal access token or an enrolment key, checksum included: no other exists."""
+    match = _OF_PEOPLE.fullmatch(token)
+    return match is not None and match[1] == prefix and _fits(token, match[3])
+
+
+def _fits(token: str, length: str) -> bool:
+    return hmac.compare_digest(_checksum(token[:-7]), token[-7:]) and length == _base36(RANDOM_LENGTH, 2)
 
 
 def is_created_by_person(token: str) -> bool:
@@ -75,6 +96,11 @@ def digest(token: str) -> bytes:
 def shorten(token: str) -> str:
     """The nine characters by which people match a log line of gitlab-runner to a runner."""
     return body(token)[:SHORT_LENGTH]
+
+
+def shorten_of_people(token: str) -> str:
+    """The characters behind the prefix by which people tell their tokens apart; 137 random bits stay secret."""
+    return token.partition("-")[2][:SHORTEST_LENGTH]
 
 
 def body(token: str) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, s
 from sqlalchemy.orm import Session, joinedload
 
 from portal.domain import csv_lines
+from portal.domain.actors import PEOPLE
 from portal.domain.audit_chain import COLUMNS, exact_time
 from portal.domain.errors import NotFound
 from portal.domain.scopes import Scope, ScopeKind, find_group, find_project, of_group, of_project
@@ -23,6 +24,8 @@ PIECE = 1000  # rows of an export that are in memory at once
 WITHHELD = "maintenance_note"  # who may see the trail may still not see this
 KINDS = {
     "user": "People",
+    "access_token": "Access tokens",
+    "enrolment_key": "Enrolment keys",
     "runner": "Machines",
     "registration_token": "Registration tokens",
     "system": "The portal itself",
@@ -52,7 +55,7 @@ class TrailFilter:
 
 def of_person(user: User) -> Select[AuditEvent]:
     """The events by a person or about them, newest first."""
-    theirs = and_(AuditEvent.actor_kind == "user", AuditEvent.actor_id == user.id)
+    theirs = and_(AuditEvent.actor_kind.in_(PEOPLE), AuditEvent.actor_id == user.id)
     about = and_(AuditEvent.target_kind == "person", AuditEvent.target_id == user.id)
     return select(AuditEvent).where(or_(theirs, about)).order_by(AuditEvent.id.desc())
 
@@ -119,7 +122,7 @@ def _called(session: Session, words: str) -> ColumnElement[bool]:
     ids = session.scalars(named.order_by(User.id).limit(PEOPLE_FOUND)).all()
     simple: ColumnElement[str] = literal_column("'simple'")  # a constant, as in the index
     then = func.to_tsvector(simple, AuditEvent.actor_name).bool_op("@@")(func.to_tsquery(simple, _beginning(words)))
-    return or_(then, and_(AuditEvent.actor_kind == "user", AuditEvent.actor_id.in_(ids))) if ids else then
+    return or_(then, and_(AuditEvent.actor_kind.in_(PEOPLE), AuditEvent.actor_id.in_(ids))) if ids else then
 
 
 def _beginning(words: str) -> str:
@@ -179,7 +182,7 @@ class Standing:
 def standing(session: Session, events: Sequence[AuditEvent]) -> Standing:
     """Look up together what a page of events names: six queries at most, however many events there are."""
     people = {event.target_id for event in events if event.target_kind == "person"}
-    people |= {event.actor_id for event in events if event.actor_kind == "user"}
+    people |= {event.actor_id for event in events if event.actor_kind in PEOPLE}
     runners = {event.target_id for event in events if event.target_kind == "runner"}
     groups = {event.group_ids[-1] for event in events if event.group_ids}
     projects = {event.project_id for event in events if event.project_id}

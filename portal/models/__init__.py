@@ -1,9 +1,11 @@
 """What is stored. Import models from here: so every table is known before the first query."""
 
+from portal.models.access_token import AccessToken, TokenScope
 from portal.models.audit_event import AuditEvent
 from portal.models.audit_link import AuditLink
 from portal.models.bulk_act import BulkAct
 from portal.models.deletion import WITH_DELETED, Deletable, Deletion
+from portal.models.enrolment_key import EnrolmentKey
 from portal.models.group import Group
 from portal.models.membership import Membership, Role
 from portal.models.project import Project
@@ -26,12 +28,14 @@ __all__ = [
     "REGISTRARS",
     "WITH_DELETED",
     "AccessLevel",
+    "AccessToken",
     "AuditEvent",
     "AuditLink",
     "BulkAct",
     "CreationState",
     "Deletable",
     "Deletion",
+    "EnrolmentKey",
     "Executor",
     "Group",
     "GroupSettings",
@@ -53,6 +57,7 @@ __all__ = [
     "SecondFactor",
     "SignInAttempt",
     "TokenOrigin",
+    "TokenScope",
     "User",
     "UserIdentity",
     "UserSession",

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Mapped, deferred, mapped_column, relationship
 
 from portal.database import Base, now
 from portal.models.deletion import Deletable
+from portal.models.enrolment_key import EnrolmentKey
 from portal.models.group import Group
 from portal.models.project import Project
 from portal.models.registration_token import RegistrationToken
@@ -114,6 +115,9 @@ class Runner(Deletable, Base):
     registered_with_id: Mapped[int | None] = mapped_column(
         ForeignKey("ci_registration_tokens.id", ondelete="SET NULL"), index=True
     )
+    enrolled_with_id: Mapped[int | None] = mapped_column(
+        ForeignKey("enrolment_keys.id", ondelete="SET NULL"), index=True
+    )
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
     contacted_at: Mapped[datetime | None]
@@ -136,6 +140,7 @@ class Runner(Deletable, Base):
     project: Mapped[Project | None] = relationship()
     creator: Mapped[User | None] = relationship()
     registered_with: Mapped[RegistrationToken | None] = relationship()
+    enrolled_with: Mapped[EnrolmentKey | None] = relationship()
 
     @property
     def paused(self) -> bool:

@@ -44,7 +44,8 @@ class RunnerToken(Base):
     minted and not used yet (after the grace period, unless a machine uses it).
     `cut` is set, together with `ends_at`, when a token is ended for good, and is never taken back: no first use, and
     no clock of another host that is behind, brings such a token back.
-    `request_key` is the form's nonce: the same POST sent again finds it taken.
+    `request_key` is the form's nonce: the same POST sent again finds it taken. `request_digest` is of what was asked
+    for with it, where a script chose the key: for something else it may not be used again.
     """
 
     __tablename__ = "ci_runner_tokens"
@@ -69,6 +70,7 @@ class RunnerToken(Base):
         ForeignKey("ci_runner_tokens.id", ondelete="SET NULL"), index=True
     )
     request_key: Mapped[UUID | None] = mapped_column(unique=True)
+    request_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(default=now)
     first_used_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]

@@ -26,6 +26,7 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.LimitReached: 400,
     errors.Stale: 409,
     errors.AlreadyIssued: 409,
+    errors.AlreadyMade: 409,
     errors.TryLater: 429,
 }
 KEPT = ("name", "description", "tags", "maintenance_note")  # what people type at length; no field here is a secret

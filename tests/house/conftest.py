@@ -30,6 +30,8 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
         "deleted_runner_id": gone.id,
         "group_path": "acme",
         "project_path": "acme/web",
+        "group": "acme",
+        "project": "acme/web",
         "user_id": cast.erin.id,
         "runner_id": runner.id,
         "project_id": cast.web.id,

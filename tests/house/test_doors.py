@@ -16,14 +16,21 @@ from tests.domain.queries import asked
 APP = create_app(settings("postgresql://nobody@localhost/nothing"))  # for its addresses only; never asked
 RULES = [rule for rule in APP.url_map.iter_rules() if rule.endpoint != "static"]
 GETS = [rule for rule in RULES if "GET" in rule.methods]
+PAGES = [rule for rule in GETS if not rule.rule.startswith("/api/")]
+API_GETS = [rule for rule in GETS if rule.rule.startswith("/api/")]
 PAGE_POSTS = [rule for rule in RULES if "POST" in rule.methods and not rule.rule.startswith("/api/")]
-GUARDS = {"public", "signed_in"}
+GUARDS = {"public", "signed_in", "authenticated"}
 TYPED = re.compile(r"<(int|path|project):[a-z_]+>")
 SEGMENT = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*|-")
-SNAKE_BY_GITLAB = {"reset_authentication_token"}  # addresses that clients have in their code
+SNAKE_BY_GITLAB = {
+    "reset_authentication_token",
+    "reset_registration_token",
+    "personal_access_tokens",
+}  # addresses that clients have in their code
 # GETs that sign somebody in because the protocol says so: the provider sends the browser there. They do it only for a
 # browser that has started a sign-in itself, by a form, and only once; without that they write nothing: shown below.
 BY_PROTOCOL = {"openid.callback"}
+PUBLIC_API: set[str] = set()  # answers that tell nothing of anybody's
 WRITES = re.compile(
     r"^\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|DROP|ALTER|WITH)\b|pg_notify|FOR (UPDATE|SHARE)", re.I
 )
@@ -118,7 +125,16 @@ def test_no_page_takes_a_post_without_its_csrf_token(
     assert [each for each in statements if WRITES.search(each)] == []
 
 
-@pytest.mark.parametrize("rule", GETS, ids=text_of)
+@pytest.mark.parametrize("rule", API_GETS, ids=text_of)
+def test_a_script_of_nobodys_is_asked_for_a_token(app: Flask, places: dict[str, Any], rule: Rule) -> None:
+    if rule.endpoint in PUBLIC_API:
+        return
+    answer = app.test_client().get(address(app, rule, places))
+    assert answer.status_code == 401
+    assert answer.get_json() == {"message": "401 Unauthorized"}
+
+
+@pytest.mark.parametrize("rule", PAGES, ids=text_of)
 def test_a_page_of_somebodys_asks_a_visitor_to_sign_in(app: Flask, places: dict[str, Any], rule: Rule) -> None:
     if rule.endpoint.split(".")[0] in ("health", "sessions", "openid"):
         return
@@ -127,7 +143,15 @@ def test_a_page_of_somebodys_asks_a_visitor_to_sign_in(app: Flask, places: dict[
     assert answer.headers["Location"].startswith("/-/sign-in")
 
 
-@pytest.mark.parametrize("rule", GETS, ids=text_of)
+@pytest.mark.parametrize("rule", API_GETS, ids=text_of)
+def test_a_strangers_script_finds_nothing_that_has_a_place(app: Flask, places: dict[str, Any], rule: Rule) -> None:
+    if not rule.arguments:
+        return
+    answer = sign_in(app.test_client(), "charlie").get(address(app, rule, places))
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("rule", PAGES, ids=text_of)
 def test_a_stranger_finds_nothing_behind_any_scope(app: Flask, places: dict[str, Any], rule: Rule) -> None:
     if rule.endpoint.split(".")[0] in ("health", "sessions", "openid", "start", "account", "identities"):
         return

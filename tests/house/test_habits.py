@@ -75,7 +75,7 @@ def test_a_token_row_holds_a_digest_and_nine_characters_and_no_other_text() -> N
     columns = RunnerToken.__table__.columns
     texts = {column.name: column.type.length for column in columns if isinstance(column.type, String)}
     assert texts == {"short": 9}
-    assert [column.name for column in columns if isinstance(column.type, LargeBinary)] == ["digest"]
+    assert [column.name for column in columns if isinstance(column.type, LargeBinary)] == ["digest", "request_digest"]
 
 
 def test_the_name_check_of_columns_reads_the_tables_that_matter() -> None:

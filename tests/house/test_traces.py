@@ -19,6 +19,7 @@ SILENT = {
     # Who was where and when is on the session's row; that sessions are over by age is no act of anybody's.
     "user_sessions.write_uses",
     "user_sessions.prune",
+    "access_tokens.write_uses",
     # Memory of the throttle, which forgets by itself. What it refuses is recorded.
     "sign_in_throttle.prune",
     # Parts of an act, whose callers record it.

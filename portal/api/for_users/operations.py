@@ -1,0 +1,104 @@
+"""What the REST API can do: one declaration for each operation, for the door, for OpenAPI and for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, TypeAdapter
+
+from portal.api.for_users.parameters import Parameters
+from portal.models import TokenScope
+
+View = Callable[[Any], Any]
+T = TypeVar("T")
+
+
+class Nothing(Parameters):
+    """No parameters."""
+
+
+class Shape(BaseModel):
+    """The base of what is answered, with GitLab's attribute names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """An answer that differs from what its operation declares: in status, or with headers of its own."""
+
+    body: T
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation. `path` is as Flask writes it, below /api/v4; `refuses` are the less usual statuses."""
+
+    name: str
+    method: str
+    path: str
+    room: str
+    view: View
+    takes: type[Parameters]
+    answers: Any
+    status: int
+    also: tuple[int, ...]
+    refuses: tuple[int, ...]
+    opens: tuple[TokenScope, ...]
+    enrolment: bool
+
+    @property
+    def adapter(self) -> TypeAdapter[Any]:
+        """What writes the answer."""
+        return _adapters.setdefault(self.name, TypeAdapter(self.answers))
+
+    @property
+    def summary(self) -> str:
+        """The first line of what the view says of itself."""
+        return (self.view.__doc__ or self.name).strip().splitlines()[0]
+
+    @property
+    def description(self) -> str:
+        """All of what the view says of itself."""
+        return " ".join(line.strip() for line in (self.view.__doc__ or "").strip().splitlines())
+
+
+_adapters: dict[str, TypeAdapter[Any]] = {}
+OPERATIONS: dict[str, Operation] = {}
+
+
+def declare(
+    view: View,
+    method: str,
+    path: str,
+    *,
+    room: str,
+    status: int,
+    also: tuple[int, ...],
+    refuses: tuple[int, ...],
+    opens: tuple[TokenScope, ...],
+    enrolment: bool,
+) -> Operation:
+    """Note the operation that this view carries out; what it takes and answers stands in its annotations."""
+    hints = get_type_hints(view)
+    answers = hints.pop("return", None)
+    takes = next(iter(hints.values()), Nothing)
+    name = f"{view.__module__.rpartition('.')[2]}_{view.__name__}"
+    if name in OPERATIONS:
+        raise ValueError(f"two operations are called {name}")
+    OPERATIONS[name] = Operation(
+        name, method, path, room, view, takes, _body_of(answers), status, also, refuses, opens, enrolment
+    )
+    return OPERATIONS[name]
+
+
+def _body_of(answers: Any) -> Any:
+    """What stands in the body: `Answer[X]` is X, and `Page[X]` a list of X."""
+    origin = get_origin(answers)
+    if origin is Answer:
+        return get_args(answers)[0]
+    if getattr(origin, "is_page", False):
+        return list[get_args(answers)[0]]  # type: ignore[misc]
+    return answers

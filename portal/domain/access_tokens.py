@@ -1,0 +1,199 @@
+"""Personal access tokens: make, find, list, revoke, and when each was last used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import case, select, update
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain import audit, tokens
+from portal.domain.actors import Actor
+from portal.domain.errors import NOTHING_HERE, AlreadyMade, CredentialRefused, Invalid, NotFound
+from portal.domain.scopes import INSTANCE
+from portal.models import AccessToken, TokenScope, User
+
+LONGEST_NAME = 255
+LONGEST_TEXT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccessToken:
+    """What is chosen for a token; `expires_at` is the first day on which it opens nothing any more."""
+
+    name: str
+    scopes: tuple[str, ...]
+    expires_at: date | None
+    description: str = ""
+
+    def problems(self, today: date, longest: timedelta) -> dict[str, list[str]]:
+        """What is wrong, by field; empty when nothing is. `longest` is how long a token may live."""
+        found: dict[str, list[str]] = {}
+        if not self.name.strip():
+            found["name"] = ["Say what it is for, so that you know later which one to revoke."]
+        elif len(self.name) > LONGEST_NAME:
+            found["name"] = [f"It is too long: at most {LONGEST_NAME} characters."]
+        if len(self.description) > LONGEST_TEXT:
+            found["description"] = [f"It is too long: at most {LONGEST_TEXT} characters."]
+        known = {scope.value for scope in TokenScope}
+        if not self.scopes:
+            found["scopes"] = ["Choose at least one scope."]
+        elif unknown := [scope for scope in self.scopes if scope not in known]:
+            found["scopes"] = [f"There is no scope {unknown[0][:40]!r}: choose from {', '.join(sorted(known))}."]
+        last = today + longest
+        if self.expires_at is None or not today < self.expires_at <= last:
+            found["expires_at"] = [f"Choose a day from {today + timedelta(days=1)} to {last}."]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedAccessToken:
+    """A token in clear, with its record: shown once, never stored, never logged."""
+
+    record: AccessToken
+    token: str
+
+    def __repr__(self) -> str:
+        return f"IssuedAccessToken(record={self.record.id}, token=[not shown])"
+
+
+def create(
+    session: Session,
+    actor: Actor,
+    user: User,
+    wanted: NewAccessToken,
+    *,
+    longest: timedelta,
+    request_key: UUID | None = None,
+) -> IssuedAccessToken:
+    """A new token of `user`, who is the actor, unless an administrator or the portal makes it.
+
+    `request_key` is the nonce of the form: sending it again raises AlreadyMade. Raises also NotFound for somebody
+    else's, and Invalid.
+    """
+    _require_own(actor, user)
+    if user.blocked_at is not None:
+        raise Invalid({"user": [f"{user.name} is blocked, so no token of theirs would open anything."]})
+    if request_key and session.scalar(select(AccessToken.id).where(AccessToken.request_key == request_key)):
+        raise AlreadyMade
+    if problems := wanted.problems(now().date(), longest):
+        raise Invalid(problems)
+    assert wanted.expires_at is not None  # noqa: S101  (the line above has seen to it)
+    clear = tokens.make_for_person()
+    record = AccessToken(
+        user=user,
+        name=wanted.name.strip(),
+        description=wanted.description.strip(),
+        digest=tokens.digest(clear),
+        short=tokens.shorten_of_people(clear),
+        scopes=sorted(set(wanted.scopes)),
+        request_key=request_key,
+        expires_at=wanted.expires_at,
+    )
+    session.add(record)
+    session.flush()
+    told = {
+        "person": (None, user.name),
+        "scopes": (None, list(record.scopes)),
+        "expires_on": (None, record.expires_at.isoformat()),
+    }
+    audit.record(session, actor, "access_token_created", record, INSTANCE, told)
+    return IssuedAccessToken(record, clear)
+
+
+def find(session: Session, text: str) -> AccessToken:
+    """The good token with this text, of somebody who may come in. Raises CredentialRefused.
+
+    What does not have the form, checksum included, is refused without a query.
+    """
+    if not tokens.is_of_people(text, tokens.PERSONAL):
+        raise CredentialRefused("Token was not found. Check it for a missing or mistyped character.")
+    row = session.scalar(select(AccessToken).where(AccessToken.digest == tokens.digest(text)))
+    if row is None:
+        raise CredentialRefused("Token was not found. It may belong to another portal.")
+    if row.revoked_at is not None:
+        raise CredentialRefused("Token was revoked. Make a new one in the browser.")
+    if not row.is_live(now()):
+        raise CredentialRefused("Token is expired. Make a new one in the browser.")
+    if row.user.blocked_at is not None:
+        raise CredentialRefused("The account of this token is blocked.")
+    return row
+
+
+def of_person(session: Session, user: User) -> Sequence[AccessToken]:
+    """All tokens of the person, expired and revoked ones included, the newest first."""
+    query = select(AccessToken).where(AccessToken.user_id == user.id).order_by(AccessToken.id.desc())
+    return session.scalars(query).all()
+
+
+def get(session: Session, actor: Actor, token_id: int) -> AccessToken:
+    """The token with this number, of the actor or, for administrators, of anybody. Raises NotFound."""
+    found = session.get(AccessToken, token_id)
+    if found is None:
+        raise NotFound(NOTHING_HERE)
+    _require_own(actor, found.user)
+    return found
+
+
+def revoke(session: Session, actor: Actor, token: AccessToken) -> bool:
+    """End the token at once and for good. Returns whether that changed anything. Raises NotFound."""
+    _require_own(actor, token.user)
+    session.refresh(token, with_for_update={"of": AccessToken})
+    if token.revoked_at is not None:
+        return False
+    token.revoked_at = now()
+    audit.record(session, actor, "access_token_revoked", token, INSTANCE, {"person": (token.user.name, None)})
+    return True
+
+
+def _require_own(actor: Actor, user: User) -> None:
+    if not (actor.is_admin or actor.kind == "system" or (actor.user is not None and actor.user.id == user.id)):
+        raise NotFound(NOTHING_HERE)
+
+
+class TokenUses:
+    """When each token was last used, and from where: collected here, written about once a second.
+
+    A request must not cost a write, and a GET changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._uses: dict[int, tuple[datetime, str]] = {}
+        self._lock = threading.Lock()
+
+    def note(self, token_id: int, at: datetime, address: str) -> None:
+        """The token was used at this moment from this address."""
+        with self._lock:
+            self._uses[token_id] = (at, address)
+
+    def take(self) -> dict[int, tuple[datetime, str]]:
+        """Everything noted since the last time."""
+        with self._lock:
+            taken, self._uses = self._uses, {}
+        return taken
+
+
+def write_uses(session: Session, uses: dict[int, tuple[datetime, str]]) -> None:
+    """Write what was collected, in one statement, the lower id first; what others hold at this moment is left out."""
+    ids = _locked(session, uses)
+    if not ids:
+        return
+    session.execute(
+        update(AccessToken)
+        .where(AccessToken.id.in_(ids))
+        .values(
+            last_used_at=case({each: uses[each][0] for each in ids}, value=AccessToken.id),
+            last_used_address=case({each: uses[each][1] for each in ids}, value=AccessToken.id),
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _locked(session: Session, ids: Collection[int]) -> Sequence[int]:
+    query = select(AccessToken.id).where(AccessToken.id.in_(ids)).order_by(AccessToken.id)
+    return session.scalars(query.with_for_update(skip_locked=True)).all() if ids else []

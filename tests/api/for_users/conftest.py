@@ -1,0 +1,39 @@
+"""What the tests of the REST API share: scripts of everybody of the cast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from portal.database import db
+from portal.models import User
+from tests.api.for_users.scripts import Script
+from tests.cast import Cast
+
+ScriptOf = Callable[..., Script]
+
+
+@pytest.fixture
+def session(app: Flask) -> Iterator[Session]:
+    """A session of the test's own on the app's connection: each request closes the app's, and the cast goes on."""
+    with Session(db.session.get_bind(), join_transaction_mode="create_savepoint") as found:
+        yield found
+
+
+@pytest.fixture
+def script_of(app: Flask, cast: Cast) -> ScriptOf:
+    """`script_of(cast.alice, "read_api")`: a script with a new token of hers; `api` unless told otherwise."""
+
+    def make(user: User, *scopes: str) -> Script:
+        return Script(app.test_client(), cast.access_token(user, *scopes))
+
+    return make
+
+
+@pytest.fixture
+def nobody(app: Flask) -> Script:
+    """A script without a token."""
+    return Script(app.test_client(), "")
