@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from flask import Flask
@@ -9,8 +10,9 @@ from flask_migrate import downgrade, upgrade
 from sqlalchemy import select, text
 
 from portal import create_app
-from portal.database import db
-from portal.domain import actors, audit_chain, groups, registration, runner_tokens, tokens
+from portal.database import db, now
+from portal.domain import access_tokens, actors, audit_chain, groups, registration, runner_tokens, tokens
+from portal.domain.access_tokens import NewAccessToken
 from portal.domain.scopes import INSTANCE, find_group, find_project
 from portal.models import AuditEvent, Runner, User
 from tests import databases
@@ -117,6 +119,48 @@ def test_the_way_back_from_the_chain_keeps_events_and_lets_go_what_was_deleted(b
     upgrade()
     checked = audit_chain.verify(db.session())
     assert (checked.broken, checked.count) == (None, 5)
+
+
+KNOWN_TO_0003 = """
+INSERT INTO user_sessions (user_id, digest, method, second_factor, address, user_agent, created_at, confirmed_at,
+    last_used_at) VALUES (1, sha256('a'), 'password', false, '', '', now(), now(), now());
+INSERT INTO audit_events (created_at, actor_kind, actor_id, actor_name, action, target_kind, target_id, target_name,
+    scope_kind, scope_path, group_ids, address, request_id, changes)
+  VALUES (now(), 'user', 1, 'Root', 'signed_in', 'person', 1, 'Root', 'instance', '', '{}', '', '', '{}');
+"""
+
+
+@pytest.fixture
+def before_the_doors(old: Flask) -> Flask:
+    """The last release: with sessions and a chained trail, before there were access tokens."""
+    upgrade(revision="0003")
+    db.session.execute(text(KNOWN_TO_0003))
+    db.session.commit()
+    db.session.remove()
+    return old
+
+
+def test_a_portal_of_the_last_release_gets_doors_for_scripts(before_the_doors: Flask) -> None:
+    upgrade()
+    checked = audit_chain.verify(db.session())
+    assert (checked.broken, checked.count) == (None, 2)
+    root = db.session.get_one(User, 1)
+    wanted = NewAccessToken("first", ("api",), now().date() + timedelta(days=1))
+    actor = actors.system("test")
+    issued = access_tokens.create(db.session(), actor, root, wanted, longest=timedelta(days=2))
+    db.session.commit()
+    answer = before_the_doors.test_client().get("/api/v4/runners/1", headers={"PRIVATE-TOKEN": issued.token})
+    assert answer.get_json()["description"] == "Old fleet"
+
+
+def test_the_way_back_from_the_doors_lets_go_of_tokens_only(before_the_doors: Flask) -> None:
+    upgrade()
+    db.session.remove()
+    downgrade(revision="0003")
+    count = "SELECT (SELECT count(*) FROM ci_runners), (SELECT count(*) FROM user_sessions)"
+    assert db.session.execute(text(count)).one() == (1, 1)
+    db.session.remove()
+    upgrade()
 
 
 def test_the_way_back_keeps_what_the_last_release_knew(old: Flask) -> None:

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session
 from werkzeug.routing import Rule
 
 from portal import create_app
-from tests.cast import sign_in
+from tests.cast import Cast, sign_in
 from tests.databases import settings
 from tests.domain.queries import asked
 
@@ -96,6 +98,7 @@ def test_no_get_changes_anything(app: Flask, session: Session, places: dict[str,
     client = app.test_client()
     if rule.endpoint != "sessions.sign_in":
         sign_in(client, "dana")
+    read_only(session)
     with asked(session) as statements:
         answer = client.get(address(app, rule, places))
     answer.close()  # left open, it would close the next test's database session whenever it is collected
@@ -105,6 +108,19 @@ def test_no_get_changes_anything(app: Flask, session: Session, places: dict[str,
         *BY_PROTOCOL,
     )
     assert [each for each in statements if WRITES.search(each)] == []
+
+
+def read_only(session: Session) -> None:
+    """From here on the database refuses every write, until the test forgets its transaction."""
+    session.execute(text("SET TRANSACTION READ ONLY"))
+    session.commit()
+
+
+def test_a_write_in_a_read_only_transaction_is_refused(session: Session, cast: Cast) -> None:
+    read_only(session)
+    with pytest.raises(InternalError, match="read-only"):
+        session.execute(text("DELETE FROM members"))
+    session.rollback()
 
 
 def test_a_statement_that_writes_is_recognised() -> None:
