@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session
 from werkzeug.routing import Rule
@@ -112,8 +112,10 @@ def test_no_get_changes_anything(app: Flask, session: Session, places: dict[str,
 
 def read_only(session: Session) -> None:
     """From here on the database refuses every write, until the test forgets its transaction."""
-    session.execute(text("SET TRANSACTION READ ONLY"))
     session.commit()
+    connection = session.get_bind()
+    assert isinstance(connection, Connection)
+    connection.exec_driver_sql("SET TRANSACTION READ ONLY")  # outside of any savepoint, whose end would undo it
 
 
 def test_a_write_in_a_read_only_transaction_is_refused(session: Session, cast: Cast) -> None:
