@@ -10,9 +10,9 @@ from flask_migrate import Migrate
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException
 
-from portal import audit_commands, commands, embedded_postgres, health, request_logs
+from portal import access_token_commands, audit_commands, commands, embedded_postgres, health, request_logs
 from portal.api import errors as api_errors
-from portal.api import for_runners, for_users, refused_registrations
+from portal.api import for_runners, for_users, graphql, refused_registrations
 from portal.api import refused_acts as api_refused_acts
 from portal.api.rate_limits import RateLimits
 from portal.config import ROOT, SettingError, Settings
@@ -74,9 +74,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     csrf.exempt(for_runners.blueprint)
     for_users.register(app)
     csrf.exempt(for_users.blueprint)
+    graphql.register(app)
+    csrf.exempt(graphql.blueprint)
     pages.register(app, login)
     commands.register(app)
     audit_commands.register(app)
+    access_token_commands.register(app)
     _answer_errors(app)
     app.wsgi_app = HeadAsGet(PathPrefix(app.wsgi_app, settings.path_prefix))  # type: ignore[method-assign]
     return app

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from portal.config import Settings
 from portal.database import now
 from portal.domain import (
+    access_tokens,
     audit_retention,
     bulk_acts,
     deletion_purge,
@@ -68,6 +69,7 @@ class Housekeeping:
         for work in (
             self.prune,
             self.prune_tokens,
+            self.prune_access_tokens,
             self.clean_up,
             self.purge_deleted,
             self.prune_sessions,
@@ -95,6 +97,11 @@ class Housekeeping:
             return last.taken
 
         return self._sweep(take, "ended tokens deleted")
+
+    def prune_access_tokens(self) -> int:
+        """Delete access tokens that ended a year ago, unless another process is at it. Returns how many."""
+        moment = now()
+        return self._sweep(lambda session: access_tokens.prune(session, moment), "ended access tokens deleted")
 
     def purge_deleted(self) -> int:
         """Delete for good what was deleted for too long, unless another process is at it. Returns how much."""

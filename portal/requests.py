@@ -68,7 +68,7 @@ def label_api_answer(response: Response) -> Response:
     """What every answer below /api/ has, refusals of unknown paths and methods included."""
     if request.path.startswith("/api/"):
         response.headers["X-Request-Id"] = g.request_id
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.setdefault("Cache-Control", "no-store")  # answers may hold a token
         if response.status_code == 204:
             del response.headers["Content-Type"]  # there is no content to have one
     return response

@@ -38,7 +38,7 @@
   addEventListener("pagehide", () => {
     for (const place of document.querySelectorAll("[data-secret]")) {
       place.replaceChildren(Object.assign(document.createElement("p"), {
-        textContent: "This was shown once and is not shown again. If it is lost, reset it.",
+        textContent: `This was shown once and is not shown again. If it is lost, ${place.dataset.secret || "reset it"}.`,
       }));
     }
   });

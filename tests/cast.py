@@ -10,9 +10,10 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import access_tokens, accounts, actors, groups, memberships, runners, scopes
+from portal.domain import access_tokens, accounts, actors, enrolment_keys, groups, memberships, runners, scopes
 from portal.domain.access_tokens import NewAccessToken
 from portal.domain.actors import Actor
+from portal.domain.enrolment_keys import IssuedEnrolmentKey, NewEnrolmentKey
 from portal.domain.groups import Naming
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
@@ -79,6 +80,24 @@ class Cast:
         issued = access_tokens.create(self.session, self.as_(user), user, wanted, longest=timedelta(days=365))
         self.session.commit()
         return issued.token
+
+    def enrolment_key(
+        self,
+        user: User,
+        scope: Scope | None = None,
+        template: RunnerSettings = TAGGED,
+        *,
+        most: int = 10,
+        days: int = 30,
+        networks: tuple[str, ...] = (),
+    ) -> IssuedEnrolmentKey:
+        """A committed enrolment key that the person made; in acme unless told otherwise."""
+        wanted = NewEnrolmentKey("a test's", most, now().date() + timedelta(days=days), template, networks)
+        issued = enrolment_keys.create_key(
+            self.session, self.as_(user), scope or self.acme, wanted, longest=timedelta(days=365)
+        )
+        self.session.commit()
+        return issued
 
     @staticmethod
     def as_(user: User) -> Actor:

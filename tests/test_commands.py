@@ -28,7 +28,7 @@ from portal.domain.runner_cleanup import Criteria
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.domain.vault import SECOND_FACTORS, Vault
-from portal.models import AuditEvent, RegistrationToken, Runner, RunnerManager, SecondFactor, User
+from portal.models import AccessToken, AuditEvent, RegistrationToken, Runner, RunnerManager, SecondFactor, User
 from tests.api.processes import Process
 from tests.cast import PASSWORD, SYSTEM, Cast, send, sign_in
 from tests.databases import ENCRYPTION_KEY, SECRET_KEY, Server
@@ -347,6 +347,59 @@ def test_a_missing_word_is_named(app: Flask, words: tuple[str, ...]) -> None:
     assert "Missing" in result.output
 
 
+class TestAccessTokens:
+    @staticmethod
+    def create(app: Flask, *more: str, username: str = "alice") -> Result:
+        return run(app, "access-token", "create", username, "--scopes", "api, read_api", "--expires", "9", *more)
+
+    def test_create_prints_the_token_and_nothing_else(self, app: Flask, client: FlaskClient, cast: Cast) -> None:
+        result = self.create(app)
+        assert result.exit_code == 0
+        assert re.fullmatch(r"glpat-\S{37}\n", result.output)
+        script = client.get("/api/v4/personal_access_tokens/self", headers={"PRIVATE-TOKEN": result.stdout.strip()})
+        assert script.get_json()["scopes"] == ["api", "read_api"]
+        assert script.get_json()["name"] == "command line"
+        assert script.get_json()["expires_at"] == str(now().date() + timedelta(days=9))
+        event = db.session.scalars(select(AuditEvent).order_by(AuditEvent.id.desc()).limit(1)).one()
+        assert (event.action, event.actor_name) == ("access_token_created", "command line")
+
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (("--scopes", "sudo"), "There is no scope 'sudo'"),
+            (("--scopes", ","), "Choose at least one scope."),
+            (("--expires", "366"), "Choose a day from"),
+            (("--name", ""), "Say what it is for"),
+        ],
+    )
+    def test_a_refusal_is_no_token(self, app: Flask, cast: Cast, words: tuple[str, ...], sentence: str) -> None:
+        result = self.create(app, *words)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith("Error: ")
+        assert sentence in result.stderr
+        assert db.session.scalar(select(func.count()).select_from(AccessToken)) == 0
+
+    def test_of_nobody_and_of_somebody_blocked_there_is_none(self, app: Flask, cast: Cast) -> None:
+        assert "nobody called" in self.create(app, username="nobody").stderr
+        run(app, "user", "block", "alice")
+        assert "blocked" in self.create(app).stderr
+
+    def test_list_tells_of_each_without_its_secret_and_revoke_ends_one(
+        self, app: Flask, client: FlaskClient, cast: Cast
+    ) -> None:
+        token = self.create(app, "--name", "first step").stdout.strip()
+        listed = run(app, "access-token", "list", "alice").output
+        assert token[10:] not in listed
+        assert re.search(r"good .* api,read_api  first step \(never used\)\n", listed)
+        number = listed.split()[0]
+        assert run(app, "access-token", "revoke", number).output == "first step of alice is revoked.\n"
+        assert client.get("/api/v4/user", headers={"PRIVATE-TOKEN": token}).status_code == 401
+        assert run(app, "access-token", "revoke", number).output == "first step of alice was revoked before.\n"
+        assert "revoked" in run(app, "access-token", "list", "alice").output
+        missing = run(app, "access-token", "revoke", "999999")
+        assert (missing.exit_code, missing.stdout) == (1, "")
+
+
 class TestAsAProcess:
     """`flask --app app …`, as people type it."""
 
@@ -379,6 +432,17 @@ class TestAsAProcess:
         assert (first.returncode, first.stdout) == (0, "Created frida.\n")
         assert second.returncode == 1
         assert second.stderr.startswith("Error: Somebody else has the user name already.")
+
+    def test_the_first_token_of_automation_stands_alone_on_the_standard_output(self, own_database: str) -> None:
+        person = ("--name", "Frida", "--email", "frida@acme.example", "--password", PASSWORD)
+        self.flask(own_database, "user", "create", "frida", *person)
+        words = ("access-token", "create", "frida", "--scopes", "api", "--expires", "1")
+        made = self.flask(own_database, *words)
+        assert made.returncode == 0
+        assert re.fullmatch(r"glpat-\S{37}\n", made.stdout)
+        refused = self.flask(own_database, *words[:2], "nobody", *words[3:])
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr == "Error: There is nobody called 'nobody'.\n"
 
     def test_a_wrong_setting_is_a_sentence(self) -> None:
         ended = self.flask("mysql://x/y", "managers", "prune")

@@ -184,6 +184,8 @@ def test_a_failure_in_a_function_of_the_database_is_told_without_its_context(app
         A_TOKEN,
         "glrtr-abcdefghij",
         "glpat-0123456789abcdef",
+        "glpat-Xq7Lm2PdT8sVb31KdQeRaYw0Pz4.0r1k9x2fa",
+        "glenrol-Xq7Lm2PdT8sVb31KdQeRaYw0Pz4.0r1k9x2fa",
         "GR1348941abcdefghijklmnopqrst",
     ],
 )

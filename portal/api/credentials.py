@@ -92,8 +92,7 @@ def _by_token(shown: str) -> Credential:
 
 def _by_key(shown: str) -> Credential:
     key = enrolment_keys.find(db.session(), shown)
-    name = f"enrolment key {key.name[:150]} ({key.short}…)"
-    nobody = Actor("enrolment_key", name, key.id, None, client_address(), g.request_id)
+    nobody = actors.by_enrolment_key(key, address=client_address(), request_id=g.request_id)
     return Credential(nobody, key=key)
 
 

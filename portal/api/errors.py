@@ -18,6 +18,10 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.RegistrationOff: 410,
     errors.ClientTooOld: 410,  # not 403, after which a client may sleep for an hour or drop the runner from its file
     errors.Invalid: 400,
+    errors.OwnAccount: 403,
+    errors.LastAdministrator: 403,
+    errors.AlreadyMember: 409,
+    errors.LeftWithoutOwner: 409,
     errors.NotAllowed: 403,
     errors.TokenUnknown: 403,  # the only status by which a client knows that its token is no good
     errors.NotFound: 404,
@@ -28,6 +32,7 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.CredentialMissing: 401,
     errors.CredentialRefused: 401,
     errors.ScopeTooSmall: 403,
+    errors.ChangedSince: 412,
     errors.KeyReused: 422,
     errors.TryLater: 429,
 }
@@ -36,6 +41,9 @@ OURS = 500  # what is our own fault is never a 403, which would silence a runner
 
 def answer(problem: Exception) -> Response:
     """The answer to a refusal, an HTTP error or a failure of ours."""
+    if refused_as := g.get("refused_as"):  # a door with a shape of its own for everything
+        shaped: Response = refused_as(problem)
+        return shaped
     if isinstance(problem, errors.Refusal):
         return _refused(problem)
     if isinstance(problem, HTTPException):
@@ -52,9 +60,9 @@ def answer(problem: Exception) -> Response:
 def _refused(refusal: errors.Refusal) -> Response:
     status = status_of(refusal)
     response = _for_user(status, refusal) if g.get("for_users") else None
-    response = response or (
-        _messages(status, refusal) if isinstance(refusal, errors.Invalid) else _json(status, _sentence(refusal))
-    )
+    if response is None and isinstance(refusal, errors.Invalid) and status == STATUS[errors.Invalid]:
+        response = _messages(status, refusal)
+    response = response or _json(status, _sentence(refusal))
     if isinstance(refusal, errors.TryLater):
         response.headers["Retry-After"] = str(refusal.seconds)
     return response
@@ -77,6 +85,8 @@ def _for_user(status: int, refusal: errors.Refusal) -> Response | None:
             response = _body(status, error="insufficient_scope", error_description=str(refusal), scope=scopes)
         case errors.ParametersWrong():
             response = _body(status, error=str(refusal))
+        case errors.BadRequest():
+            response = _body(status, message=f"400 Bad request - {refusal}")  # so GitLab writes it where people ask
         case errors.TooMany():
             response = _body(status, message={"error": str(refusal)})
         case errors.NotFound(what=what) if what:
@@ -107,6 +117,8 @@ def _sentence(refusal: errors.Refusal) -> str:
         return f"invalid token supplied: {sentence.rstrip('.')}: {portal_url('/')}"
     if isinstance(refusal, errors.TokenUnknown):
         return f"{sentence.rstrip('.')}: {portal_url('/')}"
+    if isinstance(said := next(iter(refusal.args), ""), errors.Worded):
+        return f"{said.gitlab}: {sentence}"
     return sentence
 
 
@@ -133,6 +145,18 @@ def _messages(status: int, invalid: errors.Invalid) -> Response:
         for name, sentences in invalid.problems.items()
     }
     return _body(status, message=message)
+
+
+def as_sentence(invalid: errors.Invalid) -> str:
+    """The same messages as one sentence, with the names in front, as GitLab answers where it makes a runner."""
+    parts = []
+    for name, sentences in invalid.problems.items():
+        title = "" if name == "base" else f"{FIELDS.get(name, name).replace('_', ' ').capitalize()} "
+        for sentence in sentences:
+            parts.append(title + " - ".join(_said(sentence, invalid)))
+    if len(parts) > 2:
+        return f"{', '.join(parts[:-1])}, and {parts[-1]}"
+    return " and ".join(parts)
 
 
 def _reason(problem: HTTPException) -> str:

@@ -1,4 +1,4 @@
-"""Personal access tokens: make, find, list, revoke, and when each was last used."""
+"""Personal access tokens: make, find, rotate, revoke, and when each was last used."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import case, select, update
+from sqlalchemy import case, delete, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import audit, tokens
-from portal.domain.actors import Actor
-from portal.domain.errors import NOTHING_HERE, AlreadyMade, CredentialRefused, Invalid, NotFound
+from portal.domain.actors import CLEAN_UP, Actor
+from portal.domain.errors import NOTHING_HERE, AlreadyMade, BadRequest, CredentialRefused, Invalid, NotFound
 from portal.domain.scopes import INSTANCE
 from portal.models import AccessToken, TokenScope, User
 
 LONGEST_NAME = 255
 LONGEST_TEXT = 1024
+USUAL = timedelta(days=30)  # how long a token lives that nobody has thought about
+ROTATED = timedelta(days=7)  # how long one lives that took another's place, unless told otherwise; as in GitLab
+KEPT_FOR = timedelta(days=365)  # so long its row tells what a token was; the trail does for ever
+BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class NewAccessToken:
             found["name"] = ["Say what it is for, so that you know later which one to revoke."]
         elif len(self.name) > LONGEST_NAME:
             found["name"] = [f"It is too long: at most {LONGEST_NAME} characters."]
+        elif not self.name.strip().isprintable():
+            found["name"] = ["Write it in one line, without tabs and other control characters."]
         if len(self.description) > LONGEST_TEXT:
             found["description"] = [f"It is too long: at most {LONGEST_TEXT} characters."]
         known = {scope.value for scope in TokenScope}
@@ -77,15 +84,51 @@ def create(
     else's, and Invalid.
     """
     _require_own(actor, user)
+    _refuse_repeated(session, request_key)
+    issued = _issue(session, user, wanted, longest, request_key)
+    told = {**_told(issued.record), "scopes": (None, list(issued.record.scopes))}
+    told["expires_on"] = (None, issued.record.expires_at.isoformat())
+    audit.record(session, actor, "access_token_created", user, INSTANCE, told)
+    return issued
+
+
+def rotate(
+    session: Session, actor: Actor, token: AccessToken, *, longest: timedelta, expires_at: date | None = None
+) -> IssuedAccessToken:
+    """A new token in place of this one, for the same and with the same scopes; the old one ends at once.
+
+    It lives for a week unless `expires_at` says otherwise. An expired one can be rotated, a revoked one not: of two
+    scripts that rotate the same token at once, the second is refused. Raises NotFound, BadRequest and Invalid.
+    """
+    _require_own(actor, token.user)
+    _hold(session, token)
+    if token.revoked_at is not None:
+        raise BadRequest("Token already revoked")  # GitLab's words
+    last = expires_at or now().date() + min(ROTATED, longest)
+    wanted = NewAccessToken(token.name, tuple(token.scopes), last, token.description)
+    issued = _issue(session, token.user, wanted, longest)
+    token.revoked_at = issued.record.created_at
+    told = {
+        "access_token": (None, token.name),
+        "token": (f"{token.short}…", f"{issued.record.short}…"),
+        "expires_on": (token.expires_at.isoformat(), issued.record.expires_at.isoformat()),
+    }
+    audit.record(session, actor, "access_token_rotated", token.user, INSTANCE, told)
+    return issued
+
+
+def _issue(
+    session: Session, user: User, wanted: NewAccessToken, longest: timedelta, request_key: UUID | None = None
+) -> IssuedAccessToken:
+    """The row and its token. Raises Invalid, AlreadyMade, and NotFound for a person who was deleted meanwhile."""
     if user.blocked_at is not None:
         raise Invalid({"user": [f"{user.name} is blocked, so no token of theirs would open anything."]})
-    if request_key and session.scalar(select(AccessToken.id).where(AccessToken.request_key == request_key)):
-        raise AlreadyMade
     if problems := wanted.problems(now().date(), longest):
         raise Invalid(problems)
     assert wanted.expires_at is not None  # noqa: S101  (the line above has seen to it)
     clear = tokens.make_for_person()
     record = AccessToken(
+        user_id=user.id,
         user=user,
         name=wanted.name.strip(),
         description=wanted.description.strip(),
@@ -93,17 +136,27 @@ def create(
         short=tokens.shorten_of_people(clear),
         scopes=sorted(set(wanted.scopes)),
         request_key=request_key,
+        created_at=now(),
         expires_at=wanted.expires_at,
     )
-    session.add(record)
-    session.flush()
-    told = {
-        "person": (None, user.name),
-        "scopes": (None, list(record.scopes)),
-        "expires_on": (None, record.expires_at.isoformat()),
-    }
-    audit.record(session, actor, "access_token_created", record, INSTANCE, told)
+    try:
+        with session.begin_nested():
+            session.add(record)
+            session.flush()
+    except IntegrityError:
+        _refuse_repeated(session, request_key)  # the same form arrived twice at once
+        raise NotFound(NOTHING_HERE) from None
     return IssuedAccessToken(record, clear)
+
+
+def _refuse_repeated(session: Session, request_key: UUID | None) -> None:
+    if request_key and session.scalar(select(AccessToken.id).where(AccessToken.request_key == request_key)):
+        raise AlreadyMade
+
+
+def _told(token: AccessToken) -> dict[str, tuple[object, object]]:
+    """By what the trail tells the token from the person's others; nothing of it is secret."""
+    return {"access_token": (None, token.name), "token": (None, f"{token.short}…")}
 
 
 def find(session: Session, text: str) -> AccessToken:
@@ -125,12 +178,6 @@ def find(session: Session, text: str) -> AccessToken:
     return row
 
 
-def of_person(session: Session, user: User) -> Sequence[AccessToken]:
-    """All tokens of the person, expired and revoked ones included, the newest first."""
-    query = select(AccessToken).where(AccessToken.user_id == user.id).order_by(AccessToken.id.desc())
-    return session.scalars(query).all()
-
-
 def get(session: Session, actor: Actor, token_id: int) -> AccessToken:
     """The token with this number, of the actor or, for administrators, of anybody. Raises NotFound."""
     found = session.get(AccessToken, token_id)
@@ -143,12 +190,37 @@ def get(session: Session, actor: Actor, token_id: int) -> AccessToken:
 def revoke(session: Session, actor: Actor, token: AccessToken) -> bool:
     """End the token at once and for good. Returns whether that changed anything. Raises NotFound."""
     _require_own(actor, token.user)
-    session.refresh(token, with_for_update={"of": AccessToken})
+    _hold(session, token)
     if token.revoked_at is not None:
         return False
     token.revoked_at = now()
-    audit.record(session, actor, "access_token_revoked", token, INSTANCE, {"person": (token.user.name, None)})
+    told = {name: (new, None) for name, (_, new) in _told(token).items()}
+    audit.record(session, actor, "access_token_revoked", token.user, INSTANCE, told)
     return True
+
+
+def prune(session: Session, at: datetime, *, batch: int = BATCH) -> int:
+    """Delete at most `batch` tokens that had ended a year before this moment. Returns how many.
+
+    What others hold is left for the next round.
+    """
+    over = at - KEPT_FOR
+    ended = or_(AccessToken.revoked_at <= over, AccessToken.expires_at <= over.date())
+    held = select(AccessToken.id).where(ended).order_by(AccessToken.id).limit(batch)
+    ids = session.scalars(held.with_for_update(of=AccessToken, skip_locked=True)).all()
+    if ids:
+        session.execute(delete(AccessToken).where(AccessToken.id.in_(ids)))
+        audit.record(
+            session, CLEAN_UP, "ended_tokens_deleted", INSTANCE, INSTANCE, {"access_tokens": (None, len(ids))}
+        )
+    session.flush()
+    return len(ids)
+
+
+def _hold(session: Session, token: AccessToken) -> None:
+    """Lock the token and read it afresh: whether somebody has revoked it meanwhile."""
+    session.flush()  # a refresh forgets what was not written yet
+    session.refresh(token, with_for_update={"of": AccessToken})
 
 
 def _require_own(actor: Actor, user: User) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from portal.models import AccessToken, Role, User
+from portal.models import AccessToken, EnrolmentKey, Role, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,15 @@ def by_token(token: AccessToken, *, address: str = "", request_id: str = "") -> 
     """The actor for a person's script, which shows this token: it has the person's number and says which token."""
     name = f"{token.user.name[:150]} (access token {token.name[:70]}, {token.short}…)"
     return Actor("access_token", name, token.user.id, token.user, address, request_id)
+
+
+def by_enrolment_key(key: EnrolmentKey, *, acting: bool = False, address: str = "", request_id: str = "") -> Actor:
+    """The actor for who shows this key: nobody, who may do nothing by themselves.
+
+    `acting`, for the creation of a runner only, it may what its creator may at that moment.
+    """
+    name = f"enrolment key {key.name[:150]} ({key.short}…)"
+    return Actor("enrolment_key", name, key.id, key.creator if acting else None, address, request_id)
 
 
 def visitor(*, address: str = "", request_id: str = "") -> Actor:

@@ -89,8 +89,20 @@ class OwnAccount(Invalid):
     """An administrator may do this to everybody but to themselves."""
 
 
+class AlreadyMember(Invalid):
+    """The person has a role that was given here already."""
+
+
+class LeftWithoutOwner(Invalid):
+    """Top-level groups would be left without an owner."""
+
+
 class Stale(Refusal):
     """What the person saw when deciding is no longer so; they should look again."""
+
+
+class ChangedSince(Refusal):
+    """Somebody changed the thing after the moment until which the request takes it to be unchanged."""
 
 
 class AlreadyIssued(Refusal):
@@ -130,6 +142,18 @@ class CredentialMissing(Refusal):
 
 class CredentialRefused(Refusal):
     """The access token or enrolment key is no good: unknown, revoked, expired, used up, or of somebody blocked."""
+
+
+class EnrolmentKeyOver(CredentialRefused):
+    """An enrolment key that is known opens nothing any more, or not at present; `key` it is, for the trail."""
+
+    def __init__(self, sentence: str, *, key: Any) -> None:
+        self.key = key
+        super().__init__(sentence)
+
+
+class EnrolmentRefused(NotAllowed):
+    """An enrolment key is good, and may not create this runner: used up, from elsewhere, or of who may no longer."""
 
 
 class ScopeTooSmall(Refusal):

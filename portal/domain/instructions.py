@@ -23,12 +23,12 @@ _CREDENTIALS = "gitlab-runner-credentials"  # the Kubernetes Secret that block 1
 # of what was pasted. No `#` comments either: an interactive zsh would run them.
 
 # A function, because zsh does not split an unquoted variable that holds `sudo --preserve-env=...`.
-_AS_ROOT = """\
+AS_ROOT = """\
   as_root() {{
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo --preserve-env={variable} "$@"; fi
   }}"""
 # Not $(hostname): slim systems have no such program, and the client refuses an empty description.
-_NAME = '--description "$(uname -n)"'
+NAME = '--description "$(uname -n)"'
 
 # What the Kubernetes executor of RUNNER_VERSION asks for. Without rules the chart grants `*` on the core
 # group. `events` lets a failed job say why; `list` and `watch` on pods replace polling.
@@ -178,11 +178,11 @@ def _linux(url: str, credential: _Credential) -> Block:
     text = f"""\
 (
   export {credential.variable}={shlex.quote(credential.value)}
-{_AS_ROOT.format(variable=credential.variable)}
+{AS_ROOT.format(variable=credential.variable)}
   as_root gitlab-runner register --non-interactive \\
     --url {shlex.quote(url)} \\
     --executor shell \\
-    {_NAME}{credential.options}
+    {NAME}{credential.options}
 )"""
     note = "The package's service picks up the new runner by itself within seconds."
     return Block(id="linux", title="Linux", language="bash", text=text, note=note)
@@ -202,7 +202,7 @@ def _macos(url: str, credential: _Credential) -> Block:
   gitlab-runner register --non-interactive \\
     --url {shlex.quote(url)} \\
     --executor shell \\
-    {_NAME}{credential.options}
+    {NAME}{credential.options}
 ) && (cd ~ && gitlab-runner install && gitlab-runner start)"""
     note = "Without sudo, as the user who is logged in at the Mac: the service is that user's."
     return Block(id="macos", title="macOS", language="bash", text=text, note=note)
@@ -261,7 +261,7 @@ def _compose_commands(url: str, credential: _Credential) -> Block:
     --url {shlex.quote(url)} \\
     --executor docker \\
     --docker-image {JOB_IMAGE} \\
-    {_NAME}{credential.options}
+    {NAME}{credential.options}
 ) && docker compose up -d"""
     note = "Once, in the folder of compose.yaml: each registration adds one more entry to the configuration."
     return Block(id="compose-commands", title="Commands", language="bash", text=text, note=note)
@@ -294,8 +294,8 @@ metadata:
   namespace: {_NAMESPACE}
 type: Opaque
 stringData:
-  runner-token: {_double_quoted(new)}
-  runner-registration-token: {_double_quoted(old)}
+  runner-token: {double_quoted(new)}
+  runner-registration-token: {double_quoted(old)}
 EOF"""
     note = "Creates the namespace and the Secret; the chart asks for both keys, the other one stays empty."
     return Block(id="helm-secret", title="Secret", language="bash", text=text, note=note)
@@ -303,9 +303,9 @@ EOF"""
 
 def _helm_values(url: str, credential: _Credential) -> Block:
     # The chart runs `runners.config` through Helm's templating, `gitlabUrl` not.
-    namespace = _double_quoted("{{.Release.Namespace}}")
+    namespace = double_quoted("{{.Release.Namespace}}")
     text = f"""\
-gitlabUrl: {_double_quoted(url)}
+gitlabUrl: {double_quoted(url)}
 unregisterRunners: true
 {"" if credential.is_new else _HELM_OPTIONS}rbac:
   create: true
@@ -319,7 +319,7 @@ runners:
     [[runners]]
       [runners.kubernetes]
         namespace = {namespace}
-        image = {_double_quoted(JOB_IMAGE)}"""
+        image = {double_quoted(JOB_IMAGE)}"""
     note = "Save it as values.yaml; it holds no token."
     return Block(id="helm-values", title="values.yaml", language="yaml", text=text, note=note)
 
@@ -342,7 +342,8 @@ def _powershell(value: str) -> str:
     return "'" + re.sub("(['\u2018-\u201b])", r"\1\1", value) + "'"
 
 
-def _double_quoted(value: str) -> str:
+def double_quoted(value: str) -> str:
+    """The value as a quoted text of YAML, TOML and Terraform's language."""
     # The escapes that YAML's double-quoted scalars and TOML's basic strings share. json.dumps would write
     # a character beyond U+FFFF as two halves, which neither of them puts together again.
     def escaped(character: str) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, Select, case, func, or_, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.domain import accounts, audit
 from portal.domain.actors import Actor
-from portal.domain.errors import Invalid, NotAllowed, NotFound
+from portal.domain.errors import AlreadyMember, Invalid, NotAllowed, NotFound
 from portal.domain.permissions import Action, require, role_in
 from portal.domain.scopes import Scope
-from portal.models import Group, Membership, Role
+from portal.domain.slices import Slice, cut
+from portal.models import Group, Membership, Role, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +35,82 @@ def listed(session: Session, scope: Scope) -> list[Member]:
     return sorted(members, key=lambda m: (m.source is not None, m.membership.user.name.lower()))
 
 
+@dataclass(frozen=True, slots=True)
+class MembersAsked:
+    """Which members: with `inherited` also those whose role was given above; by words; only these people."""
+
+    inherited: bool = False
+    words: str = ""
+    user_ids: tuple[int, ...] = ()
+
+
+def page(
+    session: Session, actor: Actor, scope: Scope, asked: MembersAsked, *, offset: int, limit: int
+) -> Slice[Membership]:
+    """Members by name, everybody once, with their highest role. Two statements. Raises NotFound or NotAllowed.
+
+    Of equal roles the one that was given nearest counts, so that it can be changed here.
+    """
+    require(session, actor, Action.READ_MEMBERS, scope)
+    query = select(Membership).join(Membership.user).where(Membership.id.in_(_highest(scope, asked)))
+    if wanted := asked.words.strip().lower():
+        query = query.where(or_(*(func.strpos(func.lower(each), wanted) > 0 for each in (User.name, User.username))))
+    query = query.order_by(func.lower(User.name), User.id)
+    return cut(session, query, Membership.id, offset=offset, limit=limit)
+
+
+def of_person(session: Session, actor: Actor, scope: Scope, user_id: int, *, inherited: bool = False) -> Membership:
+    """The role that this person has here. Raises NotFound, also for who has none."""
+    require(session, actor, Action.READ_MEMBERS, scope)
+    highest = _highest(scope, MembersAsked(inherited=inherited, user_ids=(user_id,)))
+    membership = session.scalar(select(Membership).where(Membership.id.in_(highest)))
+    if membership is None:
+        raise NotFound("This person has no role here.")
+    return membership
+
+
+def _highest(scope: Scope, asked: MembersAsked) -> Select[int]:
+    """The membership of each person that counts."""
+    query = select(Membership.id).ext(distinct_on(Membership.user_id))
+    above = Membership.group_id.in_(scope.group_ids)
+    query = query.where(or_(_given_here(scope), above) if asked.inherited else _given_here(scope))
+    if asked.user_ids:
+        query = query.where(Membership.user_id.in_(asked.user_ids))
+    nearest = case((_given_here(scope), 0), else_=1)
+    return query.order_by(Membership.user_id, Membership.access_level.desc(), nearest, Membership.group_id.desc())
+
+
 def add(session: Session, actor: Actor, scope: Scope, login: str, role: Role) -> Membership:
-    """Give somebody a role here. Raises NotFound, NotAllowed, or Invalid for a wrong name or role."""
-    require(session, actor, Action.WRITE_MEMBERS, scope)
-    _require_reach(session, actor, scope, role)
+    """Give a role here to who has this user name or address.
+
+    Raises NotFound, NotAllowed, or Invalid for a wrong name or role.
+    """
+    _require_to_give(session, actor, scope, role)
     user = accounts.find(session, login)
     if user is None:
         raise Invalid(
             {"login": [f"There is nobody called '{login.strip()}'. An administrator can create the account."]}
         )
+    return _give(session, actor, scope, user, role)
+
+
+def add_by_number(session: Session, actor: Actor, scope: Scope, user_id: int, role: Role) -> Membership:
+    """The same for the person with this number, as scripts name people. Raises also NotFound for nobody's number."""
+    _require_to_give(session, actor, scope, role)
+    user = session.get(User, user_id)
+    if user is None:
+        missing = NotFound("There is no such person. Look the number up by the user name.")
+        missing.what = "User"
+        raise missing
+    return _give(session, actor, scope, user, role)
+
+
+def _require_to_give(session: Session, actor: Actor, scope: Scope, role: Role) -> None:
+    require(session, actor, Action.WRITE_MEMBERS, scope)
+    _require_reach(session, actor, scope, role)
+
+
+def _give(session: Session, actor: Actor, scope: Scope, user: User, role: Role) -> Membership:
     membership = Membership(
         user=user,
         group_id=scope.group.id if scope.group else None,
@@ -53,7 +122,7 @@ def add(session: Session, actor: Actor, scope: Scope, login: str, role: Role) ->
             session.add(membership)
             session.flush()
     except IntegrityError:
-        raise Invalid({"login": [f"{user.name} is a member already; change the role in the list."]}) from None
+        raise AlreadyMember({"login": [f"{user.name} is a member already; change the role in the list."]}) from None
     audit.record(session, actor, "member_added", membership, scope, {"role": (None, role.name.lower())})
     return membership
 

@@ -36,6 +36,8 @@ def hold(session: Session, actor: Actor, user: User) -> None:
     for each in (actor.user, user):
         if each is not None and not _read_afresh(session, each):
             raise NotFound(NOTHING_HERE)
+    if actor.user is not None and actor.user.blocked_at is not None:  # while this request waited
+        raise NotFound(NOTHING_HERE)
     require(session, actor, Action.WRITE_PEOPLE, INSTANCE)
 
 
@@ -164,6 +166,15 @@ def new_password(session: Session, actor: Actor, user: User, *, seen: str | None
     password = accounts.generated_password()
     accounts.reset_password(session, actor, user, password)
     return password
+
+
+def give_password(session: Session, actor: Actor, user: User, password: str) -> None:
+    """The password that an administrator has chosen for somebody, who chooses their own at the next sign-in.
+
+    Raises NotFound, NotAllowed or Invalid.
+    """
+    hold(session, actor, user)
+    accounts.reset_password(session, actor, user, password)
 
 
 def version(user: User) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, Hidden, NotAllowed
-from portal.domain.scopes import Scope, ScopeKind
+from portal.domain.scopes import INSTANCE, Scope, ScopeKind
 from portal.models import Group, Membership, Project, Role
 
 
@@ -116,6 +116,19 @@ def remember_roles(session: Session, actor: Actor, scopes: Iterable[Scope]) -> N
         actor.roles[(kind, scope_id)] = Role(max([*levels, own]))
 
 
+def roles_of(session: Session, scope: Scope, user_ids: Iterable[int]) -> dict[int, Role]:
+    """The highest role of each of these people in the scope, inherited ones included, with one query."""
+    found = dict.fromkeys(user_ids, Role.NONE)
+    if scope.id is None or not found:
+        return found
+    places: list[ColumnElement[bool]] = [Membership.group_id.in_(scope.group_ids)]
+    if scope.project is not None:
+        places.append(Membership.project_id == scope.project.id)
+    query = select(Membership.user_id, func.max(Membership.access_level)).group_by(Membership.user_id)
+    rows = session.execute(query.where(Membership.user_id.in_(found), or_(*places)))
+    return found | {user_id: Role(highest) for user_id, highest in rows}
+
+
 def may(session: Session, actor: Actor, action: Action, scope: Scope) -> bool:
     """Whether the actor may do this here."""
     if actor.is_admin or actor.kind == "system":
@@ -136,6 +149,16 @@ def require(session: Session, actor: Actor, action: Action, scope: Scope) -> Non
     raise NotAllowed(sentence, action=action.value, where=scope)
 
 
+def require_openly(session: Session, actor: Actor, action: Action) -> None:
+    """Refuse with NotAllowed what only administrators may, where it is no secret that it can be done.
+
+    The instance's pages are hidden from everybody else; of an API everybody reads what it can do.
+    """
+    if not may(session, actor, action, INSTANCE):
+        sentence = f"You may not {action.value}: administrators may. Ask one of them."
+        raise NotAllowed(sentence, action=action.value, where=INSTANCE)
+
+
 def where_allowed(actor: Actor, action: Action) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Conditions for the groups and for the projects in which the actor may do this; the same as `may`, for lists."""
     if actor.is_admin or actor.kind == "system":
@@ -145,6 +168,13 @@ def where_allowed(actor: Actor, action: Action) -> tuple[ColumnElement[bool], Co
     direct = _with_role(actor, rule.project, Membership.project_id)
     within = select(Group.id).where(_below(actor, rule.project))
     return groups, or_(Project.group_id.in_(within), Project.id.in_(direct))
+
+
+def where_member(actor: Actor, lowest: Role) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Conditions for the groups and the projects in which the actor has this role or a higher one, as a member."""
+    within = select(Group.id).where(_below(actor, lowest))
+    direct = _with_role(actor, lowest, Membership.project_id)
+    return _below(actor, lowest), or_(Project.group_id.in_(within), Project.id.in_(direct))
 
 
 def _below(actor: Actor, lowest: Role | None) -> ColumnElement[bool]:

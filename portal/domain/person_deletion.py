@@ -9,11 +9,23 @@ from enum import StrEnum
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from portal.domain import audit, bulk_acts, deletions, people, person_facts, runners, user_sessions
+from portal.database import now
+from portal.domain import (
+    access_token_lists,
+    audit,
+    bulk_acts,
+    deletions,
+    enrolment_key_lists,
+    enrolment_keys,
+    people,
+    person_facts,
+    runners,
+    user_sessions,
+)
 from portal.domain.actors import Actor
-from portal.domain.errors import Invalid, OwnAccount
+from portal.domain.errors import Invalid, LeftWithoutOwner, OwnAccount
 from portal.domain.scopes import INSTANCE
-from portal.models import WITH_DELETED, BulkAct, Deletion, Group, Membership, Role, Runner, User
+from portal.models import WITH_DELETED, BulkAct, Deletion, EnrolmentKey, Group, Membership, Role, Runner, User
 
 AT_ONCE = 500  # runners that are paused or deleted in one answer; more are a bulk act's business
 
@@ -63,6 +75,10 @@ def delete_person(
             "roles": (roles, 0),
             "sessions": (ended, 0),
         }
+        if number_of_tokens := access_token_lists.count_good(session, user, now()):
+            changes["access_tokens"] = (number_of_tokens, 0)
+        if keys := _revoke_keys(session, actor, user):
+            changes["enrolment_keys"] = (keys, 0)
         if number:
             changes["runners_created"] = (number, done)
         audit.record(session, actor, "person_deleted", user, INSTANCE, changes)
@@ -76,13 +92,24 @@ def _hold(session: Session, user: User) -> None:
     """Wait for what the person and others are doing with what is theirs, in the order in which everybody locks.
 
     A deletion comes before its runners, as for who restores it. A runner comes before its person, as for who deletes
-    it and is noted for that. The database will take the person's number out of all of these rows.
+    it and is noted for that; so does an enrolment key, as for who creates a runner with it. The database will take
+    the person's number out of all of these rows.
     """
     theirs = select(Deletion.id).where(Deletion.user_id == user.id).order_by(Deletion.id)
     session.execute(theirs.with_for_update(key_share=True))
+    keys = select(EnrolmentKey.id).where(EnrolmentKey.creator_id == user.id).order_by(EnrolmentKey.id)
+    session.execute(keys.with_for_update())
     created = select(Runner.id).where(Runner.creator_id == user.id).order_by(Runner.id)
     session.execute(created.with_for_update(key_share=True).execution_options(**WITH_DELETED))
     session.execute(select(User.id).where(User.id == user.id).with_for_update())
+
+
+def _revoke_keys(session: Session, actor: Actor, user: User) -> int:
+    """End the person's enrolment keys, which can do nothing without them. Returns how many there were."""
+    ids = enrolment_key_lists.of_person(session, user)
+    for key_id in ids:
+        enrolment_keys.revoke_held(session, actor, enrolment_keys.hold(session, key_id))
+    return len(ids)
 
 
 def _take_roles(session: Session, actor: Actor, user: User, *, leave_groups: bool) -> int:
@@ -96,7 +123,7 @@ def _take_roles(session: Session, actor: Actor, user: User, *, leave_groups: boo
     # Asked afterwards: who was removing another owner at this moment has finished, or will see that this one is gone.
     if not leave_groups and (left := _without_owner(session, owned)):
         names = ", ".join(group.full_path for group in left)
-        raise Invalid({"leave_groups": [f"Nobody else owns {names}. Make somebody an owner first, or tick the box."]})
+        raise LeftWithoutOwner({"leave_groups": [f"Nobody else owns {names}. Make somebody an owner first, or tick the box."]})
     return len(given)
 
 

@@ -6,12 +6,14 @@ from sqlalchemy.orm import Session
 
 from portal.domain import audit
 from portal.domain.actors import Actor, visitor
+from portal.domain.enrolment_keys import scope_of
 from portal.domain.errors import Hidden, LastAdministrator, NotAllowed, OwnAccount, RegistrationOff
 from portal.domain.scopes import INSTANCE, Scope, ScopeKind, find_group, find_project
-from portal.models import AuditEvent
+from portal.models import AuditEvent, EnrolmentKey
 
 KEYS = 10_000  # that one process remembers at once
 SECONDS = 60.0
+LONGEST_REASON = 500
 LONGEST_REQUEST = 500  # characters of a request that the trail repeats
 
 # What the trail tells of; LastAdministrator and OwnAccount keep administrators from acts that are theirs otherwise.
@@ -43,6 +45,17 @@ def record_registration(
     told = {"because": (None, "registration tokens are off" if off else "nobody has this registration token")}
     actor = visitor(address=address, request_id=request_id)
     return audit.record(session, actor, "registration_refused", where, where, told | _more(unrecorded))
+
+
+def record_enrolment(
+    session: Session, actor: Actor, key: EnrolmentKey, because: str, request: str, *, unrecorded: int = 0
+) -> AuditEvent:
+    """Add the event `enrolment_refused` of an enrolment key that was shown; `because` names no value of the request.
+
+    It stands in the trail of the key's scope. `unrecorded` is how many more the key has had since its last one.
+    """
+    told = {"because": (None, because[:LONGEST_REASON]), "request": (None, request[:LONGEST_REQUEST])}
+    return audit.record(session, actor, "enrolment_refused", key, scope_of(key), told | _more(unrecorded))
 
 
 def record_sign_in(session: Session, actor: Actor, *, method: str, reason: str, unrecorded: int = 0) -> AuditEvent:

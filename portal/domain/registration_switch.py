@@ -34,6 +34,18 @@ def switch(session: Session, actor: Actor, scope: Scope, *, allow: bool, configu
     return True
 
 
+def settle(session: Session, actor: Actor, scope: Scope, *, allow: bool, configured: Configured) -> bool:
+    """The same for tools that send all they know: the value that the scope has already is no attempt to change it.
+
+    Raises NotFound or NotAllowed.
+    """
+    require(session, actor, Action.SWITCH_REGISTRATION, scope)
+    own = scope_settings.chain(session, scope).own.settings
+    if own.allow_runner_registration_token == allow:
+        return False
+    return switch(session, actor, scope, allow=allow, configured=configured)
+
+
 def _touched(session: Session, scope: Scope) -> dict[str, tuple[None, int]]:
     """What turning off does, in numbers, for the trail."""
     found = registration_effects.effects(session, scope)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain import permissions
 from portal.domain.actors import Actor
-from portal.domain.errors import NOTHING_HERE, NotAllowed, NotFound
+from portal.domain.errors import NOTHING_HERE, NotAllowed, NotFound, Worded
 from portal.domain.permissions import Action
 from portal.domain.scopes import of_project, of_runner
 from portal.models import Group, Membership, Project, Role, Runner, RunnerProject, RunnerType, User
@@ -31,6 +31,15 @@ def may(
         return False
     others = further_projects(session, runner) if further is None else further
     return any(permissions.may(session, actor, action, of_project(project)) for project in others)
+
+
+def among(session: Session, actor: Actor, action: Action, runners: Sequence[Runner]) -> set[int]:
+    """The ids of those runners with which the actor may do this; two queries, however many they are."""
+    further = {} if actor.is_admin else further_projects_of(session, runners)
+    places = [of_runner(runner) for runner in runners]
+    places += [of_project(project) for projects in further.values() for project in projects]
+    permissions.remember_roles(session, actor, places)
+    return {each.id for each in runners if may(session, actor, action, each, further=further.get(each.id, ()))}
 
 
 def may_read(session: Session, actor: Actor, runner: Runner, *, further: Sequence[Project] | None = None) -> bool:
@@ -114,8 +123,11 @@ def require_delete(
         return
     if others := further_projects(session, runner) if further is None else further:
         raise NotAllowed(
-            f"This runner also serves {_listed(others)}. Unassign it from there first, or ask an administrator to "
-            "delete it."
+            Worded(
+                f"This runner also serves {_listed(others)}. Unassign it from there first, or ask an administrator "
+                "to delete it.",
+                gitlab="Runner associated with more than one project",
+            )
         )
 
 

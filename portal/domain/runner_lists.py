@@ -103,10 +103,19 @@ def shown_in(scope: Scope, *, inherited: bool) -> ColumnElement[bool]:
     mine = owned_below(scope)
     if scope.kind is ScopeKind.INSTANCE or (scope.kind is ScopeKind.GROUP and not inherited):
         return mine
-    from_above = or_(Runner.group_id.in_(scope.group_ids), Runner.runner_type == RunnerType.INSTANCE)
     if scope.project is not None:
-        return or_(mine, from_above, assigned_to(scope.project))
-    return or_(mine, from_above)
+        return or_(mine, from_above(scope), assigned_to(scope.project))
+    return or_(mine, from_above(scope))
+
+
+def from_above(scope: Scope) -> ColumnElement[bool]:
+    """Condition for the instance's runners, and those of the groups from the top down to this scope."""
+    return or_(Runner.group_id.in_(scope.group_ids), Runner.runner_type == RunnerType.INSTANCE)
+
+
+def created_by(username: str) -> ColumnElement[bool]:
+    """Condition for the runners that the person of this name created, whatever the case."""
+    return Runner.creator_id.in_(select(User.id).where(func.lower(User.username) == username.lower()))
 
 
 def assigned_to(project: Project) -> ColumnElement[bool]:
@@ -198,8 +207,7 @@ def _wanted(scope: Scope, wanted: RunnerFilter, *, with_status: bool) -> ColumnE
     if wanted.tags:
         parts.append(Runner.tag_list.contains(list(wanted.tags)))
     if wanted.creator:
-        creator = select(User.id).where(func.lower(User.username) == wanted.creator.lower())
-        parts.append(Runner.creator_id.in_(creator))
+        parts.append(created_by(wanted.creator))
     if wanted.due:
         parts += [owned_below(scope), token_life.due(now())]
     if wanted.registration is not None:

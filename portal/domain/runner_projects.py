@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, contains_eager
 
 from portal.domain import audit, permissions, runner_access, runner_changes, runner_creation, runner_handover
 from portal.domain.actors import Actor
-from portal.domain.errors import Invalid, NotAllowed, NotFound
+from portal.domain.errors import Invalid, NotAllowed, NotFound, Worded
 from portal.domain.groups import named_like
 from portal.domain.permissions import Action
 from portal.domain.scopes import Scope, of_project, of_runner
 from portal.models import Project, Route, Runner, RunnerProject, RunnerType
 
 PAGE_SIZE = 20
+LOCKED = "Runner is locked"  # in GitLab's words
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,16 @@ def assigned(session: Session, actor: Actor, runner: Runner) -> list[Assigned]:
         for row, scope in shown
         if permissions.may(session, actor, Action.SEE, scope)
     ]
+
+
+def serving(actor: Actor, runner: Runner) -> Select[Project]:
+    """The projects that the runner serves and the actor may see: its owner, then in the order of assignment."""
+    query = select(Project).outerjoin(
+        RunnerProject, (RunnerProject.project_id == Project.id) & (RunnerProject.runner_id == runner.id)
+    )
+    theirs = or_(Project.id == runner.project_id, RunnerProject.id.is_not(None))
+    seen = permissions.where_allowed(actor, Action.SEE)[1]
+    return query.where(theirs, seen).order_by(RunnerProject.id.nulls_first())
 
 
 def candidates(session: Session, actor: Actor, runner: Runner, words: str = "", after: str = "") -> Candidates:
@@ -98,7 +109,12 @@ def assign(session: Session, actor: Actor, runner: Runner, project: Scope) -> Ru
 def unassign(session: Session, actor: Actor, runner: Runner, project: Scope) -> None:
     """Take the runner away from a project that it was assigned to. Raises NotFound, NotAllowed or Invalid."""
     if project.project is not None and project.project.id == runner.project_id:
-        raise NotAllowed("You cannot unassign a runner from the project that owns it. Delete the runner instead.")
+        raise NotAllowed(
+            Worded(
+                "You cannot unassign a runner from the project that owns it. Delete the runner instead.",
+                gitlab="You cannot unassign a runner from the owner project. Delete the runner instead",
+            )
+        )
     found = session.scalar(
         select(RunnerProject)
         .where(RunnerProject.runner_id == runner.id, RunnerProject.project_id == project.id)
@@ -108,7 +124,12 @@ def unassign(session: Session, actor: Actor, runner: Runner, project: Scope) -> 
         permissions.require(session, actor, Action.SEE, project)
         raise NotFound("This runner is not assigned to that project.")
     if runner.locked and not _above_rules(actor):
-        raise NotAllowed("This runner is locked. Unlock it first, or ask an administrator.")
+        raise NotAllowed(
+            Worded(
+                "This runner is locked. Unlock it first, or ask an administrator.",
+                gitlab=LOCKED,
+            )
+        )
     if not _may_unassign(session, actor, runner, project):
         permissions.require(session, actor, Action.WRITE_RUNNERS, project)
     session.delete(found)
@@ -118,24 +139,49 @@ def unassign(session: Session, actor: Actor, runner: Runner, project: Scope) -> 
     runner_changes.announce(session, runner.id)
 
 
-def may_share(session: Session, actor: Actor, runner: Runner) -> bool:
-    """Whether the actor may assign the runner to further projects at all."""
+def set_projects(session: Session, actor: Actor, runner: Runner, projects: Sequence[Scope]) -> bool:
+    """Let the runner serve exactly these projects, besides the one that owns it. Returns whether that changed it.
+
+    What it is assigned to and not named is unassigned. The caller undoes all of it when one is refused. Raises
+    NotFound, NotAllowed, LimitReached or Invalid.
+    """
+    present = {each.id: each for each in runner_access.further_projects(session, runner)}
+    wanted = {scope.id: scope for scope in projects if scope.id not in (None, runner.project_id)}
+    for gone in [each for number, each in present.items() if number not in wanted]:
+        unassign(session, actor, runner, of_project(gone))
+    for new in [scope for number, scope in wanted.items() if number not in present]:
+        assign(session, actor, runner, new)
+    return set(wanted) != set(present)
+
+
+def may_share(
+    session: Session, actor: Actor, runner: Runner, *, further: Sequence[Project] | None = None
+) -> bool:
+    """Whether the actor may assign the runner to further projects at all.
+
+    Who asks about many runners gives each one's `further` projects; they are looked up otherwise.
+    """
     try:
-        _require_shareable(session, actor, runner)
+        _require_shareable(session, actor, runner, further=further)
     except (NotFound, NotAllowed, Invalid):
         return False
     return True
 
 
-def _require_shareable(session: Session, actor: Actor, runner: Runner) -> None:
-    runner_access.require(session, actor, Action.WRITE_RUNNERS, runner)
+def _require_shareable(
+    session: Session, actor: Actor, runner: Runner, *, further: Sequence[Project] | None = None
+) -> None:
+    runner_access.require(session, actor, Action.WRITE_RUNNERS, runner, further=further)
     if runner.runner_type != RunnerType.PROJECT:
         kind = RunnerType(runner.runner_type).name.lower()
         sentence = f"This runner is of type {kind}: only a project's runner is assigned to further projects."
         raise Invalid({"project": [sentence]})
     if runner.locked and not _above_rules(actor):
         raise NotAllowed(
-            "This runner is locked to its project. Unlock it on its edit page first, or ask an administrator."
+            Worded(
+                "This runner is locked to its project. Unlock it on its edit page first, or ask an administrator.",
+                gitlab=LOCKED,
+            )
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import func, or_, select
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import audit, scope_settings
 from portal.domain.actors import Actor
-from portal.domain.errors import Invalid
+from portal.domain.errors import Invalid, Worded
 from portal.domain.groups import owned_below
 from portal.domain.permissions import Action, require
 from portal.domain.runner_creation import Limit
@@ -23,10 +23,13 @@ from portal.models import REGISTRARS, Runner, RunnerToken, RunnerType
 from portal.models.scope_settings import SHORTEST_INTERVAL
 
 MOST_RUNNERS = 1_000_000
-POSSIBLE_LIVES = "Write a time such as 12h or 30d, from 2h to 1825d (5 years), or leave it empty."
+POSSIBLE_LIVES = Worded(
+    "Write a time such as 12h or 30d, from 2h to 1825d (5 years), or leave it empty.",
+    gitlab=f"must be from {SHORTEST_INTERVAL} to {LONGEST_TOKEN_LIFE} seconds, or null",
+)
 
 # Which column of a scope's settings holds which life: of its own runners, of groups' below it, of projects' below it.
-_LIVES: dict[ScopeKind, dict[str, str]] = {
+LIVES: dict[ScopeKind, dict[str, str]] = {
     ScopeKind.INSTANCE: {
         "own": "runner_token_expiration_interval",
         "groups": "group_runner_token_expiration_interval",
@@ -39,7 +42,7 @@ _LIVES: dict[ScopeKind, dict[str, str]] = {
     },
     ScopeKind.PROJECT: {"own": "runner_token_expiration_interval"},
 }
-_LIMITS = {"groups": "ci_registered_group_runners", "projects": "ci_registered_project_runners"}
+LIMITS = {"groups": "ci_registered_group_runners", "projects": "ci_registered_project_runners"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def token_lives(session: Session, scope: Scope) -> TokenLives:
 
 
 def _lives_in(scope: Scope, row: AnySettings) -> TokenLives:
-    return TokenLives(**{name: getattr(row, column) for name, column in _LIVES[scope.kind].items()})
+    return TokenLives(**{name: getattr(row, column) for name, column in LIVES[scope.kind].items()})
 
 
 def change_token_lives(session: Session, actor: Actor, scope: Scope, lives: TokenLives) -> bool:
@@ -119,9 +122,16 @@ def change_token_lives(session: Session, actor: Actor, scope: Scope, lives: Toke
     require(session, actor, Action.SET_RUNNER_RULES, scope)
     if problems := lives.problems():
         raise Invalid(problems)
-    columns = _LIVES[scope.kind]
+    columns = LIVES[scope.kind]
     values = {column: getattr(lives, name) for name, column in columns.items()}
     return _store(session, actor, "token_life_changed", scope, values)
+
+
+def amend_token_lives(session: Session, actor: Actor, scope: Scope, said: Mapping[str, int | None]) -> bool:
+    """The same for some of the fields of TokenLives; the others stay as they are at this moment."""
+    require(session, actor, Action.SET_RUNNER_RULES, scope)
+    row = scope_settings.own_for_update(session, scope)
+    return change_token_lives(session, actor, scope, replace(_lives_in(scope, row), **said))
 
 
 def registrars(session: Session) -> Registrars:
@@ -174,12 +184,12 @@ def change_group_creation(session: Session, actor: Actor, scope: Scope, *, enabl
 def limits(session: Session, scope: Scope) -> Limits:
     """What the instance or a group itself says of how many runners there may be."""
     row = scope_settings.chain(session, scope).own.settings
-    return Limits(**{name: getattr(row, column) for name, column in _LIMITS.items()})
+    return Limits(**{name: getattr(row, column) for name, column in LIMITS.items()})
 
 
 def limits_from_above(session: Session, scope: Scope) -> dict[str, Limit]:
     """What counts for a group that says nothing itself, by the fields of Limits."""
-    return {name: _limit_above(scope_settings.chain(session, scope), column) for name, column in _LIMITS.items()}
+    return {name: _limit_above(scope_settings.chain(session, scope), column) for name, column in LIMITS.items()}
 
 
 def _limit_above(found: Chain, column: str) -> Limit:
@@ -197,8 +207,15 @@ def change_limits(session: Session, actor: Actor, scope: Scope, wanted: Limits) 
     require(session, actor, Action.LIMIT_RUNNERS, scope)
     if problems := wanted.problems(scope.kind):
         raise Invalid(problems)
-    values = {column: getattr(wanted, name) for name, column in _LIMITS.items()}
+    values = {column: getattr(wanted, name) for name, column in LIMITS.items()}
     return _store(session, actor, "runner_limits_changed", scope, values)
+
+
+def amend_limits(session: Session, actor: Actor, scope: Scope, said: Mapping[str, int | None]) -> bool:
+    """The same for some of the fields of Limits; the others stay as they are at this moment."""
+    require(session, actor, Action.LIMIT_RUNNERS, scope)
+    scope_settings.own_for_update(session, scope)
+    return change_limits(session, actor, scope, replace(limits(session, scope), **said))
 
 
 def endless(session: Session, scope: Scope) -> Endless:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -11,7 +14,7 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import audit, deletions, runner_access, runner_changes, runner_creation, runner_settings
 from portal.domain.actors import Actor
-from portal.domain.errors import Invalid, NotFound, Stale
+from portal.domain.errors import ChangedSince, Invalid, LimitReached, NotFound, Stale
 from portal.domain.job_queue import queue_value
 from portal.domain.permissions import Action
 from portal.domain.runner_settings import RunnerSettings
@@ -40,7 +43,11 @@ def create_runner(
     refuse_repeated(session, request_key, request_digest)
     if problems := settings.problems():
         raise Invalid(problems)
-    runner_creation.require_room(session, scope)
+    try:
+        runner_creation.require_room(session, scope)
+    except LimitReached:  # the same form may have taken the last room while this one waited for it
+        refuse_repeated(session, request_key, request_digest)
+        raise
     if not is_there(session, scope):
         raise NotFound(f"{scope.title} was deleted meanwhile.")
     runner = Runner(
@@ -88,6 +95,21 @@ def update_runner(
             "Somebody else changed this runner since you opened the form. What you wrote still stands below; "
             "compare it with the runner, then save again."
         )
+    return _change(session, actor, runner, settings)
+
+
+def change_settings(session: Session, actor: Actor, runner: Runner, **changed: Any) -> bool:
+    """Change those settings (of RunnerSettings, by name) and leave the others as they are at that moment.
+
+    Two scripts that change different settings at once both have their way. Returns whether anything changed.
+    Raises NotFound, NotAllowed, Invalid.
+    """
+    runner_access.require(session, actor, Action.WRITE_RUNNERS, runner)
+    _hold(session, runner)
+    return _change(session, actor, runner, replace(runner_settings.settings_of(runner), **changed))
+
+
+def _change(session: Session, actor: Actor, runner: Runner, settings: RunnerSettings) -> bool:
     if problems := settings.problems():
         raise Invalid(problems)
     changed = change_held(session, actor, runner, settings)
@@ -138,23 +160,37 @@ def set_paused(session: Session, actor: Actor, runner: Runner, paused: bool) -> 
     return True
 
 
-def delete_runner(session: Session, actor: Actor, runner: Runner, *, deletion: Deletion | None = None) -> Deletion:
+def delete_runner(
+    session: Session,
+    actor: Actor,
+    runner: Runner,
+    *,
+    deletion: Deletion | None = None,
+    unmodified_since: datetime | None = None,
+) -> Deletion:
     """Delete a runner so that it can be restored with its machines and tokens; meanwhile nothing of it works.
 
     It goes by the act `deletion` together with others, or by an act of its own, which is returned.
-    Raises NotFound or NotAllowed.
+    Raises NotFound or NotAllowed, and ChangedSince when its settings changed after `unmodified_since`.
     """
     scope = of_runner(runner)
     runner_access.require_delete(session, actor, runner)
-    return _delete(session, actor, runner, scope, deletion)
+    return _delete(session, actor, runner, scope, deletion, unmodified_since)
 
 
 def _delete(
-    session: Session, actor: Actor, runner: Runner, scope: Scope, deletion: Deletion | None = None
+    session: Session,
+    actor: Actor,
+    runner: Runner,
+    scope: Scope,
+    deletion: Deletion | None = None,
+    unmodified_since: datetime | None = None,
 ) -> Deletion:
     query = select(Runner).where(Runner.id == runner.id).with_for_update(of=Runner)
     if session.scalar(query.execution_options(populate_existing=True)) is None:
         raise NotFound("This runner was deleted meanwhile.")
+    if unmodified_since is not None and runner.updated_at.replace(microsecond=0) > unmodified_since:
+        raise ChangedSince("This runner was changed since then. Look at it, then delete it.")
     deletion = deletion or deletions.begin(session, actor, "runner", runner.title, scope.full_path)
     managers = session.scalar(select(func.count()).where(RunnerManager.runner_id == runner.id)) or 0
     delete_held(session, actor, runner, deletion, machines=managers)

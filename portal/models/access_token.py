@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from uuid import UUID
 
 from sqlalchemy import (
@@ -61,6 +61,11 @@ class AccessToken(Base):
     revoked_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
+
+    @property
+    def ends_at(self) -> datetime:
+        """The moment from which on it opens nothing, unless it is revoked before."""
+        return datetime.combine(self.expires_at, time(), UTC)
 
     def is_live(self, at: datetime) -> bool:
         """Whether it opens anything at this moment."""

@@ -9,8 +9,8 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
-from portal.database import db
-from portal.domain import accounts, confirmations, devices, second_factor, user_sessions
+from portal.database import db, now
+from portal.domain import access_token_lists, accounts, confirmations, devices, second_factor, user_sessions
 from portal.domain.errors import Invalid, NotAllowed, TryLater
 from portal.models import UserSession
 from portal.requests import session_limits, session_uses
@@ -33,12 +33,15 @@ class ShownSession:
 
 @blueprint.get("")
 def show() -> str:
-    factor = second_factor.find(db.session(), current_user)
+    session, user = db.session(), guards.user_session().user
+    factor = second_factor.find(session, current_user)
     return render_template(
         "account/show.html",
         sessions=len(_sessions()),
         factor=factor,
-        codes_left=second_factor.codes_left(db.session(), current_user) if factor else 0,
+        codes_left=second_factor.codes_left(session, current_user) if factor else 0,
+        access_tokens=access_token_lists.count_good(session, user, now()),
+        due=access_token_lists.due(session, user, now()),
     )
 
 

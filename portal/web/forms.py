@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import Any
 from uuid import UUID
 
 from flask_wtf import FlaskForm
-from wtforms import BooleanField, HiddenField, PasswordField, StringField, TextAreaField
+from wtforms import (
+    BooleanField,
+    HiddenField,
+    PasswordField,
+    SelectMultipleField,
+    StringField,
+    TextAreaField,
+)
 
+from portal.domain.access_tokens import NewAccessToken
 from portal.domain.bulk_changes import Act, Wanted
 from portal.domain.errors import Invalid
 from portal.domain.groups import Naming
@@ -22,7 +31,7 @@ from portal.web.times import read_duration, write_duration
 Reader = Callable[[str], int | None]
 
 
-def _whole_number(text: str) -> int | None:
+def whole_number(text: str) -> int | None:
     """The number; None for nothing. Raises ValueError with a sentence for what is none."""
     digits = text.strip().replace(",", "")
     if digits and not (digits.isascii() and digits.isdecimal()):
@@ -161,7 +170,23 @@ class KeyedForm(PortalForm):
             raise Invalid({"request_key": ["This form is not complete. Open the page again."]}) from None
 
 
-def _whole_seconds(text: str) -> int | None:
+class AccessTokenForm(KeyedForm):
+    name = StringField("Name")
+    description = TextAreaField("Description")
+    scopes = SelectMultipleField("What it opens", choices=[], validate_choice=False)
+    expires_at = StringField("Expires on")
+
+    def wanted(self) -> NewAccessToken:
+        """What was chosen; a day that is none counts as not chosen."""
+        try:
+            last: date | None = date.fromisoformat((self.expires_at.data or "").strip())
+        except ValueError:
+            last = None
+        text = (self.description.data or "").strip().replace("\r\n", "\n")
+        return NewAccessToken((self.name.data or "").strip(), tuple(self.scopes.data or ()), last, text)
+
+
+def whole_seconds(text: str) -> int | None:
     seconds = text.strip()
     if seconds and not (seconds.isascii() and seconds.isdecimal()):
         raise ValueError("Write whole seconds, such as 3600 for an hour, or leave it empty.")
@@ -187,7 +212,7 @@ class RunnerForm(KeyedForm):
 
     def settings(self) -> RunnerSettings:
         """What was chosen. Raises Invalid for a time that is none, together with all else that is wrong."""
-        seconds, unread = self.read(_whole_seconds, "maximum_timeout")
+        seconds, unread = self.read(whole_seconds, "maximum_timeout")
         durations, problems = self.read(read_duration, "token_expiration_interval", "machines_forgotten_after")
         chosen = self._settings(**seconds, **durations)
         if unread or problems:
@@ -281,7 +306,7 @@ class LimitsForm(PortalForm):
 
     def limits(self) -> Limits:
         """What was written. Raises Invalid for what is no number."""
-        numbers, problems = self.read(_whole_number, "groups", "projects")
+        numbers, problems = self.read(whole_number, "groups", "projects")
         if problems:
             raise Invalid(problems)
         return Limits(**numbers)
@@ -295,7 +320,7 @@ class CleanUpForm(PortalForm):
 
     def criteria(self) -> Criteria:
         """What was written. Raises Invalid for what is no number, or too small or large a one."""
-        numbers, problems = self.read(_whole_number, "days")
+        numbers, problems = self.read(whole_number, "days")
         chosen = Criteria(numbers["days"] or 0, bool(self.legacy_only.data))
         if problems := problems or chosen.problems():
             raise Invalid(problems)

@@ -13,17 +13,22 @@ from flask_login import LoginManager, current_user
 from portal.addresses import scope_url, url_in
 from portal.config import SHORTEST_PASSWORD
 from portal.database import db, now
-from portal.domain import user_sessions
+from portal.domain import enrolment_keys, user_sessions
+from portal.domain.actors import PEOPLE
 from portal.domain.permissions import Action
 from portal.domain.runner_status import Status
 from portal.domain.scopes import INSTANCE, Scope, ScopeKind, of_group, of_project, of_runner
 from portal.models import RunnerType, User
 from portal.requests import client_address, portal_url, session_limits, session_uses
 from portal.web import (
+    access_tokens,
     account,
+    api_reference,
     bulk_acts,
     confirmations,
     deletions,
+    enrolment_key_pages,
+    graphiql,
     group_registration,
     group_runners,
     guards,
@@ -64,11 +69,14 @@ def register(app: Flask, login: LoginManager) -> None:
         sessions.blueprint,
         second_factor.at_sign_in,
         account.blueprint,
+        access_tokens.blueprint,
         openid.blueprint,
         identities.blueprint,
         second_factor.blueprint,
         confirmations.blueprint,
         start.blueprint,
+        api_reference.blueprint,
+        graphiql.blueprint,
         people.blueprint,
         deletions.blueprint,
         token_lookup.blueprint,
@@ -85,6 +93,7 @@ def register(app: Flask, login: LoginManager) -> None:
         *trail.blueprints,
         *runner_cleanup.blueprints,
         *runner_rules.blueprints,
+        *enrolment_key_pages.blueprints,
         *scope_pages.blueprints,
     ):
         app.register_blueprint(blueprint)
@@ -103,6 +112,7 @@ def register(app: Flask, login: LoginManager) -> None:
     app.add_template_global(of_group)
     app.add_template_global(of_project)
     app.add_template_global(of_runner)
+    app.add_template_global(enrolment_keys.scope_of, "of_enrolment_key")
     app.add_template_global(asset)
     app.add_template_global(portal_url)
     app.add_template_global(openid.offered, "openid_provider")
@@ -127,6 +137,7 @@ def _words() -> dict[str, Any]:
     """What every template may use."""
     return {
         "Action": Action,
+        "PEOPLE": PEOPLE,
         "Status": Status,
         "ScopeKind": ScopeKind,
         "RunnerType": RunnerType,

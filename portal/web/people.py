@@ -7,8 +7,18 @@ from typing import Any
 from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from portal.database import db
-from portal.domain import accounts, devices, people, people_lists, person_facts, trail, user_sessions
+from portal.database import db, now
+from portal.domain import (
+    access_token_lists,
+    accounts,
+    devices,
+    people,
+    people_lists,
+    person_facts,
+    trail,
+    user_sessions,
+)
+from portal.domain.access_token_lists import State, TokenQuery
 from portal.domain.errors import Invalid, Stale
 from portal.domain.people_lists import PeopleFilter, Standing
 from portal.domain.permissions import Action
@@ -94,6 +104,8 @@ def show(user_id: int) -> str:
     roles = person_facts.roles(session, person)
     sessions = user_sessions.of_person(session, person, session_limits())
     events = person_facts.events(session, person, SHOWN_EVENTS)
+    moment, good = now(), TokenQuery(user_id=person.id, live=True)
+    tokens = access_token_lists.page(session, good, moment, limit=SHOWN)
     return render_template(
         "people/show.html",
         scope=guards.scope(),
@@ -106,6 +118,8 @@ def show(user_id: int) -> str:
         runners=person_facts.count_runners(session, person),
         sessions=[(each, devices.described(each.user_agent)) for each in sessions[:SHOWN]],
         sessions_total=len(sessions),
+        access_tokens=[(each, State.of(each, moment)) for each in tokens],
+        access_tokens_total=access_token_lists.count(session, good, moment),
         events=events,
         linked=trail.standing(session, events),
     )

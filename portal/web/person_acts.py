@@ -7,8 +7,16 @@ from typing import Any
 from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from portal.database import db
-from portal.domain import people, person_deletion, person_facts, second_factor, user_sessions
+from portal.database import db, now
+from portal.domain import (
+    access_token_lists,
+    enrolment_key_lists,
+    people,
+    person_deletion,
+    person_facts,
+    second_factor,
+    user_sessions,
+)
 from portal.domain.errors import Invalid, Stale
 from portal.domain.person_deletion import AT_ONCE, Runners
 from portal.models import User
@@ -135,6 +143,7 @@ def _page(act: str, person: User, form: PortalForm) -> str:
     facts: dict[str, Any] = {
         "sessions": len(user_sessions.of_person(session, person, session_limits())),
         "runners": person_facts.count_runners(session, person),
+        "access_tokens": access_token_lists.count_good(session, person, now()),
         "needed": people.is_needed(session, person),
         "myself": person.id == guards.user_session().user_id,
         "second_factor": person_facts.has_second_factor(session, person),
@@ -144,6 +153,7 @@ def _page(act: str, person: User, form: PortalForm) -> str:
             "roles": person_facts.roles(session, person),
             "owned": person_facts.last_owner_of(session, person),
             "identities": person_facts.identities(session, person),
+            "enrolment_keys": len(enrolment_key_lists.of_person(session, person)),
             "at_once": AT_ONCE,
         }
     return render_template(f"people/{act}.html", scope=guards.scope(), person=person, form=form, **facts)

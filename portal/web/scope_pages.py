@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import scope_url
 from portal.database import db
-from portal.domain import groups, runner_lists, scopes
+from portal.domain import enrolment_key_lists, groups, runner_lists, scopes
 from portal.domain.errors import Invalid
 from portal.domain.permissions import Action
 from portal.domain.runner_lists import RunnerFilter
@@ -87,7 +87,8 @@ def delete() -> Response | str | tuple[str, int]:
     scope, form = guards.scope(), ConfirmForm()
     guards.require(Action.DELETE)
     what = groups.contents(db.session(), scope)
-    page = {"form": form, "scope": scope, "contents": what, "kept": deletions.kept()}
+    keys = enrolment_key_lists.count_below(db.session(), scope)
+    page = {"form": form, "scope": scope, "contents": what, "enrolment_keys": keys, "kept": deletions.kept()}
     if request.method == "GET":
         return render_template("scopes/delete.html", **page)
     if (form.typed.data or "").strip() != scope.full_path:

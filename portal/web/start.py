@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Blueprint, render_template, request
 from sqlalchemy import func, select
 
-from portal.database import db
-from portal.domain import groups, runner_lists
+from portal.database import db, now
+from portal.domain import access_token_lists, groups, runner_lists
 from portal.domain.runner_lists import RunnerFilter
 from portal.domain.scopes import INSTANCE
 from portal.web import guards
@@ -36,5 +36,6 @@ def show() -> str:
         projects=session.scalars(all_projects.limit(SHOWN)).all(),
         total_groups=totals[0],
         total_projects=totals[1],
+        due=access_token_lists.due(session, guards.user_session().user, now()),
         counts=runner_lists.counts(session, INSTANCE, RunnerFilter()) if actor.is_admin else None,
     )

@@ -1,19 +1,32 @@
 """Every page for everybody: axe finds nothing serious, nothing scrolls sideways, the keyboard is enough."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from portal.domain import bulk_acts, deletions, groups, runner_projects
+from portal.database import now
+from portal.domain import (
+    access_tokens,
+    bulk_acts,
+    deletions,
+    enrolment_keys,
+    enrolment_use,
+    groups,
+    runner_projects,
+)
 from portal.domain import runners as runners_
+from portal.domain.access_tokens import NewAccessToken
 from portal.domain.bulk_changes import Act, Wanted
+from portal.domain.enrolment_keys import NewEnrolmentKey
+from portal.domain.enrolment_use import Asked
 from portal.domain.runner_settings import RunnerSettings
 from tests.browser import fleet
 from tests.browser.conftest import DESKTOP, PHONE, Visit, Visitor
 from tests.browser.fleet import Fleet
-from tests.cast import Cast
+from tests.cast import TAGGED, Cast
 
 GROUP, PROJECT, INSTANCE = "/groups/acme/-/runners", "/acme/web/-/runners", "/admin/runners"
 AXE = Axe()
@@ -27,6 +40,20 @@ LONG = "a-very-long-word-without-any-place-to-break-it-that-somebody-has-chosen-
 def runners(cast: Cast) -> Fleet:
     cast.group(LONG, inside=cast.acme)
     return fleet.fill(cast)
+
+
+def access_token_of_dana(cast: Cast) -> int:
+    """The number of one of three: good, ending soon and expired, under names that are hard to lay out."""
+    ids = []
+    for days in (200, 3, 1):
+        wanted = NewAccessToken(f"{LONG}-{days}", ("api", "read_api"), now().date() + timedelta(days=days), LONG)
+        made = access_tokens.create(
+            cast.session, cast.as_(cast.dana), cast.dana, wanted, longest=timedelta(days=365)
+        )
+        ids.append(made.record.id)
+    made.record.expires_at = now().date() - timedelta(days=1)
+    cast.session.commit()
+    return ids[0]
 
 
 def addresses(runners: Fleet, cast: Cast) -> list[str]:
@@ -80,6 +107,10 @@ def addresses(runners: Fleet, cast: Cast) -> list[str]:
         "/-/account",
         "/-/account/password",
         "/-/account/sessions",
+        "/-/api",
+        "/-/account/access-tokens",
+        "/-/account/access-tokens/new",
+        f"/-/account/access-tokens/{access_token_of_dana(cast)}/revoke",
         "/nowhere",
     ]
 
@@ -97,6 +128,9 @@ def many(runners: Fleet, cast: Cast) -> list[str]:
         runners_.delete_runner(session, dana, cast.runner(scope).runner, deletion=several)
     group = groups.delete(session, dana, gone)
     chosen = set(runners.runners.values())
+    named = NewEnrolmentKey(LONG, 3, now().date() + timedelta(days=9), TAGGED, ("192.0.2.0/24", "2001:db8::/32") * 2)
+    key = enrolment_keys.create_key(session, dana, cast.acme, named, longest=timedelta(days=9)).record
+    enrolment_use.enrol(session, key, Asked(LONG), address="2001:db8::192:0:2:7", request_id="")
     acts = [bulk_acts.draft(session, dana, cast.acme, wanted, chosen) for wanted in BULK]
     bulk_acts.start(session, dana, acts[-1].id)
     while bulk_acts.take_batch(session, acts[-1].id):
@@ -108,6 +142,9 @@ def many(runners: Fleet, cast: Cast) -> list[str]:
         f"{PROJECT}/{shared.id}/projects?search=zebra",
         *(f"/-/bulk/{act.id}" for act in acts),
         "/-/bulk",
+        *(f"/groups/acme/-/enrolment-keys{each}" for each in ("", "/new", f"/{key.id}", f"/{key.id}/revoke")),
+        "/admin/enrolment-keys",
+        "/acme/web/-/enrolment-keys/new",
         "/-/deleted",
         "/-/deleted?search=zebra",
         *(f"/-/deleted/{each.id}/{act}" for each in (one, group, several) for act in ("restore", "delete")),
@@ -125,6 +162,29 @@ def created(page: Page) -> None:
     """The page with the token, every section open."""
     page.get_by_label("Tags").fill("docker")
     page.get_by_role("button", name="Create runner").click()
+    expect(page.locator("#token")).to_be_visible()
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+
+
+def not_chosen(page: Page) -> None:
+    """The form for an access token with everything missing."""
+    page.get_by_role("button", name="Create access token").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def access_token(page: Page) -> None:
+    """The page with a new access token and its first steps."""
+    page.get_by_label("Name").fill(LONG)
+    page.get_by_label("read_api").check()
+    page.get_by_role("button", name="Create access token").click()
+    expect(page.locator("#token")).to_be_visible()
+
+
+def enrolling(page: Page) -> None:
+    """The page with an enrolment key and its examples, every section open."""
+    page.get_by_label("Name").fill("Build machines")
+    page.get_by_label("Tags").fill("docker")
+    page.get_by_role("button", name="Create enrolment key").click()
     expect(page.locator("#token")).to_be_visible()
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
 
@@ -190,7 +250,10 @@ def open_forms(visitor: Visitor, cast: Cast) -> list[str]:
     for path, act in (
         (f"{GROUP}/new", refused),
         (f"{PROJECT}/new", created),
+        ("/acme/web/-/enrolment-keys/new", enrolling),
         (f"/admin/people/{cast.charlie.id}/reset-password", password),
+        ("/-/account/access-tokens/new", not_chosen),
+        ("/-/account/access-tokens/new", access_token),
         ("/groups/acme/-/registration", with_token),
         ("/admin/token-lookup", looked_up),
         ("/admin/import", previewed),

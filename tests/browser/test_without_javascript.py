@@ -57,6 +57,25 @@ def test_a_reload_shows_no_token(page: Page, portal: RunningPortal) -> None:
     assert token not in page.content()
 
 
+def test_an_access_token_is_made_shown_once_and_revoked(page: Page, portal: RunningPortal) -> None:
+    page.goto(f"{portal.url}/-/account/access-tokens")
+    page.get_by_role("link", name="Create access token").click()
+    page.get_by_label("Name").fill("nightly")
+    page.get_by_label("read_api").check()
+    page.get_by_role("button", name="Create access token").click()
+    token = page.locator("#token").inner_text()
+    assert token.startswith("glpat-")
+    assert " ".join(page.locator("pre").all_text_contents()).count(token) == 3
+    assert page.locator("button[data-copy]:visible").count() == 0
+    page.reload()
+    expect(page.get_by_text("cannot be shown again")).to_be_visible()
+    expect(page.get_by_role("row", name="nightly")).to_have_count(1)
+    assert token not in page.content()
+    page.get_by_role("link", name="Revoke nightly").click()
+    page.get_by_role("button", name="Revoke access token").click()
+    expect(page.get_by_text("“nightly” is revoked")).to_be_visible()
+
+
 def test_every_section_of_the_instructions_opens(page: Page, portal: RunningPortal) -> None:
     page.goto(f"{portal.url}/groups/acme/-/runners/new")
     page.get_by_label("Tags").fill("docker")

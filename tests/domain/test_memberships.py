@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain import audit, memberships
 from portal.domain.errors import Invalid, NotAllowed, NotFound, Refusal
+from portal.domain.memberships import MembersAsked
 from portal.domain.scopes import Scope
 from portal.models import AuditEvent, Membership, Role
 from tests.cast import SYSTEM, Cast
@@ -143,3 +144,41 @@ def test_the_database_holds_one_role_per_person_and_scope(session: Session, cast
     assert session.scalar(given) == 1
     memberships.add(session, SYSTEM, cast.platform, "erin", Role.GUEST)
     assert session.scalar(given) == 2
+
+
+def page(session: Session, cast: Cast, scope: Scope, asked: MembersAsked) -> list[tuple[str, str]]:
+    found = memberships.page(session, cast.as_(cast.dana), scope, asked, offset=0, limit=100)
+    return [(each.user.username, each.role.name.lower()) for each in found.rows]
+
+
+def test_a_page_has_everybody_once_with_the_highest_role(session: Session, cast: Cast) -> None:
+    cast.member(cast.erin, cast.web, Role.MAINTAINER)
+    cast.member(cast.alice, cast.web, Role.GUEST)
+    everybody = [("alice", "owner"), ("bob", "maintainer"), ("erin", "maintainer")]
+    assert page(session, cast, cast.web, MembersAsked(inherited=True)) == everybody
+    assert page(session, cast, cast.web, MembersAsked())[0] == ("alice", "guest")
+    assert page(session, cast, cast.web, MembersAsked(user_ids=(cast.bob.id,))) == [("bob", "maintainer")]
+    assert page(session, cast, cast.web, MembersAsked(inherited=True, words="DAY")) == [("erin", "maintainer")]
+
+
+def test_of_equal_roles_the_one_that_was_given_here_counts(session: Session, cast: Cast) -> None:
+    cast.member(cast.erin, cast.web, Role.DEVELOPER)
+    found = memberships.of_person(session, cast.as_(cast.erin), cast.web, cast.erin.id, inherited=True)
+    assert found.project_id == cast.web.id
+
+
+def test_a_stranger_is_shown_no_members(session: Session, cast: Cast) -> None:
+    charlie = cast.as_(cast.charlie)
+    with pytest.raises(NotFound):
+        memberships.page(session, charlie, cast.acme, MembersAsked(), offset=0, limit=1)
+    with pytest.raises(NotFound):
+        memberships.of_person(session, charlie, cast.acme, cast.alice.id)
+
+
+def test_who_may_not_add_members_does_not_learn_whose_a_number_is(session: Session, cast: Cast) -> None:
+    for number in (cast.charlie.id, 999_999_999):
+        with pytest.raises(NotAllowed):
+            memberships.add_by_number(session, cast.as_(cast.erin), cast.acme, number, Role.GUEST)
+    with pytest.raises(NotFound) as refused:
+        memberships.add_by_number(session, cast.as_(cast.alice), cast.acme, 999_999_999, Role.GUEST)
+    assert refused.value.what == "User"

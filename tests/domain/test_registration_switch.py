@@ -236,3 +236,16 @@ def test_each_turn_stands_in_the_trail_with_its_effect(session: Session, cast: C
         "projects_below": [None, 1],
     }
     assert on.changes == {"registration_tokens_allowed": [False, True]}
+
+
+def test_the_value_that_stands_is_no_change_even_where_something_above_has_decided(
+    session: Session, cast: Cast, configured: Configured
+) -> None:
+    alice = cast.as_(cast.alice)
+    registration_switch.switch(session, alice, cast.acme, allow=False, configured=configured)
+    assert not registration_switch.settle(session, alice, cast.platform, allow=True, configured=configured)
+    with pytest.raises(NotAllowed):
+        registration_switch.settle(session, alice, cast.platform, allow=False, configured=configured)
+    with pytest.raises(NotAllowed):
+        registration_switch.settle(session, cast.as_(cast.erin), cast.platform, allow=True, configured=configured)
+    assert registration_switch.settle(session, alice, cast.acme, allow=True, configured=configured)

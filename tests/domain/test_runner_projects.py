@@ -120,6 +120,23 @@ def test_a_project_has_a_runner_once_and_never_its_own_twice(
         runner_projects.assign(session, cast.as_(cast.dana), runner, cast.acme)
 
 
+def test_a_runner_is_made_to_serve_exactly_these_projects(
+    session: Session, cast: Cast, api: Scope, runner: Runner
+) -> None:
+    alice, docs = cast.as_(cast.alice), cast.project("docs", cast.acme)
+
+    def serve(*projects: Scope) -> tuple[bool, list[str]]:
+        changed = runner_projects.set_projects(session, alice, runner, projects)
+        return changed, [each.full_path for each in runner_access.further_projects(session, runner)]
+
+    assert serve(api) == (True, ["acme/api"])
+    assert serve(cast.web, docs, api) == (True, ["acme/api", "acme/docs"])
+    assert serve(docs, api, docs) == (False, ["acme/api", "acme/docs"])
+    assert serve() == (True, [])
+    with pytest.raises(NotFound):
+        runner_projects.set_projects(session, cast.as_(cast.bob), runner, [docs])
+
+
 def test_a_runner_is_not_unassigned_from_its_owner_nor_from_where_it_is_not(
     session: Session, cast: Cast, api: Scope, runner: Runner
 ) -> None:

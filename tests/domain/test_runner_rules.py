@@ -218,3 +218,15 @@ def test_what_was_settled_stands_in_the_trail_of_its_scope(session: Session, cas
     lives(session, cast, cast.web, TokenLives(own=DAY), by=cast.bob)
     event = session.scalars(audit.of_scope(cast.web).limit(1)).one()
     assert (event.action, event.target_kind, event.actor_name) == ("token_life_changed", "project", "Bob Ray")
+
+
+def test_some_values_are_amended_and_the_others_stay(session: Session, cast: Cast) -> None:
+    dana = cast.as_(cast.dana)
+    runner_rules.change_token_lives(session, dana, cast.acme, TokenLives(own=7200, groups=7200))
+    assert runner_rules.amend_token_lives(session, dana, cast.acme, {"groups": None, "projects": 9000})
+    assert runner_rules.token_lives(session, cast.acme) == TokenLives(own=7200, groups=None, projects=9000)
+    assert runner_rules.amend_limits(session, dana, cast.acme, {"projects": 3})
+    assert runner_rules.limits(session, cast.acme) == Limits(groups=None, projects=3)
+    assert not runner_rules.amend_limits(session, dana, cast.acme, {"projects": 3})
+    with pytest.raises(NotAllowed):
+        runner_rules.amend_limits(session, cast.as_(cast.alice), cast.acme, {"projects": 4})

@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.domain import bulk_acts, deletions, runners, scopes
 from portal.domain.bulk_changes import Act, Wanted
-from portal.models import RunnerManager, UserIdentity
+from portal.models import AccessToken, Role, RunnerManager, UserIdentity
 from tests.cast import Cast
 
 
@@ -19,6 +20,9 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
     session.add(RunnerManager(runner_id=runner.id, system_xid="s_1"))
     identity = UserIdentity(user_id=cast.dana.id, issuer="https://sso.example.com", subject="1")
     session.add(identity)
+    cast.access_token(cast.erin)
+    key = cast.enrolment_key(cast.dana, cast.web).record
+    cast.member(cast.erin, cast.web, Role.DEVELOPER)
     gone = cast.runner(cast.web).runner
     deletion = deletions.begin(session, cast.as_(cast.dana), "runners", "one runner")
     runners.delete_runner(session, cast.as_(cast.dana), gone, deletion=deletion)
@@ -39,4 +43,6 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
         "session_id": 1,
         "act_id": bulk_act.id,
         "identity_id": identity.id,
+        "key_id": key.id,
+        "access_token_id": session.scalars(select(AccessToken.id)).one(),
     }

@@ -21,7 +21,14 @@ FLOORS = [
         "portal.background",
         "portal.housekeeping",
     ],
-    ["portal.web", "portal.api", "portal.health", "portal.commands", "portal.audit_commands"],
+    [
+        "portal.web",
+        "portal.api",
+        "portal.health",
+        "portal.commands",
+        "portal.access_token_commands",
+        "portal.audit_commands",
+    ],
     ["portal"],
     ["portal.serve"],
 ]

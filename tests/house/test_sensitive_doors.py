@@ -28,6 +28,7 @@ SCOPE = re.compile(r"^(instance|group|project)_")
 # is; the three kinds of scopes have the same pages. See docs/decisions/0016.
 SENSITIVE = {
     "one's own sessions": {"account.end_session", "account.end_other_sessions"},
+    "one's own access tokens": {"access_tokens.new", "access_tokens.revoke"},
     "one's own ways to sign in": {
         "identities.connect",
         "identities.disconnect",
@@ -55,6 +56,7 @@ SENSITIVE = {
         "registration.turn_off",
         "registration.turn_on",
     },
+    "secrets that create runners without their person": {"enrolment_keys.new", "enrolment_keys.revoke"},
     "new and ended tokens of runners": {"runners.reset_token", "runners.end_token", "token_lookup.end"},
     "many runners in one file": {"runner_import.preview", "runner_import.confirm"},
     "rules for everybody below": {

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from flask import Response, g, jsonify, request
 
-from portal.api import params
+from portal.api import credentials, params
 from portal.api.errors import restorable
 from portal.api.for_runners.door import (
     authenticated,
@@ -18,9 +18,18 @@ from portal.api.for_runners.door import (
     machine,
     rfc3339,
 )
+from portal.api.for_users import user_runners
 from portal.api.params import Params
 from portal.database import db
-from portal.domain import deletions, machine_facts, runner_managers, runner_registration, runner_tokens, runners
+from portal.domain import (
+    deletions,
+    machine_facts,
+    runner_managers,
+    runner_registration,
+    runner_tokens,
+    runners,
+    tokens,
+)
 from portal.domain import registration as domain
 from portal.domain.errors import BadRequest, RunnerDeleted, TokenUnknown, TryLater
 from portal.domain.known_runners import KnownRunner
@@ -30,6 +39,7 @@ from portal.models import Runner
 from portal.requests import client_address, portal_url, registration_configured, settings
 
 NO_CONTENT = 204
+OF_MACHINES = (tokens.CREATED, tokens.REGISTERED, tokens.REGISTRATION)  # how tokens begin that are no person's
 
 
 @blueprint.post("/runners/verify")
@@ -42,11 +52,14 @@ def verify() -> Response:
 
 
 @blueprint.post("/runners")
-def register() -> tuple[Response, int]:
+def register() -> Response | tuple[Response, int]:
     """201 with id, `glrtr-` token and expiry of a new runner in the registration token's scope.
 
     403 for a token that nobody has, 410 where registration tokens are off, 400 with GitLab's hash of messages.
+    With an access token in a header and no token in the body, a person's script creates a runner instead.
     """
+    if _is_of_a_person():
+        return user_runners.answer_in_scope()
     given = params.read()
     token = params.runner_token(given)
     domain.refuse_while_off(db.session(), registration_configured())  # before anything else can be wrong
@@ -64,6 +77,18 @@ def register() -> tuple[Response, int]:
     answer = jsonify(id=issued.runner.id, token=issued.token, token_expires_at=expires_at)
     db.session.commit()
     return answer, 201
+
+
+def _is_of_a_person() -> bool:
+    """Whether a script asks with an access token or an enrolment key, and no machine with a token of its own.
+
+    Machines send theirs in the body; clients 16.10 to 17.10 repeat it as PRIVATE-TOKEN, newer ones as RUNNER-TOKEN.
+    """
+    shown = credentials.given()
+    if not shown or shown.startswith(OF_MACHINES) or request.headers.get("Runner-Token"):
+        return False
+    request.get_data()  # keeps the body: whoever answers reads it once more
+    return not params.read().get("token")
 
 
 def _wanted(given: Params) -> RunnerSettings:

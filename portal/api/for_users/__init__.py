@@ -2,11 +2,44 @@
 
 from flask import Flask
 
-from portal.api.for_users import metadata, runners, users
+from portal.api.for_users import (
+    access_tokens,
+    enrolment_keys,
+    groups,
+    members,
+    metadata,
+    openapi,
+    projects,
+    registration_tokens,
+    runner_lists,
+    runner_projects,
+    runners,
+    settings,
+    user_runners,
+    users,
+)
 from portal.api.for_users.door import blueprint
 
-__all__ = ["blueprint", "metadata", "register", "runners", "users"]
+__all__ = [
+    "access_tokens",
+    "blueprint",
+    "enrolment_keys",
+    "groups",
+    "members",
+    "metadata",
+    "openapi",
+    "projects",
+    "register",
+    "registration_tokens",
+    "runner_lists",
+    "runner_projects",
+    "runners",
+    "settings",
+    "user_runners",
+    "users",
+]
 
 
 def register(app: Flask) -> None:
     app.register_blueprint(blueprint)
+    openapi.register(app)

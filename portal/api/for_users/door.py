@@ -22,9 +22,7 @@ V = TypeVar("V", bound=Callable[..., Any])
 @blueprint.before_request
 def authenticated() -> None:
     """Let pass who shows a good credential that opens the operation asked for, and not too often."""
-    operation = OPERATIONS.get((request.endpoint or "").rpartition(".")[2])
-    if operation is not None:
-        admit(operation)
+    admit(OPERATIONS[(request.endpoint or "").rpartition(".")[2]])
 
 
 def admit(operation: Operation) -> None:
@@ -53,12 +51,14 @@ def operation(
     refuses: tuple[int, ...] = (),
     opens: tuple[TokenScope, ...] = (),
     enrolment: bool = False,
+    reads: tuple[str, ...] = (),
     routed: bool = True,
 ) -> Callable[[V], V]:
     """Make a view an operation: it takes its parameters, checked, and returns what is answered, or None for 204.
 
     `opens` are the scopes of a token any of which suffices, besides `api` (and `read_api` for reading). `also` are
-    further statuses of success. Without `routed` another door has the path and calls `run`.
+    further statuses of success; `refuses` what it refuses with, besides what openapi_answers.py says of every operation.
+    `reads` are headers that it looks at. Without `routed` another door has the path and calls `run`.
     """
 
     def made(view: V) -> V:
@@ -73,6 +73,8 @@ def operation(
             refuses=refuses,
             opens=(*usual, *opens),
             enrolment=enrolment,
+            reads=reads,
+            routed=routed,
         )
         if routed:
 
@@ -92,8 +94,8 @@ def run(asked: Operation, places: Mapping[str, Any]) -> Response:
     if isinstance(answer, Answer):
         status, headers = answer.status or status, dict(answer.headers)
         answer = answer.body
-    elif getattr(answer, "is_page", False):
-        headers, answer = answer.headers(), answer.items
+    if getattr(answer, "is_page", False):
+        headers, answer = {**answer.headers(), **headers}, answer.items
     if answer is None and asked.answers is type(None):
         return Response(status=204, headers=headers)
     body = asked.adapter.dump_json(answer, by_alias=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -34,7 +36,11 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation. `path` is as Flask writes it, below /api/v4; `refuses` are the less usual statuses."""
+    """One operation. `path` is as Flask writes it, below /api/v4; `refuses` are the less usual statuses.
+
+    `pages` says how its list is paged: by "number", by "cursor", or not at all. `reads` are request headers that it
+    looks at, besides those that say who asks.
+    """
 
     name: str
     method: str
@@ -48,6 +54,14 @@ class Operation:
     refuses: tuple[int, ...]
     opens: tuple[TokenScope, ...]
     enrolment: bool
+    pages: str = ""
+    reads: tuple[str, ...] = ()
+    routed: bool = True
+
+    @property
+    def places(self) -> list[str]:
+        """The names of the places in its path."""
+        return re.findall(r"<(?:\w+:)?(\w+)>", self.path)
 
     @property
     def adapter(self) -> TypeAdapter[Any]:
@@ -56,13 +70,13 @@ class Operation:
 
     @property
     def summary(self) -> str:
-        """The first line of what the view says of itself."""
-        return (self.view.__doc__ or self.name).strip().splitlines()[0]
+        """The first paragraph of what the view says of itself."""
+        return self.description.split("\n\n")[0].replace("\n", " ")
 
     @property
     def description(self) -> str:
         """All of what the view says of itself."""
-        return " ".join(line.strip() for line in (self.view.__doc__ or "").strip().splitlines())
+        return inspect.cleandoc(self.view.__doc__ or "")
 
 
 _adapters: dict[str, TypeAdapter[Any]] = {}
@@ -80,6 +94,8 @@ def declare(
     refuses: tuple[int, ...],
     opens: tuple[TokenScope, ...],
     enrolment: bool,
+    reads: tuple[str, ...] = (),
+    routed: bool = True,
 ) -> Operation:
     """Note the operation that this view carries out; what it takes and answers stands in its annotations."""
     hints = get_type_hints(view)
@@ -89,7 +105,21 @@ def declare(
     if name in OPERATIONS:
         raise ValueError(f"two operations are called {name}")
     OPERATIONS[name] = Operation(
-        name, method, path, room, view, takes, _body_of(answers), status, also, refuses, opens, enrolment
+        name=name,
+        method=method,
+        path=path,
+        room=room,
+        view=view,
+        takes=takes,
+        answers=_body_of(answers),
+        status=status,
+        also=also,
+        refuses=refuses,
+        opens=opens,
+        enrolment=enrolment,
+        pages=_paging_of(answers),
+        reads=reads,
+        routed=routed,
     )
     return OPERATIONS[name]
 
@@ -98,7 +128,13 @@ def _body_of(answers: Any) -> Any:
     """What stands in the body: `Answer[X]` is X, and `Page[X]` a list of X."""
     origin = get_origin(answers)
     if origin is Answer:
-        return get_args(answers)[0]
+        return _body_of(get_args(answers)[0])
     if getattr(origin, "is_page", False):
         return list[get_args(answers)[0]]  # type: ignore[misc]
     return answers
+
+
+def _paging_of(answers: Any) -> str:
+    """How a list is paged: `Page[X]` by number, `Stretch[X]` by cursor."""
+    origin = get_origin(answers)
+    return _paging_of(get_args(answers)[0]) if origin is Answer else getattr(origin, "pages", "")

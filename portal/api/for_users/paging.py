@@ -5,38 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Generic, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from flask import request
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from portal.api.for_users.parameters import LARGEST, Parameters
+from portal.api.for_users.parameters import LARGEST, NOT_READ, Parameters, whole
 from portal.requests import portal_url
 
 PER_PAGE = 20
 MOST_PER_PAGE = 100
 MOST_COUNTED = 10_000  # above it totals are left out, as GitLab does
 T = TypeVar("T")
+_FURTHEST = LARGEST // MOST_PER_PAGE
 
 
 def _page(value: object) -> object:
-    return 1 if value in ("", None) else value
+    return 1 if value in ("", None) else whole(value)
 
 
 def _per_page(value: object) -> object:
-    """More than the most is the most, as in GitLab."""
-    if value in ("", None):
-        return PER_PAGE
-    if isinstance(value, str) and value.isdecimal() and len(value) < 19:
-        value = int(value)
-    return min(value, MOST_PER_PAGE) if isinstance(value, int) else value
+    """More than the most is the most, as in GitLab; what no database could count to is refused."""
+    found = PER_PAGE if value in ("", None) else whole(value)
+    return min(found, MOST_PER_PAGE) if found <= LARGEST else found
+
+
+def _schema(highest: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": 1, "maximum": highest})
 
 
 class Paged(Parameters):
     """Which page, and how long it is; 20 by default, 100 at most."""
 
-    page: Annotated[int, BeforeValidator(_page), Field(ge=1, le=LARGEST // MOST_PER_PAGE)] = 1
-    per_page: Annotated[int, BeforeValidator(_per_page), Field(ge=1)] = PER_PAGE
+    page: Annotated[int, BeforeValidator(_page), Field(ge=1, le=_FURTHEST), _schema(_FURTHEST)] = 1
+    per_page: Annotated[int, BeforeValidator(_per_page), Field(ge=1, le=MOST_PER_PAGE), _schema(LARGEST)] = PER_PAGE
 
     @property
     def offset(self) -> int:
@@ -52,6 +54,7 @@ class Page(Generic[T]):
     """
 
     is_page: ClassVar[bool] = True
+    pages: ClassVar[str] = "number"
     items: Sequence[T]
     asked: Paged
     total: int | None
@@ -83,6 +86,7 @@ class Stretch(Generic[T]):
     """A part of a list from a cursor on; `after` is where the next part begins, None at the end."""
 
     is_page: ClassVar[bool] = True
+    pages: ClassVar[str] = "cursor"
     items: Sequence[T]
     after: str | None
 
@@ -92,6 +96,6 @@ class Stretch(Generic[T]):
 
 
 def _link(relation: str, **changed: int | str | None) -> str:
-    values = [(name, value) for name, value in request.args.items(multi=True) if name not in changed]
+    values = [(name, value) for name, value in request.args.items(multi=True) if name not in (*changed, *NOT_READ)]
     values += [(name, str(value)) for name, value in changed.items()]
-    return f'<{portal_url(request.path)}?{urlencode(values)}>; rel="{relation}"'
+    return f'<{portal_url(quote(request.path))}?{urlencode(values)}>; rel="{relation}"'

@@ -1,22 +1,28 @@
-"""Parameters of the REST API: declared once as models, which read requests and describe themselves for OpenAPI."""
+"""Parameters of the REST API: declared once as models, which read requests and describe themselves for OpenAPI.
+
+What a schema here allows is what the reader takes, in JSON too, where numbers and flags may come as text as forms have
+them: Ansible's templates and GitLab's own clients send such.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any
 
 import orjson
 from flask import request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from portal.api import params as bodies
-from portal.domain.errors import BadRequest, ParametersWrong
+from portal.domain.errors import NOTHING_HERE, BadRequest, NotFound, ParametersWrong
 from portal.domain.runner_settings import split_tags
 
 LARGEST = 2**63 - 1  # what the database can hold
 NOT_READ = ("private_token", "access_token")  # a secret in an address is not taken
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class Parameters(BaseModel):
@@ -39,23 +45,45 @@ def _empty_is_none(value: Any) -> Any:
     return None if value == "" else value
 
 
-def _whole(value: Any) -> Any:
-    """Whole numbers as JSON or in digits; true is none, nor is 1.0 in a text."""
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+_NUMBER = "^-?[0-9]{1,18}$"  # as text; one digit more may be too large, and is looked at
+_COUNTED = "^[1-9][0-9]{0,17}$"
+
+
+def whole(value: Any, pattern: str = "-?[0-9]{1,19}") -> int:
+    """A whole number, as JSON has them or in digits. Raises PydanticCustomError for what is none, true and 1.5 too."""
+    if isinstance(value, str) and re.fullmatch(pattern, value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
         raise PydanticCustomError("number", "is invalid")
     return value
 
 
+def _number(value: Any) -> int:
+    found = whole(value)
+    if not -LARGEST <= found <= LARGEST:
+        raise PydanticCustomError("range", "does not have a valid value")
+    return found
+
+
+def _id(value: Any) -> int:
+    found = whole(value, "[1-9][0-9]{0,18}")
+    if not 1 <= found <= LARGEST:
+        raise PydanticCustomError("range", "does not have a valid value")
+    return found
+
+
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_WORDS |= {"True": True, "False": False}  # as Python and Ansible write them
 
 
 def _flag(value: Any) -> Any:
     if isinstance(value, bool):
         return value
-    word = str(value).lower() if isinstance(value, str | int) else ""
-    if word not in _WORDS:
+    if not isinstance(value, str) or value not in _WORDS:
         raise PydanticCustomError("flag", "is invalid")
-    return _WORDS[word]
+    return _WORDS[value]
 
 
 def _optional_flag(value: Any) -> Any:
@@ -75,37 +103,51 @@ def _list(value: Any) -> Any:
 def _day(value: Any) -> Any:
     if value is None or isinstance(value, date):
         return value
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+        raise PydanticCustomError("day", "is invalid")
     try:
         return date.fromisoformat(value)
-    except (TypeError, ValueError):
+    except ValueError:
         raise PydanticCustomError("day", "is invalid") from None
 
 
-_FLAG_SCHEMA = {"anyOf": [{"type": "boolean"}, {"type": "string", "enum": list(_WORDS)}]}
-_LIST_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
+def _either(*schemas: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": list(schemas)} if len(schemas) > 1 else schemas[0])
+
+
+_NULL = {"type": "null"}
+_EMPTY = {"type": "string", "maxLength": 0}
+_NUMBERS = ({"type": "integer", "minimum": -LARGEST, "maximum": LARGEST}, {"type": "string", "pattern": _NUMBER})
+_IDS = ({"type": "integer", "minimum": 1, "maximum": LARGEST}, {"type": "string", "pattern": _COUNTED})
+_FLAGS = ({"type": "boolean"}, {"type": "string", "enum": list(_WORDS)})
+_LISTS = ({"type": "array", "items": {"type": "string"}}, {"type": "string"}, _NULL)
 
 Text = Annotated[str, BeforeValidator(_text)]
 OptionalText = Annotated[str | None, BeforeValidator(_text)]
-Number = Annotated[int, BeforeValidator(_whole), Field(ge=-LARGEST, le=LARGEST)]
-Id = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=LARGEST)]
-OptionalId = Annotated[Id | None, BeforeValidator(_empty_is_none)]
-OptionalNumber = Annotated[Number | None, BeforeValidator(_empty_is_none)]
-Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema(_FLAG_SCHEMA)]
-OptionalFlag = Annotated[bool | None, BeforeValidator(_optional_flag), WithJsonSchema(_FLAG_SCHEMA)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_list), WithJsonSchema(_LIST_SCHEMA)]
-Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
+Number = Annotated[int, BeforeValidator(_number), _either(*_NUMBERS)]
+Id = Annotated[int, BeforeValidator(_id), _either(*_IDS)]
+OptionalId = Annotated[Id | None, BeforeValidator(_empty_is_none), _either(*_IDS, _NULL, _EMPTY)]
+OptionalNumber = Annotated[Number | None, BeforeValidator(_empty_is_none), _either(*_NUMBERS, _NULL, _EMPTY)]
+Flag = Annotated[bool, BeforeValidator(_flag), _either(*_FLAGS)]
+OptionalFlag = Annotated[bool | None, BeforeValidator(_optional_flag), _either(*_FLAGS, _NULL, _EMPTY)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_list), _either(*_LISTS)]
+Day = Annotated[date, BeforeValidator(_day), _either({"type": "string", "format": "date"})]
 
 
 def read(declared: type[Parameters], places: Mapping[str, Any]) -> Parameters:
     """The request's parameters as this declaration has them: of the path, then of the body, then of the query.
 
-    Raises ParametersWrong, in the words that GitLab's clients know, or BadRequest for a body that cannot be read.
+    Raises ParametersWrong, in the words that GitLab's clients know, BadRequest for a body that cannot be read, and
+    NotFound for a place in the path at which nothing can be.
     """
     found = {**_from_query(), **_from_body(), **places}
     try:
         return declared.model_validate(found)
     except ValidationError as wrong:
-        raise ParametersWrong([_said(each, declared) for each in wrong.errors(include_url=False)]) from None
+        errors = wrong.errors(include_url=False, include_context=True, include_input=False)
+        if any(each["loc"][:1] == (place,) for each in errors for place in places):
+            raise NotFound(NOTHING_HERE) from None
+        raise ParametersWrong([_said(each) for each in errors]) from None
 
 
 def _from_query() -> dict[str, Any]:
@@ -116,7 +158,7 @@ def _from_query() -> dict[str, Any]:
 def _from_body() -> dict[str, Any]:
     if request.method in ("GET", "HEAD"):
         return {}
-    if request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
+    if request.mimetype in FORMS:
         return dict(bodies.from_form(request.form.lists()))
     body = request.get_data(cache=False)
     if not body.strip():
@@ -130,17 +172,19 @@ def _from_body() -> dict[str, Any]:
     return value
 
 
-def _said(wrong: ErrorDetails, declared: type[Parameters]) -> str:
+def _said(wrong: ErrorDetails) -> str:
     """One fault in GitLab's words, with the values that would do where they are few."""
-    name = ".".join(str(part) for part in wrong["loc"][:1]) or declared.__name__
     kind, context = wrong["type"], wrong.get("ctx", {})
+    if not wrong["loc"]:  # a declaration's check of itself says a whole sentence
+        return wrong["msg"].removeprefix("Value error, ")
+    name = str(wrong["loc"][0])
+    if kind == "unkept":
+        return f"{name} cannot be kept: leave it out"
     if kind == "missing":
         return f"{name} is missing"
     if kind in ("literal_error", "enum"):
         return f"{name} does not have a valid value: {context.get('expected', '').replace(chr(39), '')}"
-    if kind in ("exclusive", "at_least_one"):  # raised by a declaration as a whole
-        return wrong["msg"]
-    if kind in ("greater_than_equal", "less_than_equal"):
+    if kind in ("range", "greater_than_equal", "less_than_equal", "greater_than", "less_than"):
         return f"{name} does not have a valid value"
     return f"{name} is invalid"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from portal.api.for_users.operations import Shape
@@ -63,7 +64,7 @@ class RunnerShape(Shape):
 class RunnerWithManagers(RunnerShape):
     """A runner in a list, with its machines if they were asked for."""
 
-    managers: list[RunnerManagerShape] | None = None
+    managers: list[RunnerManagerShape] | None = Field(None, exclude_if=lambda machines: machines is None)
 
 
 class RunnerDetails(RunnerShape):
@@ -130,8 +131,8 @@ def in_list(runner: Runner, at: datetime) -> dict[str, Any]:
     }
 
 
-def manager(found: RunnerManager, at: datetime) -> RunnerManagerShape:
-    """One machine."""
+def manager(found: RunnerManager, at: datetime, *, trusted: bool = True) -> RunnerManagerShape:
+    """One machine. As on the pages, its address is for who is `trusted`: may see the runners of the owner."""
     return RunnerManagerShape(
         id=found.id,
         system_id=found.system_xid,
@@ -141,7 +142,7 @@ def manager(found: RunnerManager, at: datetime) -> RunnerManagerShape:
         architecture=found.architecture,
         created_at=found.created_at,
         contacted_at=found.contacted_at,
-        ip_address=found.ip_address,
+        ip_address=found.ip_address if trusted else None,
         status=runner_status.of_manager(found, at).value,
         job_execution_status="idle",
     )

@@ -37,3 +37,9 @@ def script_of(app: Flask, cast: Cast) -> ScriptOf:
 def nobody(app: Flask) -> Script:
     """A script without a token."""
     return Script(app.test_client(), "")
+
+
+@pytest.fixture
+def danas(script_of: ScriptOf, cast: Cast) -> Script:
+    """A script of the administrator's."""
+    return script_of(cast.dana)

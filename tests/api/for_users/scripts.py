@@ -16,25 +16,25 @@ class Script:
     def __init__(self, client: FlaskClient, token: str) -> None:
         self.client, self.token = client, token
 
-    def ask(self, method: str, path: str, *, headers: dict[str, str] | None = None, **given: Any) -> TestResponse:
+    def ask(self, method: str, path: str, /, *, headers: dict[str, str] | None = None, **given: Any) -> TestResponse:
         """One request: parameters in the query of a GET and as JSON otherwise."""
         shown = {"PRIVATE-TOKEN": self.token} if self.token else {}
-        body = {"query_string": given} if method in ("GET", "HEAD") else {"json": given}
+        body = {"query_string": given or None} if method in ("GET", "HEAD") else {"json": given}
         return self.client.open(API + path, method=method, headers={**shown, **(headers or {})}, **body)
 
-    def get(self, path: str, expect: int = 200, **given: Any) -> Any:
+    def get(self, path: str, /, expect: int = 200, **given: Any) -> Any:
         """The body of what a GET answers."""
         return self._body(self.ask("GET", path, **given), expect)
 
-    def post(self, path: str, expect: int = 201, **given: Any) -> Any:
+    def post(self, path: str, /, expect: int = 201, **given: Any) -> Any:
         """The body of what a POST answers."""
         return self._body(self.ask("POST", path, **given), expect)
 
-    def put(self, path: str, expect: int = 200, **given: Any) -> Any:
+    def put(self, path: str, /, expect: int = 200, **given: Any) -> Any:
         """The body of what a PUT answers."""
         return self._body(self.ask("PUT", path, **given), expect)
 
-    def delete(self, path: str, expect: int = 204, **given: Any) -> Any:
+    def delete(self, path: str, /, expect: int = 204, **given: Any) -> Any:
         """The body of what a DELETE answers."""
         return self._body(self.ask("DELETE", path, **given), expect)
 

@@ -1,0 +1,158 @@
+"""What the REST API answers about groups and projects, with GitLab's attribute names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from portal.addresses import absolute, scope_url
+from portal.api import credentials
+from portal.api.for_users.operations import Shape
+from portal.api.for_users.shapes import Moment
+from portal.database import db
+from portal.domain import full_names
+from portal.domain.full_names import FullNames
+from portal.domain.scopes import Scope, of_group, of_project
+from portal.models import Group, Project
+
+
+class GroupShape(Shape):
+    """A group in a list. Everything here is private: only members see it."""
+
+    id: int
+    web_url: str
+    name: str
+    path: str
+    description: str
+    visibility: Literal["private"]
+    avatar_url: str | None
+    full_name: str
+    full_path: str
+    created_at: Moment
+    parent_id: int | None
+    shared_runners_setting: str
+    marked_for_deletion_on: str | None
+
+
+class Namespace(Shape):
+    """Where a project lives."""
+
+    id: int
+    name: str
+    path: str
+    kind: Literal["group"]
+    full_path: str
+    parent_id: int | None
+    avatar_url: str | None
+    web_url: str
+
+
+class SimpleProject(Shape):
+    """A project in a list that was asked for with `simple`."""
+
+    id: int
+    description: str
+    name: str
+    name_with_namespace: str
+    path: str
+    path_with_namespace: str
+    created_at: Moment
+    web_url: str
+    avatar_url: str | None
+    namespace: Namespace
+
+
+class ProjectShape(SimpleProject):
+    """A project in a list."""
+
+    visibility: Literal["private"]
+    archived: bool
+    shared_runners_enabled: bool
+    group_runners_enabled: bool
+    marked_for_deletion_on: str | None
+
+
+class Accepted(Shape):
+    """It is done, and can be undone for a while."""
+
+    message: str
+
+
+ACCEPTED = "202 Accepted"
+
+
+def names_for(scopes: Iterable[Scope]) -> FullNames:
+    """What these are called in full, for who asks."""
+    return full_names.of_scopes(db.session(), credentials.actor(), list(scopes))
+
+
+def group_attributes(group: Group, names: FullNames) -> dict[str, Any]:
+    """The attributes of a GroupShape; other shapes of groups begin with them."""
+    scope = of_group(group)
+    return {
+        "id": group.id,
+        "web_url": absolute(scope_url(scope)),
+        "name": group.name,
+        "path": group.path,
+        "description": group.description,
+        "visibility": "private",
+        "avatar_url": None,
+        "full_name": names.of(scope),
+        "full_path": group.full_path,
+        "created_at": group.created_at,
+        "parent_id": group.parent_id,
+        "shared_runners_setting": "enabled",
+        "marked_for_deletion_on": None,
+    }
+
+
+def groups_in_list(found: Sequence[Group]) -> list[GroupShape]:
+    """One page of groups."""
+    names = names_for(of_group(each) for each in found)
+    return [GroupShape(**group_attributes(each, names)) for each in found]
+
+
+def simple_attributes(project: Project, names: FullNames) -> dict[str, Any]:
+    """The attributes of a SimpleProject."""
+    group, scope = project.group, of_project(project)
+    return {
+        "id": project.id,
+        "description": project.description,
+        "name": project.name,
+        "name_with_namespace": names.of(scope),
+        "path": project.path,
+        "path_with_namespace": project.full_path,
+        "created_at": project.created_at,
+        "web_url": absolute(scope_url(scope)),
+        "avatar_url": None,
+        "namespace": Namespace(
+            id=group.id,
+            name=names.seen.get(group.id, group.path),
+            path=group.path,
+            kind="group",
+            full_path=group.full_path,
+            parent_id=group.parent_id,
+            avatar_url=None,
+            web_url=absolute(scope_url(of_group(group))),
+        ),
+    }
+
+
+def project_attributes(project: Project, names: FullNames) -> dict[str, Any]:
+    """The attributes of a ProjectShape; other shapes of projects begin with them."""
+    return {
+        **simple_attributes(project, names),
+        "visibility": "private",
+        "archived": False,
+        "shared_runners_enabled": True,
+        "group_runners_enabled": True,
+        "marked_for_deletion_on": None,
+    }
+
+
+def projects_in_list(found: Sequence[Project], *, simple: bool) -> list[ProjectShape | SimpleProject]:
+    """One page of projects."""
+    names = names_for(of_project(each) for each in found)
+    if simple:
+        return [SimpleProject(**simple_attributes(each, names)) for each in found]
+    return [ProjectShape(**project_attributes(each, names)) for each in found]

@@ -1,0 +1,76 @@
+"""What goes wrong with a query, and how an answer says it: the classes of GitLab's GraphQL errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from graphql import GraphQLError
+from psycopg.errors import QueryCanceled
+from sqlalchemy.exc import DBAPIError
+
+from portal.domain.errors import BadRequest, Refusal
+
+log = logging.getLogger(__name__)
+
+# GitLab's words: its clients know by them what they must not tell apart, what is missing and what is forbidden.
+NOT_AVAILABLE = " ".join(
+    (
+        "The resource that you are attempting to access does not exist",
+        "or you don't have permission to perform this action",
+    )
+)
+FAILED = "Internal server error"
+
+
+class ArgumentWrong(GraphQLError):
+    """An argument cannot be taken; the sentence says which, and what to send instead."""
+
+
+class NotAvailable(GraphQLError):
+    """What was asked for is not there, or is not the asker's: nobody hears which."""
+
+    def __init__(self) -> None:
+        super().__init__(NOT_AVAILABLE)
+
+
+class RequestWrong(Refusal):
+    """The request as a whole cannot be read, or asks for too much."""
+
+
+class TookTooLong(Refusal):
+    """The answer was not ready in time: nothing of it is sent, and nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The answer took too long, so nothing was changed. Ask for less at once: shorter pages, fewer filters."
+        )
+
+
+def told(errors: Iterable[GraphQLError]) -> list[dict[str, Any]]:
+    """The errors as they are answered. Raises TookTooLong."""
+    return [_told(each) for each in errors]
+
+
+def _told(error: GraphQLError) -> dict[str, Any]:
+    """One error. Of our own failures nothing is told; the log has them, without the values of the query."""
+    cause = error.original_error
+    if cause is None or isinstance(cause, GraphQLError):
+        return dict(error.formatted)
+    if isinstance(cause, TookTooLong) or is_timeout(cause):
+        raise TookTooLong
+    if isinstance(cause, BadRequest):
+        message = str(cause)
+    elif isinstance(cause, Refusal):
+        message = NOT_AVAILABLE
+    else:
+        message = FAILED
+        log.error("a field of a query failed", exc_info=cause)
+    kept = {name: value for name, value in error.formatted.items() if name in ("locations", "path")}
+    return {"message": message, **kept}
+
+
+def is_timeout(failure: BaseException) -> bool:
+    """Whether the database gave up because a statement took too long."""
+    return isinstance(failure, DBAPIError) and isinstance(failure.orig, QueryCanceled)

@@ -1,0 +1,65 @@
+"""The form for a new enrolment key: the settings of its runners, how many, until when and from where."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from wtforms import BooleanField, StringField, TextAreaField
+
+from portal.database import now
+from portal.domain.enrolment_keys import NewEnrolmentKey, split_networks
+from portal.domain.errors import Invalid
+from portal.domain.runner_settings import RunnerSettings, split_tags
+from portal.web.forms import KeyedForm, whole_number, whole_seconds
+from portal.web.times import read_duration
+
+
+class EnrolmentKeyForm(KeyedForm):
+    name = StringField("Name")
+    tags = StringField("Tags")
+    run_untagged = BooleanField("Run untagged jobs")
+    protected = BooleanField("Protected")
+    description = StringField("Description")
+    maintenance_note = TextAreaField("Maintenance note")
+    locked = BooleanField("Locked")
+    maximum_timeout = StringField("Maximum job timeout")
+    token_expiration_interval = StringField("Token life")
+    most_runners = StringField("Runners at most", default="1")
+    expires_at = StringField("Expires on")
+    networks = TextAreaField("Networks")
+
+    def wanted(self, longest: timedelta) -> NewEnrolmentKey:
+        """What was chosen; `longest` is how long a key may live.
+
+        Raises Invalid for what is no number or time, together with all else that is wrong.
+        """
+        numbers, problems = self.read(whole_number, "most_runners")
+        seconds, unread = self.read(whole_seconds, "maximum_timeout")
+        durations, unreadable = self.read(read_duration, "token_expiration_interval")
+        template = RunnerSettings(
+            description=(self.description.data or "").strip(),
+            maintenance_note=(self.maintenance_note.data or "").strip().replace("\r\n", "\n"),
+            tags=split_tags(self.tags.data or ""),
+            run_untagged=bool(self.run_untagged.data),
+            protected=bool(self.protected.data),
+            locked=bool(self.locked.data),
+            maximum_timeout=seconds["maximum_timeout"],
+            token_expiration_interval=durations["token_expiration_interval"],
+        )
+        chosen = NewEnrolmentKey(
+            name=self.name.data or "",
+            most_runners=numbers["most_runners"],
+            expires_at=_day(self.expires_at.data or ""),
+            template=template,
+            networks=split_networks(self.networks.data or ""),
+        )
+        if problems := {**problems, **unread, **unreadable}:
+            raise Invalid({**chosen.problems(now().date(), longest), **problems})
+        return chosen
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError:
+        return None

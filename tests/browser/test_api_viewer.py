@@ -1,0 +1,67 @@
+"""The viewer of the REST API: it asks with the session and with a typed token, and keeps to the page's policy."""
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import DESKTOP, PHONE, Visit
+from tests.browser.test_every_page import look
+from tests.cast import Cast
+
+
+def opened(page: Page, name: str) -> Locator:
+    """The operation, ready to be sent."""
+    operation = page.locator(f"#operations-{name}")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Try it out").click()
+    return operation
+
+
+def send(operation: Locator) -> str:
+    """What is answered: the status and the body."""
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table .response").first
+    expect(answer).to_be_visible()
+    return answer.inner_text()
+
+
+def test_a_get_is_asked_with_the_session(visit: Visit, cast: Cast) -> None:
+    visitor = visit()
+    visitor.sign_in("alice")
+    answer = send(opened(visitor.open("/-/api/try"), "People-users_me"))
+    assert answer.startswith("200")
+    assert '"username": "alice"' in answer
+
+
+def test_a_write_is_refused_to_the_session_and_done_for_a_typed_token_that_is_forgotten(visit: Visit, cast: Cast) -> None:
+    visitor = visit()
+    visitor.sign_in("alice")
+    page = visitor.open("/-/api/try")
+    reset = opened(page, "Registration_tokens-registration_tokens_reset_of_group")
+    reset.locator("tr[data-param-name=group] input").fill("acme")
+    assert send(reset).startswith("401")
+    page.get_by_role("button", name="Authorize").first.click()
+    page.get_by_label("apiKey auth value").fill(cast.access_token(cast.alice))
+    page.get_by_role("button", name="Apply credentials").first.click()
+    page.get_by_role("button", name="Close").first.click()
+    answer = send(reset)
+    expect(reset.locator(".live-responses-table .response-col_status").first).to_contain_text("201")
+    assert "GR1348941" in reset.locator(".live-responses-table").inner_text() or answer.startswith("201")
+    stored = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+    assert "glpat-" not in stored
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing_serious_in_the_viewer(visit: Visit, cast: Cast, size: dict[str, int]) -> None:
+    visitor = visit(viewport=size)
+    visitor.sign_in("dana")
+    page = visitor.open("/-/api/try")
+    send(opened(page, "People-users_me"))
+    assert look(page, "/-/api/try") == []
+
+
+def test_without_javascript_the_viewer_leads_to_the_reference(visit: Visit, cast: Cast) -> None:
+    visitor = visit(javascript=False)
+    page = visitor.sign_in("dana")
+    page = visitor.open("/-/api/try")
+    page.locator("noscript a, main a").filter(has_text="reference").first.click()
+    expect(page.locator("#runners_show")).to_be_visible()

@@ -1,0 +1,97 @@
+"""The REST API to read: every operation stands on the page, whole without a script."""
+
+from html.parser import HTMLParser
+
+import pytest
+from flask import Flask
+from markupsafe import Markup
+
+from portal.web.api_document import Reference, kind, marked
+from tests.cast import Cast, sign_in
+
+
+@pytest.fixture
+def page(app: Flask, cast: Cast) -> str:
+    return sign_in(app.test_client(), "charlie").get("/-/api").get_data(as_text=True)
+
+
+def test_every_operation_stands_on_the_page(app: Flask, page: str) -> None:
+    document = app.test_client().get("/api/v4/openapi.json").get_json()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert f'id="{operation["operationId"]}"' in page
+            assert f"{method.upper()}</span> <code>{path}</code>" in page
+            for parameter in operation.get("parameters", ()):
+                assert f"<code>{parameter['name']}</code>" in page
+
+
+def test_every_link_within_the_page_leads_somewhere(page: str) -> None:
+    class Places(HTMLParser):
+        """The ids of the page, and where its links within lead."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.ids: list[str] = []
+            self.links: set[str] = set()
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found = dict(attrs)
+            if found.get("id"):
+                self.ids.append(str(found["id"]))
+            if (found.get("href") or "").startswith("#"):
+                self.links.add(str(found["href"])[1:])
+
+    places = Places()
+    places.feed(page)
+    assert places.links <= set(places.ids)
+    assert len(places.ids) == len(set(places.ids))
+
+
+def test_a_runner_is_described_with_what_opens_it_and_what_it_answers(page: str) -> None:
+    shown = page.split('id="runners_show"')[1].split("</article>")[0]
+    assert "include_projects" in shown
+    assert "<code>manage_runner</code>" in shown
+    assert '<a href="#shape-RunnerDetails">' in shown
+    assert "401" in shown
+
+
+def test_the_account_menu_leads_there(app: Flask, cast: Cast) -> None:
+    assert 'href="/-/api"' in sign_in(app.test_client(), "charlie").get("/").get_data(as_text=True)
+
+
+def test_the_viewer_is_of_this_portal_and_says_what_to_do_without_a_script(app: Flask, cast: Cast) -> None:
+    answer = sign_in(app.test_client(), "charlie").get("/-/api/try")
+    page = answer.get_data(as_text=True)
+    assert "/static/vendor/swagger-ui-bundle.js" in page
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert "<noscript>" in page
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "integer"}, "whole number"),
+        ({"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^[0-9]+$"}, {"type": "null"}]}, "whole number or null"),
+        ({"anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["true"]}]}, "true or false"),
+        ({"type": "array", "items": {"type": "string"}}, "list of text"),
+        ({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}, "list of text or text"),
+        ({"type": "string", "format": "date-time"}, "moment"),
+        ({"type": ["string", "null"], "format": "date"}, "day or null"),
+        ({"enum": ["a", "<b>"]}, "<code>a</code>, <code>&lt;b&gt;</code>"),
+        ({"$ref": "#/components/schemas/Runner"}, '<a href="#shape-Runner">Runner</a>'),
+        ({}, "anything"),
+    ],
+)
+def test_a_schema_is_told_in_words(schema: dict[str, object], words: str) -> None:
+    assert kind(schema) == Markup(words)
+
+
+def test_what_stands_between_backticks_is_code_and_nothing_is_markup_by_itself() -> None:
+    assert marked("a `b<` <i>") == Markup("a <code>b&lt;</code> &lt;i&gt;")
+
+
+def test_a_shape_that_is_taken_is_no_shape_that_is_answered(app: Flask) -> None:
+    reference = Reference(app.extensions["api_description"].document)
+    names = {shape.name for shape in reference.shapes()}
+    assert "RunnerDetails" in names
+    assert not [name for name in names if name.endswith("Body")]
