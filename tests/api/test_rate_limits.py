@@ -1,7 +1,6 @@
 """How often a script may ask: what is counted together, what the headers say, who is refused and for how long."""
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 from flask import Flask
@@ -37,9 +36,9 @@ def limited(app: Flask, clock: Clock, **limits: str) -> RateLimits:
 
 
 @pytest.fixture
-def small(app: Flask, clock: Clock) -> Iterator[Flask]:
+def small(app: Flask, clock: Clock) -> Flask:
     limited(app, clock, token="3", address="5", refused="2")
-    yield app
+    return app
 
 
 def test_a_token_has_its_limit_and_is_told_when_to_come_back(small: Flask, cast: Cast, clock: Clock) -> None:
@@ -66,7 +65,10 @@ def test_two_tokens_of_one_person_are_counted_by_themselves_and_an_address_for_a
 
 
 def test_refused_credentials_have_a_small_limit_that_holds_for_good_ones_too(small: Flask, cast: Cast) -> None:
-    guesser, script = Script(small.test_client(), "glpat-x"), Script(small.test_client(), cast.access_token(cast.alice))
+    guesser, script = (
+        Script(small.test_client(), "glpat-x"),
+        Script(small.test_client(), cast.access_token(cast.alice)),
+    )
     answers = [guesser.ask("GET", "/version") for _ in range(3)]
     assert [each.status_code for each in answers] == [401, 401, 429]
     assert [each.headers["RateLimit-Name"] for each in answers] == ["api_refused"] * 3
@@ -107,7 +109,7 @@ def test_no_limit_is_no_header(app: Flask, cast: Cast, clock: Clock) -> None:
     limited(app, clock, token="0", address="0", refused="0")
     answer = Script(app.test_client(), cast.access_token(cast.alice)).ask("GET", "/version")
     assert answer.status_code == 200
-    assert not [name for name in answer.headers.keys() if name.startswith("RateLimit")]
+    assert not [name for name, _ in answer.headers if name.startswith("RateLimit")]
 
 
 def test_an_ipv6_network_is_one_address(small: Flask) -> None:

@@ -32,7 +32,9 @@ def test_a_get_is_asked_with_the_session(visit: Visit, cast: Cast) -> None:
     assert '"username": "alice"' in answer
 
 
-def test_a_write_is_refused_to_the_session_and_done_for_a_typed_token_that_is_forgotten(visit: Visit, cast: Cast) -> None:
+def test_a_write_is_refused_to_the_session_and_done_for_a_typed_token_that_is_forgotten(
+    visit: Visit, cast: Cast
+) -> None:
     visitor = visit()
     visitor.sign_in("alice")
     page = visitor.open("/-/api/try")
@@ -40,12 +42,12 @@ def test_a_write_is_refused_to_the_session_and_done_for_a_typed_token_that_is_fo
     reset.locator("tr[data-param-name=group] input").fill("acme")
     assert send(reset).startswith("401")
     page.get_by_role("button", name="Authorize").first.click()
-    page.get_by_label("apiKey auth value").fill(cast.access_token(cast.alice))
+    page.locator(".modal-ux .auth-container input").first.fill(cast.access_token(cast.alice))
     page.get_by_role("button", name="Apply credentials").first.click()
-    page.get_by_role("button", name="Close").first.click()
-    answer = send(reset)
-    expect(reset.locator(".live-responses-table .response-col_status").first).to_contain_text("201")
-    assert "GR1348941" in reset.locator(".live-responses-table").inner_text() or answer.startswith("201")
+    page.locator(".modal-ux .close-modal").click()
+    send(reset)
+    expect(reset.locator(".live-responses-table .response").first).to_contain_text("201")
+    visitor.complaints = [each for each in visitor.complaints if "status of 401" not in each]  # the first answer
     stored = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
     assert "glpat-" not in stored
 

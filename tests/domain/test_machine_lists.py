@@ -79,6 +79,7 @@ def test_what_machines_tell_is_told_together_in_one_query(session: Session, runn
     machine(session, runners[0], "s_3")
     runners[0].revision, runners[1].version, runners[1].executor_type = "own", "15.0.0", Executor.UNKNOWN
     session.flush()
+    session.refresh(runners[2])
     with asked(session) as statements:
         told = machine_lists.told_together(session, runners)
     assert len(statements) == 1

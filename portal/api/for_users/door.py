@@ -57,7 +57,7 @@ def operation(
     """Make a view an operation: it takes its parameters, checked, and returns what is answered, or None for 204.
 
     `opens` are the scopes of a token any of which suffices, besides `api` (and `read_api` for reading). `also` are
-    further statuses of success; `refuses` what it refuses with, besides what openapi_answers.py says of every operation.
+    further statuses of success; `refuses` what it refuses with, besides what openapi_answers.py says of all.
     `reads` are headers that it looks at. Without `routed` another door has the path and calls `run`.
     """
 

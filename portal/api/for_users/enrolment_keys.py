@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from portal.api import credentials
 from portal.api.for_users import places
 from portal.api.for_users.door import looking_for, operation
@@ -36,11 +38,20 @@ from portal.requests import settings
 ROOM = "Enrolment keys"
 
 
-class KeysAsked(Paged):
-    """The keys of exactly one group or project; of the instance without either."""
+class Place(Parameters):
+    """A group or a project; the instance without either."""
 
     group_id: OptionalId = None
     project_id: OptionalId = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Place:
+        only_one_of(self, "group_id", "project_id")
+        return self
+
+
+class KeysAsked(Paged, Place):
+    """The keys of exactly one group or project; of the instance without either."""
 
 
 class OneKey(Parameters):
@@ -49,15 +60,14 @@ class OneKey(Parameters):
     key_id: Id
 
 
-class KeyWanted(Parameters):
+class KeyWanted(Place):
     """What is chosen for a new key of the group or project, or of the instance without either.
 
-    `expires_at` is the first day (UTC) on which it creates nothing. `networks` are addresses or networks from where it
-    may be used; without any, from everywhere. `token_expiration_interval` is how many seconds its runners' tokens live.
+    `expires_at` is the first day (UTC) on which it creates nothing. `networks` are addresses or networks from where
+    it may be used; without any, from everywhere. `token_expiration_interval` is how many seconds the tokens of its
+    runners live.
     """
 
-    group_id: OptionalId = None
-    project_id: OptionalId = None
     name: Text
     most_runners: OptionalNumber
     expires_at: Day
@@ -176,8 +186,7 @@ def revoke(given: OneKey) -> None:
     db.session.commit()
 
 
-def _scope(given: KeysAsked | KeyWanted) -> Scope:
-    only_one_of(given, "group_id", "project_id")
+def _scope(given: Place) -> Scope:
     if given.group_id is not None:
         return places.group(given.group_id)
     return places.project(given.project_id) if given.project_id else places.instance(Action.WRITE_RUNNERS)

@@ -140,8 +140,9 @@ def _plain(schema: Any) -> Any:
         return [_plain(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
+    named = ("properties", "$defs")  # whose keys are names of somebody's, and may be "title"
     return {
-        name: {inner: _plain(each) for inner, each in value.items()} if name in ("properties", "$defs") else _plain(value)
+        name: {inner: _plain(each) for inner, each in value.items()} if name in named else _plain(value)
         for name, value in schema.items()
         if name != "title"
     }

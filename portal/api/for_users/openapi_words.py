@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 BEGINNING = """\
-The REST API for people and their scripts, with GitLab's paths, attributes and statuses: python-gitlab, glab, Terraform \
-and curl work unmodified.
+The REST API for people and their scripts, with GitLab's paths, attributes and statuses: python-gitlab, glab,
+Terraform and curl work unmodified.
 
-**Who asks** is said by an access token in the header `PRIVATE-TOKEN` or `Authorization: Bearer`. In the browser the \
+**Who asks** is said by an access token in the header `PRIVATE-TOKEN` or `Authorization: Bearer`. In the browser the
 session of whoever is signed in reads, and writes nothing.
 
-**Parameters** of a GET or DELETE stand in the query, of all others in a body, as JSON or as a form. In JSON too, numbers \
-and flags may come as text. Unknown parameters are passed over. `:id` of a group or project is its number or its \
-URL-encoded full path, such as `acme%2Fweb`.
+**Parameters** of a GET or DELETE stand in the query, of all others in a body, as JSON or as a form. In JSON too,
+numbers and flags may come as text. Unknown parameters are passed over. A group or project in a path is its number or
+its URL-encoded full path, such as `acme%2Fweb`.
 
 **Lists** come in pages: `page` and `per_page`, or `cursor` where the list may be long; headers lead to the next page.
 
-**Errors** are JSON. Who may not see a thing hears 404, who sees it and may not act hears 403. A failure of ours is 5xx \
-with `Retry-After`."""
+**Errors** are JSON. Who may not see a thing hears 404, who sees it and may not act hears 403. A failure of ours is
+5xx with `Retry-After`."""
 
 ROOMS: dict[str, str] = {
     "Metadata": "Which version of GitLab's contract this is.",
@@ -78,6 +78,9 @@ PARAMETERS: dict[str, str] = {
     "parent_id": "The number of the group that it lies in.",
     "namespace_id": "The number of the group that it lies in.",
     "access_token_id": "The access token's number.",
+    "most_runners": "How many runners the key may create in all.",
+    "networks": "From where the key may be used, such as 192.0.2.0/24; everywhere if empty.",
+    "token_expiration_interval": "How long each token of the runners lives, in seconds.",
     "query": "Words that names or user names contain.",
     "user_ids": "Only these people: their numbers.",
     "owned": "Only what the person owns.",
@@ -98,7 +101,7 @@ PARAMETERS: dict[str, str] = {
     "expires_before": "Only those that expire before this day.",
     "visibility": "Only `private` exists here.",
     "token_expires_at": "When the token expires; as late as the scope allows unless given.",
-    "allow_runner_registration_token": "Whether registration tokens are allowed here; what is off above is off below.",
+    "allow_runner_registration_token": "Whether registration tokens are allowed; what is off above is off below.",
     "valid_runner_registrars": "In which kinds of scope others than administrators may create runners.",
     "runner_registration_enabled": "Whether others than administrators may create runners in the group.",
     "runner_token_expiration_interval": "How long new tokens of runners live, in seconds; null for ever.",
@@ -134,12 +137,12 @@ EXAMPLES: dict[str, Any] = {
 }
 
 REQUEST_HEADERS: dict[str, str] = {
-    "Idempotency-Key": "The same key with the same values makes nothing twice: the second answer tells of the first's.",
+    "Idempotency-Key": "Sent again with the same values, it makes nothing twice: the answer tells of the first.",
     "If-Unmodified-Since": "Do it only if nothing has changed since then.",
 }
 
 
 def of(operation: str, name: str) -> str:
-    """What this parameter of the operation is; empty where nobody has said it. `members.expires_at` is of one room."""
+    """What this parameter of the operation is; empty where nobody has said it. `users.name` is of one room only."""
     own = f"{operation.partition('_')[0]}.{name}"
     return REQUEST_HEADERS.get(name) or PARAMETERS.get(own) or PARAMETERS.get(name, "")

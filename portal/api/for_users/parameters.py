@@ -1,7 +1,7 @@
 """Parameters of the REST API: declared once as models, which read requests and describe themselves for OpenAPI.
 
-What a schema here allows is what the reader takes, in JSON too, where numbers and flags may come as text as forms have
-them: Ansible's templates and GitLab's own clients send such.
+What a schema here allows is what the reader takes. In JSON too, numbers and flags may come as text, as in forms:
+Ansible's templates send such.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _COUNTED = "^[1-9][0-9]{0,17}$"
 
 
 def whole(value: Any, pattern: str = "-?[0-9]{1,19}") -> int:
-    """A whole number, as JSON has them or in digits. Raises PydanticCustomError for what is none, true and 1.5 too."""
+    """A whole number, as JSON has them or in digits. Raises PydanticCustomError for anything else."""
     if isinstance(value, str) and re.fullmatch(pattern, value):
         return int(value)
     if isinstance(value, float) and value.is_integer():

@@ -57,16 +57,18 @@ class SimpleProject(Shape):
     path: str
     path_with_namespace: str
     created_at: Moment
+    last_activity_at: Moment
     web_url: str
     avatar_url: str | None
     namespace: Namespace
 
 
 class ProjectShape(SimpleProject):
-    """A project in a list."""
+    """A project in a list. Terraform waits for the end of an import unless `import_status` is none."""
 
     visibility: Literal["private"]
     archived: bool
+    import_status: Literal["none"]
     shared_runners_enabled: bool
     group_runners_enabled: bool
     marked_for_deletion_on: str | None
@@ -123,6 +125,7 @@ def simple_attributes(project: Project, names: FullNames) -> dict[str, Any]:
         "path": project.path,
         "path_with_namespace": project.full_path,
         "created_at": project.created_at,
+        "last_activity_at": project.created_at,  # nothing else happens in it; Terraform crashes without one
         "web_url": absolute(scope_url(scope)),
         "avatar_url": None,
         "namespace": Namespace(
@@ -144,6 +147,7 @@ def project_attributes(project: Project, names: FullNames) -> dict[str, Any]:
         **simple_attributes(project, names),
         "visibility": "private",
         "archived": False,
+        "import_status": "none",
         "shared_runners_enabled": True,
         "group_runners_enabled": True,
         "marked_for_deletion_on": None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from graphql import GraphQLError
@@ -22,6 +22,7 @@ NOT_AVAILABLE = " ".join(
     )
 )
 FAILED = "Internal server error"
+MOST_TOLD = 50
 
 
 class ArgumentWrong(GraphQLError):
@@ -48,9 +49,15 @@ class TookTooLong(Refusal):
         )
 
 
-def told(errors: Iterable[GraphQLError]) -> list[dict[str, Any]]:
-    """The errors as they are answered. Raises TookTooLong."""
-    return [_told(each) for each in errors]
+def told(errors: Sequence[GraphQLError]) -> list[dict[str, Any]]:
+    """The errors as they are answered: the first MOST_TOLD, as one cause can fail for every node of a list.
+
+    Raises TookTooLong.
+    """
+    for each in errors:
+        if isinstance(each.original_error, TookTooLong) or is_timeout(each.original_error):
+            raise TookTooLong
+    return [_told(each) for each in errors[:MOST_TOLD]]
 
 
 def _told(error: GraphQLError) -> dict[str, Any]:
@@ -58,8 +65,6 @@ def _told(error: GraphQLError) -> dict[str, Any]:
     cause = error.original_error
     if cause is None or isinstance(cause, GraphQLError):
         return dict(error.formatted)
-    if isinstance(cause, TookTooLong) or is_timeout(cause):
-        raise TookTooLong
     if isinstance(cause, BadRequest):
         message = str(cause)
     elif isinstance(cause, Refusal):
@@ -71,6 +76,6 @@ def _told(error: GraphQLError) -> dict[str, Any]:
     return {"message": message, **kept}
 
 
-def is_timeout(failure: BaseException) -> bool:
+def is_timeout(failure: BaseException | None) -> bool:
     """Whether the database gave up because a statement took too long."""
     return isinstance(failure, DBAPIError) and isinstance(failure.orig, QueryCanceled)

@@ -36,7 +36,9 @@ def test_a_wrong_method_is_told_the_right_ones(script: Script, method: str, path
     assert answer.get_json() == {"message": "405 Method Not Allowed - This path does not take this method."}
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/runners/x", "/runners/-1", "/runners/1.5", "/runners/7/", "//user", "/../user"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/runners/x", "/runners/-1", "/runners/1.5", "/runners/7/", "//user", "/../user"]
+)
 def test_an_unknown_path_is_not_found_in_json(script: Script, path: str) -> None:
     answer = script.ask("GET", path)
     assert answer.status_code == 404
@@ -50,7 +52,9 @@ def test_a_number_that_nothing_has_is_not_found(script: Script, number: str) -> 
     assert script.ask("PUT", f"/runners/{number}", paused=True).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/groups/a%00b", "/groups/%ff%fe", "/projects/%ED%A0%80", "/groups/%2e%2e", "/groups/" + "a" * 5000])
+@pytest.mark.parametrize(
+    "path", ["/groups/a%00b", "/groups/%ff%fe", "/projects/%ED%A0%80", "/groups/%2e%2e", "/groups/" + "a" * 5000]
+)
 def test_a_path_of_odd_characters_is_not_found(script: Script, path: str) -> None:
     assert script.ask("GET", path).status_code == 404
 
@@ -67,13 +71,15 @@ BODIES: list[tuple[bytes, str]] = [
     (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "application/json"),
     (b'{"maximum_timeout": 1e999}', "application/json"),
     (b'{"maximum_timeout": 99999999999999999999999999}', "application/json"),
-    (b"--a\r\nContent-Disposition: form-data; name=\"description\"\r\n\r\n", "multipart/form-data; boundary=a"),
+    (b'--a\r\nContent-Disposition: form-data; name="description"\r\n\r\n', "multipart/form-data; boundary=a"),
     (b"<xml/>", "text/xml"),
 ]
 
 
 @pytest.mark.parametrize(("body", "kind"), BODIES, ids=[f"{kind} {body[:20]!r}" for body, kind in BODIES])
-def test_a_body_that_cannot_be_read_is_a_bad_request(app: Flask, cast: Cast, script: Script, body: bytes, kind: str) -> None:
+def test_a_body_that_cannot_be_read_is_a_bad_request(
+    app: Flask, cast: Cast, script: Script, body: bytes, kind: str
+) -> None:
     path = f"/api/v4/runners/{cast.runner().runner.id}"
     answer = app.test_client().put(path, data=body, content_type=kind, headers={"PRIVATE-TOKEN": script.token})
     assert answer.status_code == 400
@@ -101,7 +107,7 @@ def test_every_operation_asks_who_it_is_before_anything_else(app: Flask) -> None
         for number, each in enumerate(OPERATIONS.values()):
             if not each.routed:
                 continue
-            places: dict[str, Any] = {name: 7 for name in each.places}
+            places: dict[str, Any] = dict.fromkeys(each.places, 7)
             path = urls.build(f"user_api.{each.name}", places, method=each.method)
             elsewhere = {"REMOTE_ADDR": f"192.0.2.{number}"}  # refused credentials are counted by address
             client = app.test_client()

@@ -268,6 +268,8 @@ def test_what_is_wrong_with_a_new_key_is_told_by_field(script_of: ScriptOf, cast
         "/enrolment_keys", expect=400, **wanted(group_id=cast.acme.id, most_runners=0, networks=["x"])
     )
     assert set(answer["message"]) == {"most_runners", "networks"}
+    both = alice.get("/enrolment_keys", expect=400, group_id=cast.acme.id, project_id=cast.web.id)
+    assert both["error"] == "group_id, project_id are mutually exclusive"
     assert "name is missing" in alice.post("/enrolment_keys", expect=400, group_id=cast.acme.id)["error"]
 
 

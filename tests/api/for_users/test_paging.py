@@ -4,7 +4,6 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -57,7 +56,9 @@ def test_a_list_too_long_to_count_says_only_whether_more_follows(more: bool) -> 
 
 
 def test_a_stretch_leads_to_the_next_one_with_the_same_filters() -> None:
-    with APP.test_request_context("/api/v4/runners?cursor=a&per_page=5&tag_list[]=x&tag_list[]=y&private_token=secret"):
+    with APP.test_request_context(
+        "/api/v4/runners?cursor=a&per_page=5&tag_list[]=x&tag_list[]=y&private_token=secret"
+    ):
         found = links(Stretch([], "b=").headers()["Link"])
         assert Stretch([], None).headers() == {}
     assert found == {"next": {"cursor": ["b="], "per_page": ["5"], "tag_list[]": ["x", "y"]}}
@@ -71,7 +72,9 @@ def test_a_link_is_plain_ascii_whatever_the_path() -> None:
     assert "/groups/%C3%A4%20b%0A%3E/runners?" in link
 
 
-@pytest.mark.parametrize("query", ["page=0", "page=-1", "page=x", "page=1.5", f"page={LARGEST}", "per_page=0", "per_page=x"])
+@pytest.mark.parametrize(
+    "query", ["page=0", "page=-1", "page=x", "page=1.5", f"page={LARGEST}", "per_page=0", "per_page=x"]
+)
 def test_a_page_that_cannot_be_is_refused(query: str) -> None:
     with APP.test_request_context(f"/?{query}"), pytest.raises(ParametersWrong, match=query.partition("=")[0]):
         asked()
@@ -88,7 +91,9 @@ def test_nothing_is_the_usual() -> None:
         assert (asked().page, asked().per_page, asked().offset) == (1, 20, 0)
 
 
-@given(page=some.text(max_size=25) | some.integers().map(str), per_page=some.text(max_size=25) | some.integers().map(str))
+@given(
+    page=some.text(max_size=25) | some.integers().map(str), per_page=some.text(max_size=25) | some.integers().map(str)
+)
 def test_whatever_is_asked_the_database_can_count_so_far(page: str, per_page: str) -> None:
     with APP.test_request_context("/", query_string={"page": page, "per_page": per_page}):
         try:
@@ -97,5 +102,3 @@ def test_whatever_is_asked_the_database_can_count_so_far(page: str, per_page: st
             return
         assert 1 <= found.per_page <= MOST_PER_PAGE
         assert 0 <= found.offset <= LARGEST - found.per_page
-
-

@@ -15,8 +15,8 @@ from tests.api.for_users.scripts import Script
 from tests.cast import Cast
 from tests.domain.queries import asked
 
-SIMPLE = {"id", "description", "name", "name_with_namespace", "path", "path_with_namespace", "created_at", "web_url",
-          "avatar_url", "namespace"}  # fmt: skip
+SIMPLE = {"id", "description", "name", "name_with_namespace", "path", "path_with_namespace", "created_at",
+          "last_activity_at", "web_url", "avatar_url", "namespace"}  # fmt: skip
 
 
 def paths(found: list[dict[str, Any]]) -> list[str]:
@@ -78,6 +78,7 @@ def test_a_project_has_gitlabs_attributes(script_of: ScriptOf, cast: Cast) -> No
     assert set(listed) - SIMPLE == {
         "visibility",
         "archived",
+        "import_status",
         "shared_runners_enabled",
         "group_runners_enabled",
         "marked_for_deletion_on",

@@ -114,6 +114,12 @@ def test_an_answer_has_so_many_nodes_at_most(cast: Cast, asker_of: AskerOf, monk
     assert {each["message"] for each in body["errors"]} == {
         "An answer has at most 500 nodes in all its lists: ask for shorter pages."
     }
+    monkeypatch.setattr("portal.api.graphql.context.MOST_NODES", 0)
+    many = (
+        '{ group(fullPath: "acme") { ' + " ".join(f"a{n}: runners {{ nodes {{ id }} }}" for n in range(15)) + " } }"
+    )
+    monkeypatch.setattr("portal.api.graphql.problems.MOST_TOLD", 10)
+    assert len(asker_of(cast.alice).whole(many)["errors"]) == 10
 
 
 @pytest.mark.parametrize(

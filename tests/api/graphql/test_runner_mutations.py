@@ -224,6 +224,16 @@ def test_associated_projects_are_what_it_serves_afterwards(cast: Cast, asker_of:
     assert serve() == ["acme/web"]
 
 
+def test_projects_and_settings_change_together_or_not_at_all(cast: Cast, asker_of: AskerOf) -> None:
+    runner, api = cast.runner(cast.web, UNTAGGED).runner, cast.project("api", cast.acme)
+    cast.session.commit()
+    given = {"id": gid("Ci::Runner", runner.id), "associatedProjects": [gid("Project", api.id)], "maximumTimeout": 1}
+    assert asker_of(cast.alice).change("runnerUpdate", **given)["errors"]
+    cast.session.expire_all()
+    assert further_projects(cast.session, runner) == []
+    assert events(cast, "runner_assigned") == []
+
+
 def test_only_a_project_runner_has_associated_projects(cast: Cast, asker_of: AskerOf) -> None:
     runner = cast.runner(cast.acme, UNTAGGED).runner
     given = {"id": gid("Ci::Runner", runner.id), "associatedProjects": [gid("Project", cast.web.id)]}
@@ -307,6 +317,16 @@ def test_what_is_not_there_or_not_ones_own_is_one_and_the_same(cast: Cast, asker
         for mutation in ("runnerAssignToProject", "runnerUnassignFromProject"):
             given = {"runnerId": gid("Ci::Runner", runner.id), "projectPath": path}
             assert asker.refused(mutation, **given) == [NOT_AVAILABLE], (asker, path, mutation)
+
+
+def test_nobody_learns_by_unassigning_which_hidden_project_owns_a_runner(cast: Cast, asker_of: AskerOf) -> None:
+    runner = cast.runner(cast.project("secret", cast.other), UNTAGGED).runner
+    runner_projects.assign(cast.session, cast.as_(cast.dana), runner, cast.web)
+    cast.session.commit()
+    bob = asker_of(cast.bob)
+    for path in ("other/secret", "other/nothing"):
+        given = {"runnerId": gid("Ci::Runner", runner.id), "projectPath": path}
+        assert bob.refused("runnerUnassignFromProject", **given) == [NOT_AVAILABLE]
 
 
 # ---- several in one request
