@@ -115,6 +115,9 @@ def runner_token(params: Params) -> str:
     Raises BadRequest when there is none.
     """
     token = params.get("token") or request.headers.get("Runner-Token", "")
-    if not isinstance(token, str) or not token:
-        raise BadRequest("token is missing" if not token else "token must be a text")
+    if not token:
+        elsewhere = ": send it in the body. One in the address is not read, since addresses are logged"
+        raise BadRequest("token is missing" + (elsewhere if request.args.get("token") else ""))
+    if not isinstance(token, str):
+        raise BadRequest("token must be a text")
     return token

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, tokens
+from portal.domain import audit, people, tokens
 from portal.domain.actors import CLEAN_UP, Actor
 from portal.domain.errors import NOTHING_HERE, AlreadyMade, BadRequest, CredentialRefused, Invalid, NotFound
 from portal.domain.scopes import INSTANCE
@@ -85,6 +85,7 @@ def create(
     """
     _require_own(actor, user)
     _refuse_repeated(session, request_key)
+    _hold_person(session, actor, user)
     issued = _issue(session, user, wanted, longest, request_key)
     told = {**_told(issued.record), "scopes": (None, list(issued.record.scopes))}
     told["expires_on"] = (None, issued.record.expires_at.isoformat())
@@ -101,6 +102,7 @@ def rotate(
     scripts that rotate the same token at once, the second is refused. Raises NotFound, BadRequest and Invalid.
     """
     _require_own(actor, token.user)
+    _hold_person(session, actor, token.user)
     _hold(session, token)
     if token.revoked_at is not None:
         raise BadRequest("Token already revoked")  # GitLab's words
@@ -215,6 +217,20 @@ def prune(session: Session, at: datetime, *, batch: int = BATCH) -> int:
         )
     session.flush()
     return len(ids)
+
+
+def _hold_person(session: Session, actor: Actor, user: User) -> None:
+    """Keep the person before the token, as whoever deletes them does, and look again at who asks for somebody else.
+
+    What is made outlives the request: who was demoted or blocked meanwhile is to have no token of another person.
+    Raises NotFound.
+    """
+    if actor.user is not None and actor.user.id != user.id:
+        people.hold(session, actor, user)
+        return
+    held = select(User).where(User.id == user.id).with_for_update(read=True, key_share=True)
+    if session.scalar(held.execution_options(populate_existing=True)) is None:
+        raise NotFound(NOTHING_HERE)
 
 
 def _hold(session: Session, token: AccessToken) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, Select, func, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
@@ -87,11 +88,28 @@ def rename(session: Session, actor: Actor, scope: Scope, naming: Naming) -> None
 
     Raises NotFound, NotAllowed or Invalid.
     """
+    _rename(session, actor, scope, naming, _held_to_rename(session, actor, scope))
+
+
+def amend(session: Session, actor: Actor, scope: Scope, said: Mapping[str, str]) -> None:
+    """The same for some of the fields of Naming; the others stay as they are at this moment."""
+    owner = _held_to_rename(session, actor, scope)
+    naming = Naming(owner.name, owner.path, owner.description)
+    _rename(session, actor, scope, replace(naming, **said), owner)
+
+
+def _held_to_rename(session: Session, actor: Actor, scope: Scope) -> Group | Project:
+    """The group or project, read afresh, which nobody else renames until the transaction ends."""
     require(session, actor, Action.RENAME, scope)
     owner = scope.project or scope.group
     if owner is None:
         raise Invalid({"name": ["The instance has no name to change."]})
     hold_still(session, scope, exclusive=True)
+    session.refresh(owner, ["name", "path", "description"])
+    return owner
+
+
+def _rename(session: Session, actor: Actor, scope: Scope, naming: Naming, owner: Group | Project) -> None:
     parent, _, _ = owner.full_path.rpartition("/")
     if problems := naming.problems(at_the_top=not parent):
         raise Invalid(problems)
@@ -226,7 +244,7 @@ def named_like(words: str) -> ColumnElement[bool]:
 
 
 def hold_still(session: Session, scope: Scope, *, exclusive: bool = False) -> None:
-    """Keep the paths above (exclusively: also this one) as they are until the transaction ends.
+    """Keep the paths above as they are until the transaction ends; exclusively also this one, and what it is called.
 
     Without it a child could be created with the old path while its group is being renamed, or in one that is being
     deleted. Raises NotFound when it is.
@@ -238,6 +256,8 @@ def hold_still(session: Session, scope: Scope, *, exclusive: bool = False) -> No
     held = set(session.scalars(above.with_for_update(read=True, of=Group)))
     held |= set(session.scalars(select(Group.id).where(Group.id == mine).with_for_update(of=Group)))
     owner = scope.project or scope.group
+    if exclusive and scope.project is not None:
+        session.execute(select(Project.id).where(Project.id == scope.project.id).with_for_update(of=Project))
     if held != set(scope.group_ids) or (scope.project is not None and not is_there(session, scope)):
         raise NotFound(NOTHING_HERE)
     session.refresh(owner.route)  # type: ignore[union-attr]  # one of them, above

@@ -165,9 +165,16 @@ def _given_here(scope: Scope) -> ColumnElement[bool]:
 
 
 def _given(session: Session, scope: Scope, user_id: int) -> Membership:
-    membership = session.scalar(
-        select(Membership).where(_given_here(scope), Membership.user_id == user_id).with_for_update(of=Membership)
-    )
+    """The role that was given here, held. Where an owner must stay all owners are, the lower id first.
+
+    Two owners who demote each other at once would wait for each other otherwise.
+    """
+    wanted = Membership.user_id == user_id
+    if _keeps_an_owner(scope):
+        wanted |= Membership.access_level == Role.OWNER
+    query = select(Membership).where(_given_here(scope), wanted).order_by(Membership.id)
+    held = session.scalars(query.with_for_update(of=Membership).execution_options(populate_existing=True))
+    membership = next((each for each in held if each.user_id == user_id), None)
     if membership is None:
         raise NotFound("This person has no role that was given here.")
     return membership
@@ -194,12 +201,12 @@ def _leave_to_openid(actor: Actor, membership: Membership) -> None:
 
 def _keep_an_owner(session: Session, scope: Scope, leaving: Membership) -> None:
     """A top-level group keeps one owner, or nobody but an administrator could manage it any more."""
-    if scope.group is None or scope.group.parent_id is not None or leaving.role < Role.OWNER:
+    if not _keeps_an_owner(scope) or leaving.role < Role.OWNER:
         return
-    owners = session.scalars(
-        select(Membership)
-        .where(_given_here(scope), Membership.access_level == Role.OWNER)
-        .with_for_update(of=Membership)
-    ).all()
-    if len(owners) <= 1:
+    owners = select(func.count()).where(_given_here(scope), Membership.access_level == Role.OWNER)
+    if (session.scalar(owners) or 0) <= 1:
         raise Invalid({"role": ["This is the group's last owner. Make somebody else an owner first."]})
+
+
+def _keeps_an_owner(scope: Scope) -> bool:
+    return scope.group is not None and scope.group.parent_id is None

@@ -25,7 +25,7 @@ def get(session: Session, user_id: int) -> User:
     return found
 
 
-def hold(session: Session, actor: Actor, user: User) -> None:
+def hold(session: Session, actor: Actor, user: User | None = None) -> None:
     """Lock all administrators, the lower id first, then the person; read them afresh, and look again who asks.
 
     Of two administrators who demote, block or delete each other at once, the second waits here, and is then none
@@ -60,10 +60,37 @@ def is_needed(session: Session, user: User) -> bool:
     return user.admin and not session.scalar(select(func.count()).where(_administers(), User.id != user.id))
 
 
+def create(
+    session: Session,
+    actor: Actor,
+    *,
+    username: str,
+    name: str,
+    email: str,
+    password: str | None,
+    admin: bool = False,
+) -> User:
+    """A new person, made by who administers still: one who is being demoted is not to make another administrator.
+
+    They choose a password of their own at the first sign-in. Raises NotFound, NotAllowed or Invalid.
+    """
+    hold(session, actor)
+    return accounts.create_person(
+        session, actor, username=username, name=name, email=email, password=password, admin=admin
+    )
+
+
 def edit(
-    session: Session, actor: Actor, user: User, *, username: str, name: str, email: str, seen: str | None = None
+    session: Session,
+    actor: Actor,
+    user: User,
+    *,
+    username: str | None = None,
+    name: str | None = None,
+    email: str | None = None,
+    seen: str | None = None,
 ) -> bool:
-    """Change what a person is called and reached by. Returns whether anything changed.
+    """Change what a person is called and reached by. Returns whether anything changed. None stays as it is.
 
     `seen` is the `version` that the administrator decided on; Stale is raised if somebody changed the person since.
     Raises also NotFound, NotAllowed and Invalid.
@@ -75,7 +102,8 @@ def edit(
             "compare it with the person's page, then save again."
         )
     old = {"username": user.username, "name": user.name, "email": user.email}
-    new = {"username": username.strip(), "name": name.strip(), "email": email.strip()}
+    said = {"username": username, "name": name, "email": email}
+    new = old | {field: value.strip() for field, value in said.items() if value is not None}
     problems = accounts.identity_problems(session, **new, of=user)
     if any(problems.values()):
         raise Invalid({field: found for field, found in problems.items() if found})

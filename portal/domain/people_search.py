@@ -70,6 +70,11 @@ def known(session: Session, actor: Actor, user_id: int) -> User:
     return person
 
 
+def knows(session: Session, actor: Actor, person: User) -> bool:
+    """Whether the actor may know the person."""
+    return session.scalar(select(User.id).where(User.id == person.id, _known_to(actor))) is not None
+
+
 def _called(actor: Actor, asked: PeopleAsked) -> ColumnElement[bool]:
     name, words = asked.username.strip().lower(), asked.words.strip().lower()
     exactly = true() if not name else func.lower(User.username) == name

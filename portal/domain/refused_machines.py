@@ -10,7 +10,8 @@ from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import registration
+from portal.domain import registration_readers
+from portal.domain.actors import Actor
 from portal.domain.registration import Configured, Decision
 from portal.domain.scopes import of_runner
 from portal.models import LEGACY, Runner, RunnerManager, RunnerToken
@@ -27,7 +28,7 @@ class TooOld:
     because: Decision
 
 
-def too_old(session: Session, runners: Sequence[Runner], configured: Configured) -> dict[int, TooOld]:
+def too_old(session: Session, actor: Actor, runners: Sequence[Runner], configured: Configured) -> dict[int, TooOld]:
     """Those of these runners with machines that are refused for want of a system ID, by the runner's id.
 
     The door refuses such machines while registration tokens are off in their runner's scope. One query for all
@@ -39,7 +40,7 @@ def too_old(session: Session, runners: Sequence[Runner], configured: Configured)
     )
     scopes = {runner.id: of_runner(runner) for runner in runners if runner.id in machines}
     decided = {
-        (scope.kind, scope.id): registration.decision(session, scope, configured)
+        (scope.kind, scope.id): registration_readers.decision_for(session, actor, scope, configured)
         for scope in {(scope.kind, scope.id): scope for scope in scopes.values()}.values()
     }
     because = {runner_id: decided[scope.kind, scope.id] for runner_id, scope in scopes.items()}

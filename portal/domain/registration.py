@@ -53,12 +53,17 @@ class Decision:
             return f"The portal's configuration ({ENFORCED_BY}) turned registration tokens off for the whole portal."
         if self.by is None:
             return ""
-        if self.by.kind is ScopeKind.INSTANCE:
-            return "An administrator turned registration tokens off for the whole portal."
-        who = self.person.name if self.person else OWNERS[self.by.kind]
-        if self.person and self.person.admin:
-            who = "An administrator"
-        return f"{who} turned registration tokens off for the {self.by.kind} {self.by.full_path}."
+        place = "whole portal" if self.by.kind is ScopeKind.INSTANCE else f"{self.by.kind} {self.by.full_path}"
+        return f"{self.who} turned registration tokens off for the {place}."
+
+    @property
+    def who(self) -> str:
+        """Who turned the switch of `by`: by name, or by what they are; empty when nobody did."""
+        if self.by is None:
+            return ""
+        if self.person is None or self.by.kind is ScopeKind.INSTANCE:
+            return OWNERS[self.by.kind]
+        return OWNERS[ScopeKind.INSTANCE] if self.person.admin else self.person.name
 
     def refusal(self) -> RegistrationOff:
         """The refusal that goes with it; it names the scope in which to create a runner instead."""

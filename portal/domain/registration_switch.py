@@ -5,7 +5,14 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, registration, registration_effects, runner_changes, scope_settings
+from portal.domain import (
+    audit,
+    registration,
+    registration_effects,
+    registration_readers,
+    runner_changes,
+    scope_settings,
+)
 from portal.domain.actors import Actor
 from portal.domain.errors import NotAllowed
 from portal.domain.permissions import Action, require
@@ -23,7 +30,8 @@ def switch(session: Session, actor: Actor, scope: Scope, *, allow: bool, configu
     registration.hold_switch(session, scope, turning=True)
     decided = registration.decision(session, scope, configured)
     if decided.locked:
-        raise NotAllowed(f"{decided.sentence} That decides for {scope.title} as well, so nothing was changed.")
+        told = registration_readers.told(session, actor, decided)
+        raise NotAllowed(f"{told.sentence} That decides for {scope.title} as well, so nothing was changed.")
     own = scope_settings.own_for_update(session, scope)
     if own.allow_runner_registration_token == allow:
         return False
@@ -32,6 +40,15 @@ def switch(session: Session, actor: Actor, scope: Scope, *, allow: bool, configu
     audit.record(session, actor, action, scope, scope, {"registration_tokens_allowed": (not allow, allow), **touched})
     runner_changes.announce_switch(session)
     return True
+
+
+def hold(session: Session, actor: Actor, scope: Scope) -> None:
+    """Keep the switch before the group or project itself, for who is going to change both in one transaction.
+
+    So do registrations. Raises NotFound or NotAllowed.
+    """
+    require(session, actor, Action.SWITCH_REGISTRATION, scope)
+    registration.hold_switch(session, scope, turning=True)
 
 
 def settle(session: Session, actor: Actor, scope: Scope, *, allow: bool, configured: Configured) -> bool:

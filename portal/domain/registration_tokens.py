@@ -14,7 +14,8 @@ from portal.domain import audit, runner_creation, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, NotFound, Stale
 from portal.domain.permissions import Action, may, require
-from portal.domain.registration import Configured, decision, hold_switches_down_to, require_allowed
+from portal.domain.registration import Configured, decision, hold_switches_down_to
+from portal.domain.registration_readers import require_allowed
 from portal.domain.scopes import INSTANCE, Scope, of_group, of_project
 from portal.domain.vault import Vault
 from portal.models import Group, Project, RegistrationToken
@@ -150,7 +151,7 @@ def _require_may_register(session: Session, actor: Actor, scope: Scope, configur
     require(session, actor, Action.REGISTER_RUNNERS, scope)
     runner_creation.require_open(session, scope)
     hold_switches_down_to(session, scope)
-    require_allowed(session, scope, configured)
+    require_allowed(session, actor, scope, configured)
 
 
 def _of(scope: Scope) -> ColumnElement[bool]:

@@ -16,6 +16,7 @@ from portal.models import Group, Membership, Project, Role, Runner, RunnerProjec
 
 # What a maintainer of any project that the runner is assigned to may do with it (reference/rest.md section 3).
 _SHARED = (Action.READ_RUNNERS, Action.WRITE_RUNNERS)
+SHARED = "Runner associated with more than one project"  # in GitLab's words
 
 
 def may(
@@ -115,8 +116,11 @@ def require_delete(
     except (NotFound, NotAllowed):
         if may(session, actor, Action.WRITE_RUNNERS, runner, further=further):
             raise NotAllowed(
-                "This runner belongs to another project: only those who look after its runners may delete it. "
-                "Unassign it from your project instead."
+                Worded(
+                    "This runner belongs to another project: only those who look after its runners may delete it. "
+                    "Unassign it from your project instead.",
+                    gitlab=SHARED,
+                )
             ) from None
         raise
     if actor.is_admin or actor.user is None:
@@ -124,9 +128,9 @@ def require_delete(
     if others := further_projects(session, runner) if further is None else further:
         raise NotAllowed(
             Worded(
-                f"This runner also serves {_listed(others)}. Unassign it from there first, or ask an administrator "
-                "to delete it.",
-                gitlab="Runner associated with more than one project",
+                f"This runner also serves {_listed(session, actor, others)}. Unassign it from there first, or ask an "
+                "administrator to delete it.",
+                gitlab=SHARED,
             )
         )
 
@@ -152,7 +156,12 @@ def further_projects_of(session: Session, runners: Iterable[Runner]) -> dict[int
     return found
 
 
-def _listed(projects: Iterable[Project], shown: int = 3) -> str:
-    paths = [project.full_path for project in projects]
-    more = f" and {len(paths) - shown} more" if len(paths) > shown else ""
-    return ", ".join(paths[:shown]) + more
+def _listed(session: Session, actor: Actor, projects: Sequence[Project], shown: int = 3) -> str:
+    """The first of these projects by name, as far as the actor may see them, and how many more there are."""
+    places = [of_project(project) for project in projects]
+    permissions.remember_roles(session, actor, places)
+    seen = [each.full_path for each in places if permissions.may(session, actor, Action.SEE, each)][:shown]
+    if not seen:
+        return "projects that you may not see"
+    more = f" and {len(places) - len(seen)} more" if len(places) > len(seen) else ""
+    return ", ".join(seen) + more

@@ -163,5 +163,5 @@ def _runner(actor: Actor, entry: Entry, scope: Scope) -> Runner:
         registration_type=RegistrationType.AUTHENTICATED_USER if person else RegistrationType.REGISTRATION_TOKEN,
         executor_type=entry.executor_type,
     )
-    runner_settings.apply(runner, entry.settings, scope.kind)
+    runner_settings.apply(runner, entry.settings)
     return runner

@@ -91,6 +91,7 @@ def assign(session: Session, actor: Actor, runner: Runner, project: Scope) -> Ru
     runner_handover.keep_out(session)
     runner_creation.require_room(session, project)
     _hold(session, runner, project.project)
+    _require_unlocked(actor, runner)  # somebody may have locked it while this waited
     if project.project.id == runner.project_id:
         raise Invalid({"project": [f"{project.full_path} owns this runner already."]})
     made = RunnerProject(runner_id=runner.id, project=project.project)
@@ -123,13 +124,7 @@ def unassign(session: Session, actor: Actor, runner: Runner, project: Scope) -> 
     if found is None:
         permissions.require(session, actor, Action.SEE, project)
         raise NotFound("This runner is not assigned to that project.")
-    if runner.locked and not _above_rules(actor):
-        raise NotAllowed(
-            Worded(
-                "This runner is locked. Unlock it first, or ask an administrator.",
-                gitlab=LOCKED,
-            )
-        )
+    _require_unlocked(actor, runner)
     if not _may_unassign(session, actor, runner, project):
         permissions.require(session, actor, Action.WRITE_RUNNERS, project)
     session.delete(found)
@@ -145,6 +140,7 @@ def set_projects(session: Session, actor: Actor, runner: Runner, projects: Seque
     What it is assigned to and not named is unassigned. The caller undoes all of it when one is refused. Raises
     NotFound, NotAllowed, LimitReached or Invalid.
     """
+    runner_handover.keep_out(session)  # also before what is unassigned, for which who hands over waits
     present = {each.id: each for each in runner_access.further_projects(session, runner)}
     wanted = {scope.id: scope for scope in projects if scope.id not in (None, runner.project_id)}
     for gone in [each for number, each in present.items() if number not in wanted]:
@@ -154,9 +150,7 @@ def set_projects(session: Session, actor: Actor, runner: Runner, projects: Seque
     return set(wanted) != set(present)
 
 
-def may_share(
-    session: Session, actor: Actor, runner: Runner, *, further: Sequence[Project] | None = None
-) -> bool:
+def may_share(session: Session, actor: Actor, runner: Runner, *, further: Sequence[Project] | None = None) -> bool:
     """Whether the actor may assign the runner to further projects at all.
 
     Who asks about many runners gives each one's `further` projects; they are looked up otherwise.
@@ -176,6 +170,10 @@ def _require_shareable(
         kind = RunnerType(runner.runner_type).name.lower()
         sentence = f"This runner is of type {kind}: only a project's runner is assigned to further projects."
         raise Invalid({"project": [sentence]})
+    _require_unlocked(actor, runner)
+
+
+def _require_unlocked(actor: Actor, runner: Runner) -> None:
     if runner.locked and not _above_rules(actor):
         raise NotAllowed(
             Worded(

@@ -169,10 +169,10 @@ def _has_version(prefix: str) -> ColumnElement[bool]:
     numbers = re.match(r"[0-9]+(?:\.[0-9]+)*", prefix, re.ASCII)
     if numbers is None:
         return false()  # no version begins so
-    whole = "^" + numbers[0].replace(".", r"\.") + "(?![0-9])"  # no component is cut in two
-    version = RunnerManager.version
-    begins = and_(version.like(f"{numbers[0]}%"), version.op("~")(whole))
-    return Runner.id.in_(select(RunnerManager.runner_id).where(begins))
+    version, begun = RunnerManager.version, numbers[0]
+    follows = func.substr(version, len(begun) + 1, 1)
+    whole = and_(version.like(f"{begun}%"), follows.op("!~")("[0-9]"))  # no component is cut in two
+    return Runner.id.in_(select(RunnerManager.runner_id).where(whole))
 
 
 def _found_by(search: str, at: datetime) -> ColumnElement[bool]:

@@ -85,7 +85,7 @@ def _create(session: Session, row: RegistrationToken, scope: Scope, wanted: Regi
         registered_with=row,
         ip_address=wanted.address or None,
     )
-    runner_settings.apply(runner, wanted.settings, scope.kind)
+    runner_settings.apply(runner, wanted.settings)
     if wanted.facts is not None:
         _keep_facts(runner, wanted.facts)
     session.add(runner)

@@ -181,6 +181,14 @@ def change_group_creation(session: Session, actor: Actor, scope: Scope, *, enabl
     return _store(session, actor, "runner_creation_changed", scope, {"runner_registration_enabled": enabled})
 
 
+def settle_group_creation(session: Session, actor: Actor, scope: Scope, *, enabled: bool) -> bool:
+    """The same for tools that send all they have read: what stands already is no attempt to change it."""
+    require(session, actor, Action.SET_RUNNER_RULES, scope)
+    if group_creation(session, scope).enabled == enabled:
+        return False
+    return change_group_creation(session, actor, scope, enabled=enabled)
+
+
 def limits(session: Session, scope: Scope) -> Limits:
     """What the instance or a group itself says of how many runners there may be."""
     row = scope_settings.chain(session, scope).own.settings
@@ -212,7 +220,13 @@ def change_limits(session: Session, actor: Actor, scope: Scope, wanted: Limits) 
 
 
 def amend_limits(session: Session, actor: Actor, scope: Scope, said: Mapping[str, int | None]) -> bool:
-    """The same for some of the fields of Limits; the others stay as they are at this moment."""
+    """The same for some of the fields of Limits; the others stay as they are at this moment.
+
+    Tools send all they have read: for who may change other rules here, what stands already is no attempt to change it.
+    """
+    require(session, actor, Action.SET_RUNNER_RULES, scope)
+    if said.items() <= asdict(limits(session, scope)).items():
+        return False
     require(session, actor, Action.LIMIT_RUNNERS, scope)
     scope_settings.own_for_update(session, scope)
     return change_limits(session, actor, scope, replace(limits(session, scope), **said))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from portal.domain.errors import Worded
-from portal.domain.scopes import ScopeKind
 from portal.models import AccessLevel, Runner
 
 MOST_TAGS = 50
@@ -24,8 +23,8 @@ class RunnerSettings:
     """What a person chooses for a runner; forms and API bodies build this and nothing else decides.
 
     `maximum_timeout`, `token_expiration_interval` (how long each of its tokens lives, on top of what its scopes
-    say) and `machines_forgotten_after` (of silence; None: seven days) are in seconds. `locked` counts for project
-    runners only.
+    say) and `machines_forgotten_after` (of silence; None: seven days) are in seconds. `locked` is kept
+    for every runner, as in GitLab (Terraform reads back what it said), and counts for project runners only.
     """
 
     description: str = ""
@@ -115,15 +114,15 @@ def settings_of(runner: Runner) -> RunnerSettings:
     )
 
 
-def apply(runner: Runner, settings: RunnerSettings, kind: ScopeKind) -> None:
-    """Give the runner these settings, as far as they mean anything in a scope of this kind."""
+def apply(runner: Runner, settings: RunnerSettings) -> None:
+    """Give the runner these settings."""
     runner.description = settings.description.strip()
     runner.maintenance_note = settings.maintenance_note.strip()
     runner.tag_list = list(settings.tags)
     runner.run_untagged = settings.run_untagged
     runner.active = not settings.paused
     runner.access_level = AccessLevel.REF_PROTECTED if settings.protected else AccessLevel.NOT_PROTECTED
-    runner.locked = settings.locked and kind is ScopeKind.PROJECT
+    runner.locked = settings.locked
     runner.maximum_timeout = settings.maximum_timeout
     runner.token_expiration_interval = settings.token_expiration_interval
     runner.machines_forgotten_after = settings.machines_forgotten_after

@@ -58,7 +58,7 @@ def create_runner(
         registration_type=RegistrationType.AUTHENTICATED_USER,
         enrolled_with=enrolled_with,
     )
-    runner_settings.apply(runner, settings, scope.kind)
+    runner_settings.apply(runner, settings)
     try:
         with session.begin_nested():
             session.add(runner)
@@ -119,8 +119,9 @@ def _change(session: Session, actor: Actor, runner: Runner, settings: RunnerSett
 
 
 def _hold(session: Session, runner: Runner) -> None:
-    session.refresh(runner, with_for_update={"of": Runner})
-    if runner.deletion_id is not None:
+    """Lock the runner until the end, and know it as it is now; what was changed of it and not written yet is kept."""
+    query = select(Runner).where(Runner.id == runner.id).with_for_update(of=Runner)
+    if session.scalar(query.execution_options(populate_existing=True)) is None:
         raise NotFound("This runner was deleted meanwhile.")
 
 
@@ -131,7 +132,7 @@ def change_held(session: Session, actor: Actor, runner: Runner, settings: Runner
     """
     scope = of_runner(runner)
     old = runner_settings.facts(runner)
-    runner_settings.apply(runner, settings, scope.kind)
+    runner_settings.apply(runner, settings)
     changed = audit.differences(old, runner_settings.facts(runner))
     if not changed:
         return False
@@ -186,9 +187,7 @@ def _delete(
     deletion: Deletion | None = None,
     unmodified_since: datetime | None = None,
 ) -> Deletion:
-    query = select(Runner).where(Runner.id == runner.id).with_for_update(of=Runner)
-    if session.scalar(query.execution_options(populate_existing=True)) is None:
-        raise NotFound("This runner was deleted meanwhile.")
+    _hold(session, runner)
     if unmodified_since is not None and runner.updated_at.replace(microsecond=0) > unmodified_since:
         raise ChangedSince("This runner was changed since then. Look at it, then delete it.")
     deletion = deletion or deletions.begin(session, actor, "runner", runner.title, scope.full_path)

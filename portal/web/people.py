@@ -73,7 +73,7 @@ def new() -> str | tuple[str, int] | Response:
     password = accounts.generated_password()
     typed = {name: form[name].data or "" for name in ("username", "name", "email")}
     try:
-        person = accounts.create_person(
+        person = people.create(
             db.session(),
             guards.actor(),
             username=typed["username"],

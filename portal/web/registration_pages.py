@@ -13,8 +13,8 @@ from portal.database import db
 from portal.domain import (
     csv_lines,
     instructions,
-    registration,
     registration_effects,
+    registration_readers,
     registration_switch,
     registration_tokens,
     runner_creation,
@@ -46,7 +46,7 @@ class Card:
 def card(scope: Scope) -> Card:
     """The scope's registration token for the signed-in person: only for those who may register with it now."""
     session, configured = db.session(), registration_configured()
-    decided = registration.decision(session, scope, configured)
+    decided = registration_readers.decision_for(session, guards.actor(), scope, configured)
     if not decided.allowed or not registration_tokens.may_register(session, guards.actor(), scope, configured):
         return Card(decided, may_register=False)
     token = registration_tokens.live_token(session, scope)
@@ -92,7 +92,7 @@ def reset_token() -> Page:
     scope, form, configured = guards.scope(), SeenTokenForm(), registration_configured()
     guards.require(Action.REGISTER_RUNNERS)
     runner_creation.require_open(db.session(), scope)
-    registration.require_allowed(db.session(), scope, configured)
+    registration_readers.require_allowed(db.session(), guards.actor(), scope, configured)
     if not form.is_submitted():
         return _reset_page(form)
     try:
@@ -121,7 +121,7 @@ def turn_off() -> Page:
     return render_template(
         "registration/turn_off.html",
         scope=scope,
-        decision=registration.decision(db.session(), scope, registration_configured()),
+        decision=registration_readers.decision_for(db.session(), guards.actor(), scope, registration_configured()),
         effects=registration_effects.effects(db.session(), scope),
         form=form,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, Response, flash, make_response, redirect, render_template, request, url_for
@@ -27,7 +29,9 @@ from portal.domain import (
 )
 from portal.domain.errors import AlreadyIssued, Invalid, Stale
 from portal.domain.permissions import Action
+from portal.domain.refused_machines import TooOld
 from portal.domain.runner_lists import SORTS, RunnerFilter
+from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_status import Status
 from portal.domain.scopes import of_runner
 from portal.models import RegistrationType, Runner, RunnerType, TokenOrigin
@@ -102,7 +106,7 @@ def _index_page(bulk_form: BulkForm) -> Response:
         scope=scope,
         wanted=wanted,
         page=shown,
-        too_old=refused_machines.too_old(session, [row.runner for row in shown.rows], registration_configured()),
+        too_old=_too_old([row.runner for row in shown.rows]),
         counts=runner_lists.counts(session, scope, wanted),
         tags=runner_lists.tags_in(session, scope),
         creators=runner_lists.creators_in(session, scope),
@@ -218,6 +222,10 @@ def machines(runner_id: int) -> str:
     )
 
 
+def _too_old(runners: Sequence[Runner]) -> dict[int, TooOld]:
+    return refused_machines.too_old(db.session(), guards.actor(), runners, registration_configured())
+
+
 def _machines(runner: Runner) -> dict[str, Any]:
     session, moment = db.session(), now()
     found = runner_managers.of_runner_newest_first(session, runner, SHOWN_MANAGERS)
@@ -229,7 +237,7 @@ def _machines(runner: Runner) -> dict[str, Any]:
         "family_total": runner_tokens.count_family(session, runner),
         "due_tokens": token_life.due_of_runner(session, runner),
         "is_due": token_life.is_due,
-        "too_old": refused_machines.too_old(session, [runner], registration_configured()).get(runner.id),
+        "too_old": _too_old([runner]).get(runner.id),
         "cut_off": bool(refused_machines.cut_off(session, [runner.id])),
         "renews": refused_machines.renews,
         "imported": bool(runner_lists.imported(session, [runner.id])),
@@ -246,7 +254,7 @@ def edit(runner_id: int) -> Page:
         return _edit_page(runner, form)
     try:
         changed = runners.update_runner(
-            db.session(), guards.actor(), runner, form.settings(), seen=form.seen_version.data or None
+            db.session(), guards.actor(), runner, _settings(form, runner), seen=form.seen_version.data or None
         )
     except Invalid as invalid:
         form.refuse(invalid)
@@ -259,6 +267,12 @@ def edit(runner_id: int) -> Page:
     db.session.commit()
     flash(f"Saved. {remark}".strip() if changed else "Nothing was different, so nothing changed.")
     return redirect(url_in(guards.scope(), "runners.show", runner_id=runner.id))
+
+
+def _settings(form: EditRunnerForm, runner: Runner) -> RunnerSettings:
+    """The settings in the form, which asks for `locked` where it counts; elsewhere a script's word stays."""
+    chosen = form.settings()
+    return chosen if runner.type is RunnerType.PROJECT else replace(chosen, locked=runner.locked)
 
 
 def _on_token_life(runner: Runner) -> str:

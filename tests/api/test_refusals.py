@@ -132,7 +132,7 @@ class TestEachDoor:
     "path",
     [
         "/api/v4/runners/router/discovery",
-        "/api/v4/projects",
+        "/api/v4/pipelines",
         "/api/v4/jobs/7",
         "/api/v4",
         "/api/v5/runners",

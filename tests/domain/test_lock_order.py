@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import Engine, create_engine, func, select
+from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -34,6 +34,7 @@ from portal.domain import (
 )
 from portal.domain.bulk_changes import Act, Wanted
 from portal.domain.errors import NotFound, Refusal
+from portal.domain.groups import Naming
 from portal.domain.person_deletion import Runners
 from portal.domain.runner_managers import Contact
 from portal.models import WITH_DELETED, Runner, User
@@ -442,3 +443,30 @@ def test_a_runner_that_is_unassigned_meanwhile_goes_with_its_project(engine: Eng
     assert (couple.failures, couple.refused) == ([], [])
     with Session(engine) as session:
         assert session.scalars(select(Runner)).all() == []
+
+
+def test_the_projects_of_a_runner_are_changed_while_one_of_them_is_deleted(engine: Engine) -> None:
+    """What is unassigned is waited for by who deletes, so who assigns afterwards must not wait for them."""
+    runner_id = shared(engine)
+    couple = Couple(engine)
+    with Session(engine) as session:
+        acme = scopes.find_group(session, "acme")
+        docs = scopes.of_project(groups.create_project(session, SYSTEM, acme, Naming("Docs", "docs")))
+        session.commit()
+        runner = session.get_one(Runner, runner_id)
+
+        deleting: list[threading.Thread] = []
+
+        def delete_meanwhile(*_: object) -> None:
+            """Begins as soon as the assignment is taken away, before the next one is made."""
+            if not deleting:
+                deleting.append(couple.second(delete_project("acme/web")))
+                wait_for_a_waiting(engine)
+
+        event.listen(session, "after_flush", delete_meanwhile)
+        runner_projects.set_projects(session, SYSTEM, runner, [docs])
+        session.commit()
+    deleting[0].join()
+    assert (couple.failures, couple.refused) == ([], [])
+    with Session(engine) as session:
+        assert scopes.of_runner(session.get_one(Runner, runner_id)).full_path == "acme/docs"

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import (
+    access_tokens,
     accounts,
     actors,
     bulk_acts,
@@ -26,15 +27,17 @@ from portal.domain import (
     restores,
 )
 from portal.domain import user_sessions as sessions
+from portal.domain.access_tokens import NewAccessToken
 from portal.domain.actors import Actor
 from portal.domain.bulk_changes import Act as BulkDeed
 from portal.domain.bulk_changes import Wanted
-from portal.domain.errors import Invalid, LastAdministrator, NotAllowed, NotFound, Refusal, Stale
+from portal.domain.errors import Hidden, Invalid, LastAdministrator, NotAllowed, NotFound, Refusal, Stale
 from portal.domain.people_lists import PeopleFilter, Standing
 from portal.domain.person_deletion import Runners
 from portal.domain.runner_lists import RunnerFilter
 from portal.domain.scopes import find_group
 from portal.models import (
+    AccessToken,
     AuditEvent,
     Deletion,
     Membership,
@@ -516,3 +519,51 @@ def test_the_last_two_owners_who_go_at_once_do_not_leave_their_group_alone(engin
     assert len(refused) == 1
     with Session(engine) as session:
         assert session.scalar(select(func.count()).where(Membership.access_level == Role.OWNER)) == 1
+
+
+@pytest.mark.parametrize("deed", ["a new administrator", "a token of the other", "the other's token in a new form"])
+def test_who_is_demoted_meanwhile_leaves_nobody_and_nothing_that_outlives_it(engine: Engine, deed: str) -> None:
+    """The look at who asks is taken when everybody else's acts on administrators are over."""
+    court = Court(engine, 2)
+    one, two = court.ids
+    longest, wanted = timedelta(days=30), NewAccessToken("a", ("api",), now().date() + timedelta(days=9))
+    with Session(engine) as session:
+        owner = session.get_one(User, one)
+        token_id = access_tokens.create(session, actors.person(owner), owner, wanted, longest=longest).record.id
+        session.commit()
+
+    def act(session: Session, actor: Actor, target: User) -> object:
+        if deed == "a new administrator":
+            return people.create(
+                session, actor, username="eve", name="Eve", email="eve@acme.example", password=PASSWORD, admin=True
+            )
+        if deed == "a token of the other":
+            return access_tokens.create(session, actor, target, wanted, longest=longest)
+        return access_tokens.rotate(session, actor, session.get_one(AccessToken, token_id), longest=longest)
+
+    with Session(engine) as first:
+        people.set_administrator(first, SYSTEM, first.get_one(User, two), False)
+        start = threading.Barrier(2)
+        thread = threading.Thread(target=court.do, args=(act, two, one, start))
+        thread.start()
+        start.wait()
+        time.sleep(0.3)
+        first.commit()
+        thread.join()
+    assert court.failures == []
+    assert [type(each) for each in court.refused] == [Hidden]
+    with Session(engine) as session:
+        assert session.scalar(select(func.count()).select_from(User)) == 2
+        assert session.scalars(select(AccessToken.id)).all() == [token_id]
+
+
+def test_two_who_change_different_things_of_a_person_at_once_keep_both(engine: Engine) -> None:
+    court = Court(engine, 2)
+    one, two = court.ids
+    court.at_once(
+        (lambda s, a, u: people.edit(s, a, u, name="Renamed"), one, two),
+        (lambda s, a, u: people.edit(s, a, u, email="new@acme.example"), one, two),
+    )
+    with Session(engine) as session:
+        person = session.get_one(User, two)
+        assert (person.name, person.email, person.username) == ("Renamed", "new@acme.example", "admin1")

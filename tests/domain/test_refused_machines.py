@@ -42,14 +42,15 @@ def cut_off(cast: Cast, *several: IssuedRunner) -> set[int]:
 def test_a_machine_without_system_id_is_too_old_where_registration_tokens_are_off(
     session: Session, cast: Cast, configured: Configured
 ) -> None:
+    dana = cast.as_(cast.dana)
     named, nameless, elsewhere = (cast.runner(scope) for scope in (cast.acme, cast.web, cast.other))
     machine(cast, named, "s_named")
     row = machine(cast, nameless)
     machine(cast, elsewhere)
     several = [named.runner, nameless.runner, elsewhere.runner]
-    assert refused_machines.too_old(session, several, configured) == {}
+    assert refused_machines.too_old(session, dana, several, configured) == {}
     turn_off(cast, cast.acme, configured)
-    found = refused_machines.too_old(session, several, configured)
+    found = refused_machines.too_old(session, dana, several, configured)
     assert {key: each.machine for key, each in found.items()} == {nameless.runner.id: row}
     assert "turned registration tokens off for the group acme." in found[nameless.runner.id].because.sentence
 
@@ -58,13 +59,14 @@ def test_a_list_is_judged_with_one_decision_for_each_scope(
     session: Session, cast: Cast, configured: Configured
 ) -> None:
     turn_off(cast, cast.acme, configured)
-    spent = []
+    dana, spent = cast.as_(cast.dana), []
     for number in (1, 9):
         for _ in range(number):
             machine(cast, cast.runner(cast.acme))
         several = [row.runner for row in runner_lists.page(session, cast.acme, RunnerFilter()).rows]
         with asked(session) as statements:
-            assert len(refused_machines.too_old(session, several, configured)) == len(several) >= number
+            found = refused_machines.too_old(session, dana, several, configured)
+        assert len(found) == len(several) >= number
         spent.append(len(statements))
     assert spent[0] == spent[1]
 
@@ -74,12 +76,13 @@ def test_runners_whose_machines_all_name_themselves_need_no_decision(
 ) -> None:
     issued = cast.runner()
     machine(cast, issued, "s_named")
+    dana = cast.as_(cast.dana)
     assert issued.runner.id
     with asked(session) as statements:
-        assert refused_machines.too_old(session, [issued.runner], configured) == {}
+        assert refused_machines.too_old(session, dana, [issued.runner], configured) == {}
     assert len(statements) == 1
     with asked(session) as statements:
-        assert refused_machines.too_old(session, [], configured) == {}
+        assert refused_machines.too_old(session, dana, [], configured) == {}
     assert statements == []
 
 

@@ -245,7 +245,7 @@ def test_a_registered_runner_belongs_to_the_tokens_scope_and_to_nobody(
         "arm64",
         "198.51.100.9",
     )
-    assert (runner.tag_list, runner.locked, runner.registered_with_id) == (["docker"], kind == "project", row.id)
+    assert (runner.tag_list, runner.locked, runner.registered_with_id) == (["docker"], True, row.id)
     assert issued.token.startswith(f"glrtr-t{int(scope.runner_type)}_")
     assert not tokens.is_mistyped(issued.token)
     assert runner_tokens.token_row(session, issued.token).runner_id == runner.id

@@ -8,21 +8,23 @@ from sqlalchemy.orm import Session
 
 from portal.domain import (
     audit,
+    memberships,
     registration,
     registration_effects,
+    registration_readers,
     registration_switch,
     registration_tokens,
     runner_registration,
     runners,
 )
-from portal.domain.errors import NotAllowed, NotFound
+from portal.domain.errors import NotAllowed, NotFound, RegistrationOff
 from portal.domain.registration import Configured
 from portal.domain.registration_effects import effects
 from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
-from portal.models import LEGACY, RegistrationType, Runner, RunnerManager
-from tests.cast import Cast
+from portal.models import LEGACY, RegistrationType, Role, Runner, RunnerManager
+from tests.cast import SYSTEM, Cast
 from tests.domain.clock import let_pass
 
 
@@ -90,6 +92,27 @@ def test_where_something_above_has_decided_the_switch_is_locked(
     switch(session, cast, configured, cast.acme)
     with pytest.raises(NotAllowed, match="Alice Lam turned registration tokens off for the group acme"):
         switch(session, cast, configured, cast.web, "bob", allow=allow)
+
+
+def test_who_decided_is_named_to_those_who_find_them_among_people(
+    session: Session, cast: Cast, configured: Configured
+) -> None:
+    """Bob sees nothing of acme but its members, on the page of acme/web: Alice, until she has no role there."""
+
+    def told(who: str) -> str:
+        actor = cast.as_(getattr(cast, who))
+        return registration_readers.decision_for(session, actor, cast.web, configured).sentence
+
+    switch(session, cast, configured, cast.acme)
+    assert told("bob") == told("erin") == "Alice Lam turned registration tokens off for the group acme."
+    cast.member(cast.dana, cast.acme, Role.OWNER)
+    memberships.remove(session, SYSTEM, cast.acme, cast.alice.id)
+    assert told("bob") == told("erin") == "An owner turned registration tokens off for the group acme."
+    assert told("dana") == told("alice") == "Alice Lam turned registration tokens off for the group acme."
+    with pytest.raises(NotAllowed, match=r"^An owner turned registration tokens off for the group acme"):
+        switch(session, cast, configured, cast.web, "bob")
+    with pytest.raises(RegistrationOff, match=r"^An owner turned"):
+        registration_tokens.reset_token(session, cast.as_(cast.bob), cast.web, configured)
 
 
 def test_what_the_configuration_has_decided_no_administrator_changes(

@@ -23,6 +23,7 @@ from portal.domain.runner_lists import RunnerFilter
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope, of_project
 from portal.models import AuditEvent, Role, Runner, RunnerProject
+from tests.api.processes import Process
 from tests.cast import SYSTEM, Cast
 from tests.domain.queries import asked
 
@@ -191,6 +192,31 @@ def test_a_runner_of_several_projects_is_deleted_by_administrators_only(
     runner_projects.unassign(session, cast.as_(cast.bob), runner, api)
     runners.delete_runner(session, cast.as_(cast.bob), runner)
     assert shown(session, cast.web) == set()
+
+
+def test_who_may_not_delete_it_hears_of_no_project_that_they_may_not_see(
+    session: Session, cast: Cast, api: Scope, runner: Runner
+) -> None:
+    bob, dana = cast.as_(cast.bob), cast.as_(cast.dana)
+    for name in ("secret", "hidden"):
+        runner_projects.assign(session, dana, runner, cast.project(name, cast.other))
+    with pytest.raises(NotAllowed, match=r"^This runner also serves projects that you may not see\. "):
+        runners.delete_runner(session, bob, runner)
+    runner_projects.assign(session, bob, runner, api)
+    with pytest.raises(NotAllowed, match=r"^This runner also serves acme/api and 2 more\. "):
+        runners.delete_runner(session, bob, runner)
+
+
+def test_a_runner_that_somebody_locks_meanwhile_is_not_assigned(process: Process) -> None:
+    with process.session() as ours, process.session() as theirs:
+        cast = Cast(ours)
+        runner, api = cast.runner(cast.web).runner, cast.project("api", cast.acme)
+        ours.commit()
+        assert not runner.locked
+        lock(theirs, theirs.get_one(Runner, runner.id))
+        theirs.commit()
+        with pytest.raises(NotAllowed, match="is locked"):
+            runner_projects.assign(ours, cast.as_(cast.alice), runner, api)
 
 
 def test_an_administrator_deletes_a_runner_of_several_projects(

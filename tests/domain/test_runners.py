@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from portal.domain import audit, runner_settings, runner_tokens, runners, scopes, tokens
@@ -103,10 +103,10 @@ def test_each_kind_of_scope_makes_its_kind_of_runner(session: Session, cast: Cas
 
 
 @pytest.mark.parametrize("kind", ["instance", "group", "project"])
-def test_only_a_project_runner_can_be_locked(session: Session, cast: Cast, kind: str) -> None:
+def test_locked_is_kept_for_every_runner_as_it_was_said(session: Session, cast: Cast, kind: str) -> None:
     scope = {"instance": scopes.INSTANCE, "group": cast.acme, "project": cast.web}[kind]
-    made = cast.runner(scope, RunnerSettings(run_untagged=True, locked=True)).runner
-    assert made.locked is (kind == "project")
+    assert cast.runner(scope, RunnerSettings(run_untagged=True, locked=True)).runner.locked
+    assert not cast.runner(scope, RunnerSettings(run_untagged=True)).runner.locked
 
 
 def test_bob_creates_runners_for_his_project_only(session: Session, cast: Cast) -> None:
@@ -195,6 +195,24 @@ def test_pausing_and_resuming_are_told_once_each(session: Session, cast: Cast) -
     assert not runner.paused
     told = [(event.action, event.changes) for event in session.scalars(audit.of_runner(runner).limit(2))]
     assert told == [("runner_resumed", {"paused": [True, False]}), ("runner_paused", {"paused": [False, True]})]
+
+
+def test_what_was_changed_and_not_written_yet_is_not_forgotten(session: Session, cast: Cast) -> None:
+    runner, dana = cast.runner().runner, cast.as_(cast.dana)
+    runner.description = "Renamed"
+    assert runners.set_paused(session, dana, runner, True)
+    runner.maintenance_note = "Ask Dana"
+    assert runners.change_settings(session, dana, runner, locked=True)
+    session.commit()
+    assert (runner.description, runner.maintenance_note) == ("Renamed", "Ask Dana")
+
+
+def test_a_runner_that_is_gone_meanwhile_is_not_found(session: Session, cast: Cast) -> None:
+    runner, dana = cast.runner().runner, cast.as_(cast.dana)
+    session.refresh(runner)
+    session.execute(text("DELETE FROM ci_runners"))
+    with pytest.raises(NotFound, match="deleted meanwhile"):
+        runners.set_paused(session, dana, runner, True)
 
 
 def test_a_deleted_runner_is_hidden_and_keeps_its_machines_and_tokens(session: Session, cast: Cast) -> None:

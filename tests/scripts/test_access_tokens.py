@@ -13,8 +13,6 @@ from pathlib import Path
 
 import gitlab
 import pytest
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
 
 from portal.domain import access_token_examples
 from tests.cast import Cast
@@ -33,13 +31,8 @@ class Tokens:
 
 
 @pytest.fixture
-def tokens(running_portal: RunningPortal, own_database: str) -> Tokens:
-    engine = create_engine(own_database)
-    with Session(engine) as session:
-        cast = Cast(session)
-        made = Tokens(cast.access_token(cast.alice), cast.access_token(cast.dana), cast.alice.id)
-    engine.dispose()
-    return made
+def tokens(stage: Cast) -> Tokens:
+    return Tokens(stage.access_token(stage.alice), stage.access_token(stage.dana), stage.alice.id)
 
 
 @pytest.fixture

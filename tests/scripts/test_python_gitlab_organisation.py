@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import gitlab
 import pytest
 from gitlab.const import AccessLevel
@@ -18,34 +12,10 @@ from gitlab.exceptions import (
     GitlabGetError,
     GitlabUpdateError,
 )
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
 
-from tests.cast import Cast
 from tests.portals import RunningPortal
 
 FRED = {"username": "fred", "name": "Fred Poe", "email": "fred@acme.example", "password": "a long way to tipperary"}
-
-
-@pytest.fixture
-def cast_token(running_portal: RunningPortal, own_database: str) -> dict[str, str]:
-    """Access tokens of Dana and Alice, by name, that open everything."""
-    engine = create_engine(own_database)
-    with Session(engine) as session:
-        cast = Cast(session)
-        made = {"dana": cast.access_token(cast.dana), "alice": cast.access_token(cast.alice)}
-    engine.dispose()
-    return made
-
-
-@pytest.fixture
-def dana(running_portal: RunningPortal, cast_token: dict[str, str]) -> gitlab.Gitlab:
-    return gitlab.Gitlab(running_portal.url, private_token=cast_token["dana"])
-
-
-@pytest.fixture
-def alice(running_portal: RunningPortal, cast_token: dict[str, str]) -> gitlab.Gitlab:
-    return gitlab.Gitlab(running_portal.url, private_token=cast_token["alice"])
 
 
 def test_it_knows_whom_it_talks_to(dana: gitlab.Gitlab) -> None:
@@ -161,29 +131,3 @@ def test_it_tells_its_user_why_something_is_refused(
         dana.users.delete(alice.http_get("/user")["id"])
     with pytest.raises(GitlabAuthenticationError, match="401 Unauthorized"):
         gitlab.Gitlab(running_portal.url).groups.list(get_all=True)
-
-
-def test_its_command_line_does_the_same(
-    running_portal: RunningPortal, cast_token: dict[str, str], tmp_path: Path
-) -> None:
-    def run(*words: str) -> object:
-        program = [str(Path(sys.executable).parent / "gitlab"), "--output", "json", *words]
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "GITLAB_URL": running_portal.url,
-            "GITLAB_PRIVATE_TOKEN": cast_token["dana"],
-        }
-        ended = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=True)
-        return json.loads(ended.stdout)
-
-    made = run("group", "create", "--name", "Tools", "--path", "tools")
-    assert isinstance(made, dict)
-    listed = run("group", "list", "--get-all")
-    assert isinstance(listed, list)
-    assert "tools" in [each["path"] for each in listed]
-    member = run("group-member", "create", "--group-id", "tools", "--username", "erin", "--access-level", "30")
-    assert isinstance(member, dict)
-    shown = run("group-member", "get", "--group-id", "tools", "--id", str(member["id"]))
-    assert isinstance(shown, dict)
-    assert shown["access_level"] == 30

@@ -111,7 +111,13 @@ def test_a_runner_is_created_with_everything_that_can_be_said_of_it(dana: gitlab
     assert set(runner.attributes) == DETAILS
     assert sorted(runner.tag_list) == ["docker", "linux"]
     told = {name: runner.attributes[name] for name in ("run_untagged", "locked", "paused", "active", "status")}
-    assert told == {"run_untagged": False, "locked": False, "paused": True, "active": False, "status": "never_contacted"}
+    assert told == {
+        "run_untagged": False,
+        "locked": True,
+        "paused": True,
+        "active": False,
+        "status": "never_contacted",
+    }
     assert (runner.access_level, runner.maximum_timeout, runner.maintenance_note) == (
         "ref_protected",
         3600,
@@ -285,7 +291,7 @@ def test_a_runner_serves_further_projects(dana: gitlab.Gitlab, alice: gitlab.Git
     runner, group_runner = in_web(alice), in_acme(alice)
     project = alice.projects.get(shop.id)
     answered = project.runners.create({"runner_id": runner.id})
-    assert set(answered.attributes) == IN_LIST
+    assert set(answered.attributes) - {"project_id"} == IN_LIST  # the library adds the project
     assert [each["path_with_namespace"] for each in alice.runners.get(runner.id).projects] == [
         "acme/web",
         "acme/shop",
@@ -330,7 +336,7 @@ def test_refusals_reach_its_user_with_their_status(
     assert instance.value.response_code == 403
     with pytest.raises(GitlabDeleteError):
         alice.runners.delete(shared.id)
-    with pytest.raises(GitlabCreateError, match="403 Forbidden - Insufficient permissions"):
+    with pytest.raises(GitlabCreateError, match="403 Forbidden - .*administrators may"):
         create(alice, runner_type="instance_type")
     with pytest.raises(GitlabCreateError, match="can not be empty when runner is not allowed") as untagged:
         in_acme(alice, run_untagged=False)

@@ -115,7 +115,7 @@ def test_a_runner_gets_all_that_was_chosen(place: Place) -> None:
     assert runner.tag_list == ["docker", "<b>linux"]
     assert (runner.description, runner.maintenance_note) == ('The "big" fleet', "Rack 7\nCall Bob")
     assert (runner.run_untagged, runner.paused, runner.protected) == (True, True, True)
-    assert runner.locked == (place.kind == "project")
+    assert runner.locked
     assert runner.maximum_timeout == 3600
 
 

@@ -137,6 +137,7 @@ def test_editing_changes_the_runner_and_the_trail_tells_what(place: Place) -> No
         False,
         None,
     )
+    assert runner.locked == (place.kind != "project")  # the form asks for it where it counts
     says = words(read(place.client, path))
     assert "Saved." in says
     assert "changed the runner Mac minis" in says

@@ -14,7 +14,7 @@ from portal.api.for_users import runner_shapes
 from portal.api.for_users.door import looking_for
 from portal.api.for_users.runner_creation import Creation
 from portal.api.for_users.runner_shapes import RunnerDetails
-from portal.api.for_users.shapes import GroupBasic, ProjectBasic, group_basic, project_basic
+from portal.api.for_users.shapes import GroupBasic, group_basic, projects_in_short
 from portal.database import db
 from portal.domain import enrolment_use
 from portal.domain.enrolment_use import Asked
@@ -75,7 +75,7 @@ def details(key: EnrolmentKey, runner_id: int) -> RunnerDetails:
     if runner.group is not None and runner.group_id == key.group_id:
         mine["groups"] = [GroupBasic(**group_basic(runner.group))]
     if runner.project is not None and runner.project_id == key.project_id:
-        mine["projects"] = [ProjectBasic(**project_basic(runner.project))]
+        mine["projects"] = projects_in_short([runner.project])
     return told.model_copy(update=mine)
 
 

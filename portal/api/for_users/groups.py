@@ -10,7 +10,7 @@ from portal.api.for_users.door import looking_for, operation
 from portal.api.for_users.paging import Page
 from portal.api.for_users.parameters import Flag, OptionalId, Text
 from portal.api.for_users.projects import ProjectsListed, projects_page
-from portal.api.for_users.scope_names import rename
+from portal.api.for_users.scope_changes import ScopeChange, change
 from portal.api.for_users.scope_parameters import Ids, Listed, Named, OneGroup
 from portal.api.for_users.scope_settings import GroupRules, SwitchChange, SwitchShape
 from portal.api.for_users.scope_shapes import (
@@ -21,8 +21,8 @@ from portal.api.for_users.scope_shapes import (
     SimpleProject,
     group_attributes,
     groups_in_list,
-    names_for,
 )
+from portal.api.for_users.shapes import names_for
 from portal.database import db
 from portal.domain import groups, permissions, scope_lists, scopes
 from portal.domain.groups import Naming
@@ -73,7 +73,7 @@ class GroupMade(Named, SwitchChange, GroupRules):
     parent_id: OptionalId = None
 
 
-class GroupChange(OneGroup, Named, SwitchChange, GroupRules):
+class GroupChange(OneGroup, ScopeChange, GroupRules):
     """What to change; nothing is changed when something of it may not be, or cannot."""
 
 
@@ -118,8 +118,7 @@ def create(given: GroupMade) -> GroupWithRules | GroupDetails:
 def update(given: GroupChange) -> GroupWithRules | GroupDetails:
     """Change a group: what it is called, and what it settles for its runners. All of it, or nothing."""
     scope = places.group(given.group)
-    scope_settings.change(scope, given)
-    rename(scope, given)
+    change(scope, given)
     answer = details(scope)
     db.session.commit()
     return answer

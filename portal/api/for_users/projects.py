@@ -11,7 +11,7 @@ from portal.api.for_users import places, scope_settings
 from portal.api.for_users.door import looking_for, operation
 from portal.api.for_users.paging import Page
 from portal.api.for_users.parameters import Flag, Id, at_least_one_of
-from portal.api.for_users.scope_names import rename
+from portal.api.for_users.scope_changes import ScopeChange, change
 from portal.api.for_users.scope_parameters import Listed, Named, OneProject
 from portal.api.for_users.scope_settings import ProjectRules, SwitchChange, SwitchShape
 from portal.api.for_users.scope_shapes import (
@@ -19,10 +19,10 @@ from portal.api.for_users.scope_shapes import (
     Accepted,
     ProjectShape,
     SimpleProject,
-    names_for,
     project_attributes,
     projects_in_list,
 )
+from portal.api.for_users.shapes import names_for
 from portal.database import db
 from portal.domain import groups, scope_lists, scopes
 from portal.domain.groups import Naming
@@ -84,7 +84,7 @@ class ProjectMade(Named, SwitchChange, ProjectRules):
         return self
 
 
-class ProjectChange(OneProject, Named, SwitchChange, ProjectRules):
+class ProjectChange(OneProject, ScopeChange, ProjectRules):
     """What to change; nothing is changed when something of it may not be, or cannot."""
 
 
@@ -117,8 +117,7 @@ def create(given: ProjectMade) -> ProjectWithRules | ProjectDetails:
 def update(given: ProjectChange) -> ProjectWithRules | ProjectDetails:
     """Change a project: what it is called, and what it settles for its runners. All of it, or nothing."""
     scope = places.project(given.project)
-    scope_settings.change(scope, given)
-    rename(scope, given)
+    change(scope, given)
     answer = details(scope)
     db.session.commit()
     return answer

@@ -15,7 +15,7 @@ from portal.api.for_users.shapes import (
     ProjectBasic,
     UserBasic,
     group_basic,
-    project_basic,
+    projects_in_short,
     user_basic,
 )
 from portal.database import now
@@ -44,7 +44,7 @@ class RunnerManagerShape(Shape):
 
 
 class RunnerShape(Shape):
-    """A runner in a list. `managers` is ours: asked for with `include=managers`."""
+    """A runner in a few words."""
 
     id: int
     description: str
@@ -62,13 +62,13 @@ class RunnerShape(Shape):
 
 
 class RunnerWithManagers(RunnerShape):
-    """A runner in a list, with its machines if they were asked for."""
+    """A runner in a list. `managers` is ours: its machines, if they were asked for with `include=managers`."""
 
     managers: list[RunnerManagerShape] | None = Field(None, exclude_if=lambda machines: machines is None)
 
 
 class RunnerDetails(RunnerShape):
-    """Everything about one runner."""
+    """Everything about one runner. `projects` is there unless the request does without them."""
 
     tag_list: list[str]
     run_untagged: bool
@@ -81,8 +81,8 @@ class RunnerDetails(RunnerShape):
     architecture: str | None
     contacted_at: Moment | None
     maintenance_note: str | None
-    projects: list[ProjectBasic] | None = None
-    groups: list[GroupBasic] | None = None
+    projects: list[ProjectBasic] | None = Field(None, exclude_if=lambda projects: projects is None)
+    groups: list[GroupBasic]
 
 
 class NewRunner(Shape):
@@ -178,7 +178,7 @@ def _projects(session: Session, actor: Actor, runner: Runner) -> list[ProjectBas
     scopes = [of_project(each) for each in (runner.project, *runner_access.further_projects(session, runner))]
     permissions.remember_roles(session, actor, scopes)
     seen = [each.project for each in scopes if permissions.may(session, actor, Action.SEE, each)]
-    return [ProjectBasic(**project_basic(each)) for each in seen if each is not None]
+    return projects_in_short(each for each in seen if each is not None)
 
 
 def _groups(session: Session, actor: Actor, runner: Runner) -> list[GroupBasic]:

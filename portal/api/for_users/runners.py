@@ -25,7 +25,7 @@ from portal.api.for_users.parameters import (
     only_one_of,
 )
 from portal.api.for_users.runner_shapes import NewToken, RunnerDetails, RunnerManagerShape
-from portal.api.for_users.shapes import Moment, ProjectBasic, project_basic
+from portal.api.for_users.shapes import Moment, ProjectBasic, projects_in_short
 from portal.database import db, now
 from portal.domain import runner_access, runner_managers, runner_projects, runner_tokens, runners
 from portal.domain.permissions import Action
@@ -174,7 +174,7 @@ def projects(given: RunnerPaged) -> Page[ProjectBasic]:
     query = runner_projects.serving(credentials.actor(), runner)
     total = session.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
     rows = session.scalars(query.limit(given.per_page).offset(given.offset))
-    return Page([ProjectBasic(**project_basic(each)) for each in rows], given, total)
+    return Page(projects_in_short(rows), given, total)
 
 
 @operation("GET", "/runners/<int:runner_id>/jobs", room=ROOM, opens=MANAGE, refuses=(400, 404))

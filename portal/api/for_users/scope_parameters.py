@@ -80,11 +80,6 @@ class Named(Parameters):
     description: OptionalText = None
     visibility: Literal["private"] | None = None
 
-    @property
-    def names_something(self) -> bool:
-        """Whether any of the three is there."""
-        return any(self.given(name) for name in ("name", "path", "description"))
-
 
 class Listed(Paged):
     """What all lists of groups and projects take."""

@@ -126,7 +126,7 @@ def change(scope: Scope, given: Parameters) -> None:
         registration_switch.settle(session, actor, scope, allow=allow, configured=configured)
     enabled = getattr(given, "runner_registration_enabled", None)
     if enabled is not None:
-        runner_rules.change_group_creation(session, actor, scope, enabled=enabled)
+        runner_rules.settle_group_creation(session, actor, scope, enabled=enabled)
     if limits := _given(given, runner_rules.LIMITS):
         with called(runner_rules.LIMITS):
             runner_rules.amend_limits(session, actor, scope, limits)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from portal.addresses import absolute, scope_url
-from portal.api import credentials
 from portal.api.for_users.operations import Shape
-from portal.api.for_users.shapes import Moment
-from portal.database import db
-from portal.domain import full_names
+from portal.api.for_users.shapes import Moment, names_for, project_basic
 from portal.domain.full_names import FullNames
-from portal.domain.scopes import Scope, of_group, of_project
+from portal.domain.scopes import of_group, of_project
 from portal.models import Group, Project
 
 
@@ -83,11 +80,6 @@ class Accepted(Shape):
 ACCEPTED = "202 Accepted"
 
 
-def names_for(scopes: Iterable[Scope]) -> FullNames:
-    """What these are called in full, for who asks."""
-    return full_names.of_scopes(db.session(), credentials.actor(), list(scopes))
-
-
 def group_attributes(group: Group, names: FullNames) -> dict[str, Any]:
     """The attributes of a GroupShape; other shapes of groups begin with them."""
     scope = of_group(group)
@@ -116,29 +108,34 @@ def groups_in_list(found: Sequence[Group]) -> list[GroupShape]:
 
 def simple_attributes(project: Project, names: FullNames) -> dict[str, Any]:
     """The attributes of a SimpleProject."""
-    group, scope = project.group, of_project(project)
+    scope = of_project(project)
     return {
-        "id": project.id,
+        **project_basic(project, names),
         "description": project.description,
-        "name": project.name,
-        "name_with_namespace": names.of(scope),
-        "path": project.path,
-        "path_with_namespace": project.full_path,
-        "created_at": project.created_at,
         "last_activity_at": project.created_at,  # nothing else happens in it; Terraform crashes without one
         "web_url": absolute(scope_url(scope)),
         "avatar_url": None,
-        "namespace": Namespace(
-            id=group.id,
-            name=names.seen.get(group.id, group.path),
-            path=group.path,
-            kind="group",
-            full_path=group.full_path,
-            parent_id=group.parent_id,
-            avatar_url=None,
-            web_url=absolute(scope_url(of_group(group))),
-        ),
+        "namespace": _namespace(project.group, names),
     }
+
+
+def _namespace(group: Group, names: FullNames) -> Namespace:
+    return Namespace(
+        id=group.id,
+        name=names.seen.get(group.id, group.path),
+        path=group.path,
+        kind="group",
+        full_path=group.full_path,
+        parent_id=group.parent_id,
+        avatar_url=None,
+        web_url=absolute(scope_url(of_group(group))),
+    )
+
+
+def namespaces_in_list(found: Sequence[Group]) -> list[Namespace]:
+    """Groups as places of projects."""
+    names = names_for(of_group(each) for each in found)
+    return [_namespace(each, names) for each in found]
 
 
 def project_attributes(project: Project, names: FullNames) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,8 +10,12 @@ from flask import url_for
 from pydantic import PlainSerializer, WithJsonSchema
 
 from portal.addresses import absolute, scope_url
+from portal.api import credentials
 from portal.api.for_users.operations import Shape
-from portal.domain.scopes import of_group, of_project
+from portal.database import db
+from portal.domain import full_names
+from portal.domain.full_names import FullNames
+from portal.domain.scopes import Scope, of_group, of_project
 from portal.models import Group, Project, User
 
 
@@ -69,17 +74,29 @@ def user_basic(user: User) -> dict[str, Any]:
     }
 
 
-def project_basic(project: Project) -> dict[str, Any]:
-    """The attributes of a ProjectBasic."""
+def names_for(scopes: Iterable[Scope]) -> FullNames:
+    """What these are called in full, for who asks."""
+    return full_names.of_scopes(db.session(), credentials.actor(), list(scopes))
+
+
+def project_basic(project: Project, names: FullNames) -> dict[str, Any]:
+    """The attributes of a ProjectBasic; other shapes of projects begin with them."""
     return {
         "id": project.id,
         "name": project.name,
-        "name_with_namespace": " / ".join([*project.group.full_path.split("/"), project.name]),
+        "name_with_namespace": names.of(of_project(project)),
         "path": project.path,
         "path_with_namespace": project.full_path,
         "description": project.description or None,
         "created_at": project.created_at,
     }
+
+
+def projects_in_short(found: Iterable[Project]) -> list[ProjectBasic]:
+    """Some projects, with the names of the groups above as far as who asks may see those."""
+    projects = list(found)
+    names = names_for(of_project(each) for each in projects)
+    return [ProjectBasic(**project_basic(each, names)) for each in projects]
 
 
 def group_basic(group: Group) -> dict[str, Any]:

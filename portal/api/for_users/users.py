@@ -22,7 +22,7 @@ from portal.api.for_users.parameters import (
 )
 from portal.api.for_users.shapes import Moment, UserBasic, user_basic
 from portal.database import db
-from portal.domain import accounts, people, people_search, permissions, person_deletion, person_facts
+from portal.domain import people, people_search, permissions, person_deletion, person_facts
 from portal.domain.errors import CredentialRefused
 from portal.domain.people_search import Order, PeopleAsked
 from portal.domain.permissions import Action
@@ -49,6 +49,7 @@ class UserDetails(UserBasic):
     is_admin: bool
     can_create_group: bool
     two_factor_enabled: bool
+    external: Literal[False]  # nobody is; Ansible compares it
 
 
 class PeopleListed(Paged):
@@ -116,6 +117,7 @@ def details(user: User, second_factors: Collection[int] | None = None) -> UserDe
         is_admin=user.admin,
         can_create_group=user.admin,
         two_factor_enabled=has_one,
+        external=False,
     )
 
 
@@ -172,7 +174,7 @@ def create(given: PersonMade) -> UserDetails:
     session, actor = db.session(), credentials.actor()
     permissions.require_openly(session, actor, Action.WRITE_PEOPLE)
     chosen = not (given.reset_password or given.force_random_password)
-    user = accounts.create_person(
+    user = people.create(
         session,
         actor,
         username=given.username,
@@ -190,15 +192,12 @@ def create(given: PersonMade) -> UserDetails:
 def update(given: PersonChange) -> UserDetails:
     """Change a person: what they are called, whether they administer, and their password."""
     session, actor, user = db.session(), credentials.actor(), _writable(given.user_id)
-    called = {
-        name: (getattr(given, name) or "") if given.given(name) else getattr(user, name)
-        for name in ("username", "name", "email")
-    }
+    called = {name: getattr(given, name) or "" for name in ("username", "name", "email") if given.given(name)}
     people.edit(session, actor, user, **called)
-    if given.admin is not None:
-        people.set_administrator(session, actor, user, given.admin)
     if given.password:
         people.give_password(session, actor, user, given.password)
+    if given.admin is not None:  # the last: who takes it from themselves may nothing more
+        people.set_administrator(session, actor, user, given.admin)
     answer = details(user)
     db.session.commit()
     return answer

@@ -14,13 +14,8 @@ from portal.domain.errors import BadRequest, Refusal
 
 log = logging.getLogger(__name__)
 
-# GitLab's words: its clients know by them what they must not tell apart, what is missing and what is forbidden.
-NOT_AVAILABLE = " ".join(
-    (
-        "The resource that you are attempting to access does not exist",
-        "or you don't have permission to perform this action",
-    )
-)
+# One sentence for what is missing and for what is forbidden: nobody may tell them apart by it.
+NOT_AVAILABLE = "There is nothing here, or you may not do this with it."
 FAILED = "Internal server error"
 MOST_TOLD = 50
 

@@ -35,7 +35,7 @@ def _both(asked: Context, given: dict[str, Any]) -> tuple[Runner, Scope]:
     """The project runner and the project, both as the asker sees them. Raises NotFound."""
     runner = runner_access.readable(asked.session, asked.actor, given["runner_id"])
     project = scopes.find_project(asked.session, given["project_path"])
-    pass
+    permissions.require(asked.session, asked.actor, Action.SEE, project)
     if runner.runner_type != RunnerType.PROJECT:
         raise NotFound(NOTHING_HERE)
     return runner, project

@@ -14,7 +14,7 @@ from portal.api.graphql.global_ids import write
 from portal.api.graphql.mutations import Payload, changes
 from portal.api.graphql.problems import ArgumentWrong
 from portal.api.graphql.siblings import RunnerNode, Runners
-from portal.domain import permissions, runner_access, runner_projects, runners
+from portal.domain import permissions, runner_access, runner_handover, runner_projects, runners
 from portal.domain.errors import AlreadyIssued, Invalid
 from portal.domain.permissions import Action
 from portal.domain.runner_settings import RunnerSettings, split_tags
@@ -55,6 +55,8 @@ def update(asked: Context, given: dict[str, Any]) -> Payload:
     projects = _projects(asked, runner, given.get("associated_projects"))
     changed = _settings(given)
     unlocks = runner.locked and changed.get("locked") is False
+    if projects is not None:
+        runner_handover.keep_out(asked.session)  # before the runner is locked
     if projects is not None and not unlocks:
         runner_projects.set_projects(asked.session, asked.actor, runner, projects)
     if changed:

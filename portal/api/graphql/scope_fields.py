@@ -11,6 +11,7 @@ from portal.addresses import absolute, scope_url
 from portal.api.graphql import runner_lists
 from portal.api.graphql.context import Info
 from portal.api.graphql.siblings import ScopeNode, shown
+from portal.domain import full_names
 from portal.domain.scopes import of_group
 from portal.models import User
 
@@ -36,7 +37,9 @@ project.set_field("runners", runner_lists.of_project)
 
 @project.field("nameWithNamespace")
 def _name_with_namespace(node: ScopeNode, _info: Info) -> str:
-    return " / ".join([*node.scope.full_path.split("/")[:-1], node.owner.name])
+    asked = node.page.context
+    names = node.page.once("names", lambda: full_names.of_scopes(asked.session, asked.actor, node.page.things))
+    return names.of(node.scope)
 
 
 @project.field("group")

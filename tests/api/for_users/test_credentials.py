@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import access_tokens, people
+from portal.domain.second_factor import Configured, Demand
 from portal.models import AccessToken
 from tests.api.for_users.conftest import ScriptOf
 from tests.api.for_users.scripts import Script
@@ -102,3 +103,29 @@ def test_a_runner_is_shown_to_who_may_read_it_and_is_not_there_for_others(script
     assert script_of(cast.bob).get(f"/runners/{runner_id}")["maintenance_note"] is None
     assert script_of(cast.charlie).get(f"/runners/{runner_id}", expect=404) == {"message": "404 Runner Not Found"}
     assert script_of(cast.erin).get(f"/runners/{runner_id}", expect=404) == {"message": "404 Runner Not Found"}
+
+
+@pytest.mark.parametrize("path", ["/user", "/users", "/groups", "/runners", "/personal_access_tokens"])
+def test_a_browser_that_no_page_lets_in_reads_nothing(
+    app: Flask, session: Session, cast: Cast, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its person must choose a password of their own, or set up a second factor, before any page opens."""
+    browser = sign_in(app.test_client(), "alice")
+    usual = app.extensions["second_factor"]
+    with monkeypatch.context() as demanding:
+        demanding.setitem(app.extensions, "second_factor", Configured(Demand.EVERYBODY, usual.vault))
+        refused = browser.get(f"/api/v4{path}")
+        assert (refused.status_code, refused.get_json()["error"]) == (401, "invalid_token")
+        assert "second factor" in refused.get_json()["error_description"]
+    assert browser.get(f"/api/v4{path}").status_code == 200
+    cast.alice.must_change_password = True
+    cast.session.commit()
+    assert "password of your own" in browser.get(f"/api/v4{path}").get_json()["error_description"]
+
+
+def test_a_token_is_its_persons_also_where_a_second_factor_is_demanded(
+    app: Flask, cast: Cast, script_of: ScriptOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = app.extensions["second_factor"]
+    monkeypatch.setitem(app.extensions, "second_factor", Configured(Demand.EVERYBODY, usual.vault))
+    assert script_of(cast.alice, "read_api").get("/user")["username"] == "alice"

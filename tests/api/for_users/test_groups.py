@@ -219,23 +219,42 @@ def test_what_a_group_settles_is_changed_with_an_event_for_each_thing(
     events = session.scalars(select(AuditEvent.action).where(AuditEvent.id > before).order_by(AuditEvent.id)).all()
     assert events == [
         "access_token_created",
+        "group_renamed",
         "registration_tokens_turned_off",
         "runner_creation_changed",
         "runner_limits_changed",
         "token_life_changed",
         "stale_runner_cleanup_changed",
-        "group_renamed",
     ]
 
 
 def test_the_same_values_again_change_nothing_and_leave_no_trace(
     script_of: ScriptOf, session: Session, cast: Cast
 ) -> None:
-    dana = script_of(cast.dana)
+    dana, alice = script_of(cast.dana), script_of(cast.alice)
     shown = dana.put("/groups/acme", ci_registered_group_runners=7, stale_runner_cleanup_days=30)
     before = session.scalar(select(func.count()).select_from(AuditEvent))
-    assert dana.put("/groups/acme", **shown) == shown
+    for script in (dana, alice):  # some of it only administrators change
+        assert script.put("/groups/acme", **shown) == shown
     assert session.scalar(select(func.count()).select_from(AuditEvent)) == before
+    for other in ({"ci_registered_group_runners": 8}, {"runner_registration_enabled": False}):
+        assert "administrators may" in alice.put("/groups/acme", expect=403, **shown | other)["message"]
+    for standing in ({"ci_registered_group_runners": 7}, {"runner_registration_enabled": True}):
+        script_of(cast.erin).put("/groups/acme", expect=403, **standing)
+
+
+def test_a_change_locks_the_groups_before_their_settings_and_the_switch_before_both(
+    script_of: ScriptOf, session: Session, cast: Cast
+) -> None:
+    """As who deletes a group or registers a runner does; else each would wait for the other."""
+    given = {"name": "New", "runner_token_expiration_interval": 7200, "allow_runner_registration_token": False}
+    for path in ("/groups/acme%2Fplatform", "/projects/acme%2Fweb"):
+        alice = script_of(cast.alice)
+        with asked(session) as statements:
+            alice.put(path, **given)
+        steps = ("pg_advisory_xact_lock(", "FOR SHARE OF namespaces", "_settings (")
+        first = [next(n for n, each in enumerate(statements) if step in each) for step in steps]
+        assert first == sorted(first)
 
 
 def test_one_refused_value_keeps_all_others(script_of: ScriptOf, session: Session, cast: Cast) -> None:

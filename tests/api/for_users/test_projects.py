@@ -161,7 +161,7 @@ def test_a_project_is_changed_in_all_or_in_nothing(script_of: ScriptOf, session:
         "full_path": "acme/site",
     }
     events = session.scalars(select(AuditEvent.action).where(AuditEvent.id > before).order_by(AuditEvent.id)).all()
-    assert events == ["registration_tokens_turned_off", "token_life_changed", "project_renamed"]
+    assert events == ["project_renamed", "registration_tokens_turned_off", "token_life_changed"]
     bob.put(f"/projects/{cast.web.id}", expect=400, allow_runner_registration_token=True, path="a b")
     bob.put(f"/projects/{cast.web.id}", expect=400, name="Z", runner_token_expiration_interval=-1)
     shown = bob.get(f"/projects/{cast.web.id}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -23,7 +24,7 @@ from portal.domain.scopes import INSTANCE
 from portal.models import AuditEvent, Role, Runner, RunnerManager, User
 from tests.api.for_users.conftest import ScriptOf
 from tests.api.for_users.scripts import API, Script
-from tests.api.machines import Machine, info_of, through
+from tests.api.machines import Machine, info_of, through, until
 from tests.api.processes import Process
 from tests.api.test_any_body import anything, calm, texts
 from tests.cast import TAGGED, Cast
@@ -166,7 +167,7 @@ def test_the_details_say_what_is_true(app: Flask, script_of: ScriptOf, cast: Cas
     assert [each["path_with_namespace"] for each in shown["projects"]] == ["acme/web"]
     assert shown["created_by"]["username"] == "dana"
     assert "token" not in shown
-    assert script.get(f"/runners/{runner_id}", include_projects="false")["projects"] is None
+    assert set(script.get(f"/runners/{runner_id}", include_projects="false")) == DETAILS - {"projects"}
 
 
 @pytest.mark.parametrize(("method", "after"), EVERY)
@@ -355,6 +356,7 @@ def test_a_runner_of_several_projects_is_deleted_by_administrators_only(
 ) -> None:
     api = cast.project("api", cast.acme)
     runner_projects.assign(session, cast.as_(cast.dana), runner, api)
+    cast.member(cast.bob, api, Role.GUEST)
     session.commit()
     said = script_of(cast.bob).delete(f"/runners/{runner.id}", expect=403)["message"]
     assert said.startswith("403 Forbidden - Runner associated with more than one project")
@@ -445,6 +447,15 @@ def test_the_projects_are_those_that_one_may_see_the_owner_first(
     assert script_of(cast.alice).get(f"/runners/{group_runner.id}/projects") == []
 
 
+def test_projects_have_the_names_of_those_groups_that_one_may_see(
+    script_of: ScriptOf, cast: Cast, runner: Runner
+) -> None:
+    for user, name in ((cast.alice, "Acme / Web"), (cast.bob, "acme / Web"), (cast.dana, "Acme / Web")):
+        script, path = script_of(user), f"/runners/{runner.id}"
+        shown = [*script.get(path)["projects"], *script.get(f"{path}/projects"), script.get("/projects/acme%2Fweb")]
+        assert [each["name_with_namespace"] for each in shown] == [name] * 3
+
+
 def test_a_page_of_projects_takes_few_queries(
     script_of: ScriptOf, cast: Cast, session: Session, runner: Runner
 ) -> None:
@@ -485,6 +496,36 @@ def test_a_reset_is_a_clean_cut(app: Flask, script_of: ScriptOf, cast: Cast, ses
     assert Machine(through(app.test_client()), issued.token).verify().status == 403
     assert Machine(through(app.test_client()), new["token"]).verify().status == 200
     assert events(session)[-1] == "runner_token_reset"
+
+
+# Several processes
+
+
+def test_a_change_by_script_is_heard_by_every_process_within_a_second(own_database: str) -> None:
+    with Process(own_database) as here, Process(own_database) as there:
+        with here.session() as session:
+            cast = Cast(session)
+            issued, script = cast.runner(), Script(here.app.test_client(), cast.access_token(cast.alice))
+            path = f"/runners/{issued.runner.id}"
+        machines = [each.machine(issued.token) for each in (here, there)]
+        before = {machine.poll().headers["X-GitLab-Last-Update"] for machine in machines * 2}
+        with there.statements() as statements:
+            assert machines[1].poll().status == 204
+        assert statements == []  # it answers from memory
+
+        def heard(by: Callable[[Machine], bool], why: str) -> None:
+            for machine in machines:
+                until(lambda each=machine: by(each), seconds=1, why=why)
+
+        script.put(path, paused=True)
+        heard(lambda machine: machine.poll().headers["X-GitLab-Last-Update"] not in before, "the pause")
+        token = script.post(f"{path}/reset_authentication_token")["token"]
+        heard(lambda machine: machine.poll().status == 403, "the reset")
+        for machine in machines:
+            machine.token = token
+            assert machine.poll().status == 204
+        script.delete(path)
+        heard(lambda machine: machine.poll().status == 403, "the deletion")
 
 
 @calm

@@ -32,7 +32,7 @@ def test_an_administrator_finds_everybody_with_all_attributes(script_of: ScriptO
     assert [each["id"] for each in found] == sorted((each["id"] for each in found), reverse=True)
     dana = next(each for each in found if each["username"] == "dana")
     assert (dana["email"], dana["is_admin"], dana["state"]) == ("dana@acme.example", True, "active")
-    assert (dana["two_factor_enabled"], dana["can_create_group"]) == (False, True)
+    assert (dana["two_factor_enabled"], dana["can_create_group"], dana["external"]) == (False, True, False)
     assert dana["web_url"].endswith(f"/admin/people/{cast.dana.id}")
 
 
@@ -188,7 +188,7 @@ def test_a_person_is_changed_in_several_things_at_once(script_of: ScriptOf, sess
         f"/users/{cast.erin.id}", name="Erin Night", admin=True, password="a long way to tipperary"
     )
     assert (changed["name"], changed["username"], changed["is_admin"]) == ("Erin Night", "erin", True)
-    assert actions(session) == ["password_reset", "administrator_added", "person_changed"]
+    assert actions(session) == ["administrator_added", "password_reset", "person_changed"]
     session.expire_all()
     assert cast.erin.must_change_password
     assert accounts.signed_in(session, "erin", "a long way to tipperary") is not None

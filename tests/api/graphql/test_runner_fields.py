@@ -159,7 +159,7 @@ def test_its_group_its_projects_and_its_owner(cast: Cast, asker_of: AskerOf) -> 
                     "id": gid("Project", cast.web.id),
                     "name": "Web",
                     "fullPath": "acme/web",
-                    "nameWithNamespace": "acme / Web",
+                    "nameWithNamespace": "Acme / Web",
                     "webUrl": "https://portal.example.com/acme/web",
                     "group": {"fullPath": "acme"},
                 }

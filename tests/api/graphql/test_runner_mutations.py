@@ -3,15 +3,19 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
+from sqlalchemy.orm import Session
 
 from portal.domain import deletions, groups, runner_projects, scope_settings
 from portal.domain.runner_access import further_projects
 from portal.domain.runner_settings import RunnerSettings
-from portal.models import AuditEvent, Runner, RunnerToken
+from portal.domain.scopes import of_runner
+from portal.models import AuditEvent, Role, Runner, RunnerToken
 from tests.api.graphql.conftest import AskerOf
 from tests.api.graphql.queries import NOT_AVAILABLE, Asker, gid, mutation_of
+from tests.api.processes import Process
 from tests.cast import Cast
+from tests.domain.test_lock_order import Couple, delete_project, wait_for_a_waiting
 
 NEW = """runner { id runnerType description tagList runUntagged paused locked accessLevel maximumTimeout
     maintenanceNote ephemeralAuthenticationToken createdBy { username } creationMethod }"""
@@ -260,8 +264,9 @@ def test_a_runner_of_others_is_not_deleted(cast: Cast, asker_of: AskerOf, visito
 
 
 def test_why_a_shared_runner_is_not_deleted_is_told(cast: Cast, asker_of: AskerOf) -> None:
-    runner = cast.runner(cast.web).runner
-    runner_projects.assign(cast.session, cast.as_(cast.dana), runner, cast.project("api", cast.acme))
+    runner, api = cast.runner(cast.web).runner, cast.project("api", cast.acme)
+    runner_projects.assign(cast.session, cast.as_(cast.dana), runner, api)
+    cast.member(cast.bob, api, Role.GUEST)
     cast.session.commit()
     (error,) = asker_of(cast.bob).change("runnerDelete", id=gid("Ci::Runner", runner.id))["errors"]
     assert "acme/api" in error
@@ -386,3 +391,32 @@ def test_tokens_and_texts_of_queries_are_in_no_log(
     assert "zebra" not in logged
     stored = cast.session.scalar(select(func.count()).where(RunnerToken.short == token[8:17]))
     assert stored == 1
+
+
+def test_a_runner_is_unlocked_and_shared_while_its_project_is_deleted(process: Process) -> None:
+    """Who deletes waits for the runner, so who has changed it must not wait for them before sharing it."""
+    with process.session() as session:
+        cast = Cast(session)
+        runner_id = cast.runner(cast.web, RunnerSettings(tags=("web",), locked=True)).runner.id
+        api = cast.project("api", cast.acme)
+        runner_projects.assign(session, cast.as_(cast.dana), session.get_one(Runner, runner_id), api)
+        alice = Asker(process.app.test_client(), cast.access_token(cast.alice))
+        docs = gid("Project", cast.project("docs", cast.acme).id)
+        session.commit()
+    couple, deleting = Couple(process.engine), []
+
+    def delete_meanwhile(flushed: Session, *_: object) -> None:
+        if not deleting and any(isinstance(each, Runner) for each in flushed.dirty):
+            deleting.append(couple.second(delete_project("acme/web")))
+            wait_for_a_waiting(process.engine)
+
+    event.listen(Session, "after_flush", delete_meanwhile)
+    try:
+        given = {"id": gid("Ci::Runner", runner_id), "locked": False, "associatedProjects": [docs]}
+        assert alice.change("runnerUpdate", **given)["errors"] == []
+    finally:
+        event.remove(Session, "after_flush", delete_meanwhile)
+    deleting[0].join()
+    assert (couple.failures, couple.refused) == ([], [])
+    with process.session() as session:
+        assert of_runner(session.get_one(Runner, runner_id)).full_path == "acme/docs"
