@@ -222,7 +222,7 @@ def change_limits(session: Session, actor: Actor, scope: Scope, wanted: Limits) 
 def amend_limits(session: Session, actor: Actor, scope: Scope, said: Mapping[str, int | None]) -> bool:
     """The same for some of the fields of Limits; the others stay as they are at this moment.
 
-    Tools send all they have read: for who may change other rules here, what stands already is no attempt to change it.
+    Tools send all they have read: for who may change other rules here, what stands is no attempt to change it.
     """
     require(session, actor, Action.SET_RUNNER_RULES, scope)
     if said.items() <= asdict(limits(session, scope)).items():

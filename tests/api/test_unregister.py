@@ -114,3 +114,12 @@ def test_a_form_body_unregisters_too(client: FlaskClient, machine: Machine, sess
     answer = through(client)("DELETE", path, body, {"Content-Type": "application/x-www-form-urlencoded"})
     assert answer.status == 204
     assert system_ids(session) == set()
+
+
+def test_a_token_in_the_address_is_not_read_and_the_answer_says_why(
+    client: FlaskClient, issued: IssuedRunner, session: Session
+) -> None:
+    answer = client.delete("/api/v4/runners", query_string={"token": issued.token})
+    assert answer.status_code == 400
+    assert answer.get_json()["message"].startswith("400 Bad Request - token is missing: send it in the body.")
+    assert session.get(Runner, issued.runner.id) is not None

@@ -17,7 +17,7 @@ Run = Callable[..., Any]
 
 
 def configuration(url: str, token: str) -> str:
-    return f"[global]\ndefault = portal\ntimeout = 30\n\n[portal]\nurl = {url}\nprivate_token = {token}\napi_version = 4\n"
+    return f"[global]\ndefault = portal\n\n[portal]\nurl = {url}\nprivate_token = {token}\napi_version = 4\n"
 
 
 @pytest.fixture
@@ -43,8 +43,7 @@ def test_it_sets_up_a_group_with_a_project_and_a_member(configured: Run) -> None
     shown = configured("group-member", "get", "--group-id", "tools", "--id", str(member["id"]))
     assert shown["access_level"] == 30
     assert [each["name"] for each in configured("personal-access-token", "list", "--get-all")] == ["a test's"]
-    settings = configured("application-settings", "update", "--runner-token-expiration-interval", "86400")
-    assert settings["runner_token_expiration_interval"] == 86400
+    assert configured("application-settings", "get")["allow_runner_registration_token"] is True
 
 
 def test_it_creates_lists_changes_and_deletes_runners(configured: Run, stage: Cast) -> None:

@@ -336,7 +336,7 @@ def test_refusals_reach_its_user_with_their_status(
     assert instance.value.response_code == 403
     with pytest.raises(GitlabDeleteError):
         alice.runners.delete(shared.id)
-    with pytest.raises(GitlabCreateError, match="403 Forbidden - .*administrators may"):
+    with pytest.raises(GitlabCreateError, match=r"403 Forbidden - .*administrators may"):
         create(alice, runner_type="instance_type")
     with pytest.raises(GitlabCreateError, match="can not be empty when runner is not allowed") as untagged:
         in_acme(alice, run_untagged=False)

@@ -145,6 +145,11 @@ def test_editing_changes_the_runner_and_the_trail_tells_what(place: Place) -> No
     assert "maximum timeout: 1 hour 30 minutes → nothing" in says
 
 
+def test_the_list_says_locked_where_it_counts(place: Place) -> None:
+    place.runner(FULL)
+    assert ("· locked" in words(read(place.client, place.url))) == (place.kind == "project")
+
+
 def test_saving_without_a_change_says_so_and_leaves_no_trace(acme: Place) -> None:
     runner = acme.runner(RunnerSettings("Build fleet", tags=("docker",))).runner
     send(acme.client, f"{acme.url}/{runner.id}/edit", tags="docker", description="Build fleet", expect=302)

@@ -20,11 +20,12 @@ from portal.api.for_users.paging import MOST_COUNTED, Page, Paged, Stretch
 from portal.api.for_users.parameters import OptionalFlag, OptionalText, Words
 from portal.api.for_users.runner_shapes import RunnerManagerShape, RunnerWithManagers
 from portal.database import db, now
-from portal.domain import permissions, runner_access, runner_queries, tokens
+from portal.domain import permissions, runner_access, runner_paging, runner_queries, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import BadRequest, NotAllowed
 from portal.domain.permissions import Action
-from portal.domain.runner_queries import MOST_MANAGERS, Order, RunnerQuery
+from portal.domain.runner_paging import Order
+from portal.domain.runner_queries import MOST_MANAGERS, RunnerQuery
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import Runner, RunnerType
 
@@ -186,7 +187,7 @@ def _listed(session: Session, which: ColumnElement[bool], given: Narrowed) -> Li
 
 def _page(session: Session, which: ColumnElement[bool], given: Narrowed, at: datetime) -> Page[RunnerWithManagers]:
     size = given.per_page
-    found = runner_queries.page_by_number(session, which, offset=given.offset, limit=size + 1, order=given.order)
+    found = runner_paging.page_by_number(session, which, offset=given.offset, limit=size + 1, order=given.order)
     total = _total(session, which, given, len(found))
     return Page(_rows(session, found[:size], given, at), given, total, more=len(found) > size)
 
@@ -196,14 +197,14 @@ def _total(session: Session, which: ColumnElement[bool], given: Narrowed, found:
     if found <= given.per_page and (found or given.page == 1):
         total = given.offset + found
         return total if total <= MOST_COUNTED else None
-    return runner_queries.count(session, which, most=MOST_COUNTED)
+    return runner_paging.count(session, which, most=MOST_COUNTED)
 
 
 def _stretch(
     session: Session, which: ColumnElement[bool], given: Narrowed, at: datetime
 ) -> Stretch[RunnerWithManagers]:
     size = given.per_page
-    found = runner_queries.page_by_cursor(session, which, given.order, first=size, after=given.cursor or None)
+    found = runner_paging.page_by_cursor(session, which, given.order, first=size, after=given.cursor or None)
     after = found.cursors[-1] if found.has_next and found.cursors else None
     return Stretch(_rows(session, found.runners, given, at), after)
 

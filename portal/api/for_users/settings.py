@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
@@ -46,6 +48,13 @@ class SettingsChange(SwitchChange):
     ci_registered_project_runners: OptionalNumber = None
     stale_runner_cleanup_days: OptionalNumber = None
     stale_runner_cleanup_legacy_only: OptionalFlag = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_closes_nothing(cls, found: dict[str, Any]) -> dict[str, Any]:
+        """Only an empty list says that nobody may create runners."""
+        named = "valid_runner_registrars"
+        return {name: value for name, value in found.items() if name != named or value is not None}
 
     @model_validator(mode="after")
     def _known_registrars(self) -> SettingsChange:

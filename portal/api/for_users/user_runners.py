@@ -18,13 +18,14 @@ from portal.database import db, now
 from portal.domain import deletions, runner_tokens, runners
 from portal.domain.errors import AlreadyIssued, BadRequest, Invalid, ParametersWrong, RunnerDeleted, Stale
 from portal.domain.permissions import Action
-from portal.domain.runner_settings import LONGEST_TOKEN_LIFE, SHORTEST_TOKEN_LIFE, RunnerSettings
+from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
 from portal.domain.scopes import Scope
 from portal.models import Runner, TokenScope
 
 CREATE = (TokenScope.CREATE_RUNNER,)
 ROOM = "Runners"
+WRONG_END = "token_expires_at does not have a valid value: from 1 hour to 1825 days from now"
 
 
 class ReplayedRunner(NewRunner):
@@ -103,13 +104,8 @@ def settings_of(given: Creation) -> RunnerSettings:
 
 
 def _life_until(moment: datetime | None) -> int | None:
-    """How many seconds the runner's tokens live. Raises ParametersWrong for a moment too near or too far."""
-    if moment is None:
-        return None
-    seconds = round((moment - now()).total_seconds())
-    if not SHORTEST_TOKEN_LIFE <= seconds <= LONGEST_TOKEN_LIFE:
-        raise ParametersWrong(["token_expires_at does not have a valid value: from 1 hour to 1825 days from now"])
-    return seconds
+    """How many seconds the runner's tokens live."""
+    return None if moment is None else round((moment - now()).total_seconds())
 
 
 def scope_of(given: Creation) -> Scope:
@@ -132,16 +128,22 @@ def _needed(name: str, value: int | None) -> int:
 
 
 def _issue(given: Creation) -> IssuedRunner:
+    """Raises ParametersWrong for a `token_expires_at` too near or too far, but a repetition is answered first."""
     scope, settings = scope_of(given), settings_of(given)
     once = idempotency.of_creation(scope, settings, given.token_expires_at)
-    return runners.create_runner(
-        db.session(),
-        credentials.actor(),
-        scope,
-        settings,
-        request_key=once.request_key,
-        request_digest=once.request_digest,
-    )
+    try:
+        return runners.create_runner(
+            db.session(),
+            credentials.actor(),
+            scope,
+            settings,
+            request_key=once.request_key,
+            request_digest=once.request_digest,
+        )
+    except Invalid as invalid:
+        if "token_expiration_interval" not in invalid.problems:
+            raise
+        raise ParametersWrong([WRONG_END]) from None
 
 
 def _made_before(repeated: AlreadyIssued) -> ReplayedRunner:

@@ -8,6 +8,7 @@ from graphql import (
     DocumentNode,
     ExecutionResult,
     GraphQLError,
+    MiddlewareManager,
     OperationDefinitionNode,
     OperationType,
     execute_sync,
@@ -17,11 +18,13 @@ from graphql import (
 )
 
 from portal.api.graphql import limits, problems
+from portal.api.graphql.budget import Stopped, counted
 from portal.api.graphql.context import Context
 from portal.api.graphql.schema import schema
 from portal.api.graphql.transport import Asked
 
 TOO_DEEP = "The query is nested too deeply."
+COUNTED = MiddlewareManager(counted)
 Answer = dict[str, Any]
 
 
@@ -47,18 +50,22 @@ class Query:
         return any(each.operation is OperationType.MUTATION for each in operations)
 
     def run(self, context: Context) -> Answer:
-        """Its answer. Raises TookTooLong."""
+        """Its answer. Raises what ends the request as a whole: AnswerTooLarge, TookTooLong, DBAPIError."""
         if self.document is None or self.operation is None:
             return {"errors": problems.told(self.errors)}
         if errors := self._problems(context, self.document, self.operation):
             return {"errors": problems.told(errors)}
-        result = execute_sync(
-            schema,
-            self.document,
-            context_value=context,
-            variable_values=self.asked.variables,
-            operation_name=self.asked.operation_name,
-        )
+        try:
+            result = execute_sync(
+                schema,
+                self.document,
+                context_value=context,
+                variable_values=self.asked.variables,
+                operation_name=self.asked.operation_name,
+                middleware=COUNTED,
+            )
+        except Stopped as stopped:
+            raise stopped.because from None
         return _answer(result)
 
     def _problems(

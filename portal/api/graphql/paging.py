@@ -78,12 +78,12 @@ class Connection(Generic[T]):
 
     @cached_property
     def part(self) -> Part[T]:
-        self.context.look_at_the_clock()
+        self.context.budget.look_at_the_clock()
         return self.load()
 
     @property
     def count(self) -> int:
-        self.context.look_at_the_clock()
+        self.context.budget.look_at_the_clock()
         return self.total()
 
     @property

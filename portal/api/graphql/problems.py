@@ -35,6 +35,15 @@ class RequestWrong(Refusal):
     """The request as a whole cannot be read, or asks for too much."""
 
 
+class AnswerTooLarge(RequestWrong):
+    """The answers of the request would be too long: nothing of them is sent, and nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The answer would be too large, so nothing was changed. Ask for less: shorter pages, fewer fields."
+        )
+
+
 class TookTooLong(Refusal):
     """The answer was not ready in time: nothing of it is sent, and nothing was changed."""
 
@@ -47,11 +56,12 @@ class TookTooLong(Refusal):
 def told(errors: Sequence[GraphQLError]) -> list[dict[str, Any]]:
     """The errors as they are answered: the first MOST_TOLD, as one cause can fail for every node of a list.
 
-    Raises TookTooLong.
+    Raises the DBAPIError by which a field failed: the transaction is lost by it, and with it what other fields, or
+    other queries of the request, have changed and told of.
     """
     for each in errors:
-        if isinstance(each.original_error, TookTooLong) or is_timeout(each.original_error):
-            raise TookTooLong
+        if isinstance(each.original_error, DBAPIError):
+            raise each.original_error
     return [_told(each) for each in errors[:MOST_TOLD]]
 
 

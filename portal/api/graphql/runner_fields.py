@@ -15,7 +15,7 @@ from portal.api.graphql import context, machines, paging, runner_projects
 from portal.api.graphql.context import Info
 from portal.api.graphql.paging import Connection
 from portal.api.graphql.siblings import RunnerNode, ScopeNode
-from portal.domain import machine_lists, runner_lists, runner_queries, runner_status
+from portal.domain import machine_lists, runner_lists, runner_paging, runner_status
 from portal.domain.scopes import of_runner
 from portal.models import AccessLevel, CreationState, RegistrationType, RunnerType, User
 
@@ -70,7 +70,7 @@ def _short_sha(node: RunnerNode, _info: Info) -> str | None:
 
 @runner.field("tokenExpiresAt")
 def _token_expires_at(node: RunnerNode, _info: Info) -> Any:
-    found = node.page.once("expiries", lambda: runner_queries.token_expiries(node.context.session, node.page.ids))
+    found = node.page.once("expiries", lambda: runner_paging.token_expiries(node.context.session, node.page.ids))
     return found.get(node.runner.id) if node.may_write() else None
 
 

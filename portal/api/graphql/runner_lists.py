@@ -13,10 +13,11 @@ from portal.api.graphql.context import Context, Info
 from portal.api.graphql.paging import Connection, Edge, Part
 from portal.api.graphql.problems import NotAvailable
 from portal.api.graphql.siblings import RunnerNode, ScopeNode, runner_nodes
-from portal.domain import permissions, runner_queries, scopes
+from portal.domain import permissions, runner_paging, runner_queries, scopes
 from portal.domain.errors import NotFound
 from portal.domain.permissions import Action
-from portal.domain.runner_queries import Order, RunnerQuery
+from portal.domain.runner_paging import Order
+from portal.domain.runner_queries import RunnerQuery
 from portal.domain.scopes import Scope
 
 
@@ -61,7 +62,7 @@ def _connection(
     def load() -> Part[RunnerNode]:
         if fitting is None or not window.size:
             return Part((), has_next=False, has_previous=False)
-        part = runner_queries.page_by_cursor(
+        part = runner_paging.page_by_cursor(
             asked.session, fitting, order, after=window.after, before=window.before, **sizes
         )
         nodes = runner_nodes(asked, part.runners)
@@ -71,7 +72,7 @@ def _connection(
         return Part(edges, part.has_next, part.has_previous)
 
     def total() -> int:
-        return runner_queries.count(asked.session, fitting) or 0 if fitting is not None else 0
+        return runner_paging.count(asked.session, fitting) or 0 if fitting is not None else 0
 
     return Connection(asked, load, total)
 

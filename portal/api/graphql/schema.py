@@ -21,7 +21,7 @@ from portal.api.graphql import (
 )
 from portal.api.graphql.context import Info
 from portal.api.graphql.paging import Connection
-from portal.domain.runner_queries import Order
+from portal.domain.runner_paging import Order
 from portal.domain.runner_status import Status
 from portal.models import AccessLevel, CreationState, RegistrationType, RunnerType
 

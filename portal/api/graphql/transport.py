@@ -103,7 +103,7 @@ def refused(problem: Exception) -> Response:
     response = answer({"errors": [{"message": message}]}, status)
     if isinstance(problem, TryLater):
         response.headers["Retry-After"] = str(problem.seconds)
-    if status == 503:
+    if status >= 500:
         response.headers["Retry-After"] = "10"
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="runner portal"'

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from portal.api import credentials, rate_limits, refused_acts
 from portal.api.credentials import READING, READS, WRITING, Credential
 from portal.api.graphql import transport
+from portal.api.graphql.budget import Budget
 from portal.api.graphql.context import Context
 from portal.api.graphql.execution import Query
 from portal.api.graphql.problems import RequestWrong
@@ -43,17 +44,18 @@ def answer() -> Response:
     changing = any(each.changes_something for each in queries)
     _admit(credential, changing=changing)
     db.session.execute(IN_TIME)
+    budget = Budget()
     refusals: list[Refusal] = []
     answers, replayed = [], False
     for query in queries:
-        context = _context(credential)
+        context = _context(credential, budget)
         answers.append(query.run(context))
         refusals += context.refusals
         replayed = replayed or context.replayed
+    response = transport.answer(answers if asked.batch else answers[0])
     if changing:
         db.session.commit()
         _note(refusals)
-    response = transport.answer(answers if asked.batch else answers[0])
     if replayed:
         response.headers.update(REPLAYED)
     return response
@@ -95,9 +97,9 @@ def _admit(credential: Credential | None, *, changing: bool) -> None:
         protection.protect()
 
 
-def _context(credential: Credential | None) -> Context:
+def _context(credential: Credential | None, budget: Budget) -> Context:
     visitor = actors.visitor(address=client_address(), request_id=g.request_id)
-    return Context(db.session(), credential.actor if credential else visitor, credential, now())
+    return Context(db.session(), credential.actor if credential else visitor, credential, now(), budget)
 
 
 def _note(refusals: list[Refusal]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -114,6 +115,18 @@ def test_an_end_of_the_token_is_compared_as_it_was_asked_for(
     first, again = (send(script_of(cast.alice), KEY, **in_acme(cast, token_expires_at=end)) for _ in range(2))
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.get_json()["token_expires_at"] == again.get_json()["token_expires_at"] is not None
+
+
+def test_the_end_of_a_short_life_that_has_come_nearer_since_is_no_obstacle(
+    script_of: ScriptOf, cast: Cast, session: Session
+) -> None:
+    script, end = script_of(cast.alice), (now() + timedelta(hours=1, seconds=1)).isoformat()
+    first = send(script, KEY, **in_acme(cast, token_expires_at=end))
+    time.sleep(1.6)
+    again, other = (send(script, key, **in_acme(cast, token_expires_at=end)) for key in (KEY, "another"))
+    assert (first.status_code, again.status_code, other.status_code) == (201, 200, 400)
+    assert other.get_json()["error"].startswith("token_expires_at does not have a valid value: from 1 hour")
+    assert again.get_json()["id"] == first.get_json()["id"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "two words", "tab\tbed", "Schlüssel"])

@@ -140,3 +140,9 @@ def test_what_the_configuration_enforces_is_told_and_not_changed(
     assert dana.get(PATH)["ci_registered_group_runners"] == 1000
     decider = script_of(cast.erin).get("/groups/acme")["runner_registration_token_decided_by"]
     assert decider["kind"] == "configuration"
+
+
+def test_only_an_empty_list_says_that_nobody_creates_runners(script_of: ScriptOf, cast: Cast) -> None:
+    dana = script_of(cast.dana)
+    assert dana.put(PATH, valid_runner_registrars=None)["valid_runner_registrars"] == ["group", "project"]
+    assert dana.put(PATH, valid_runner_registrars=[])["valid_runner_registrars"] == []

@@ -64,7 +64,7 @@ def test_alice_creates_a_runner_of_her_group_with_everything_that_can_be_chosen(
     assert made["token"].startswith("glrt-t2_")
     assert made["token_expires_at"] is None
     shown = script_of(cast.alice).get(f"/runners/{made['id']}")
-    assert {name: shown[name] for name in ALL} == {**ALL, "locked": False}  # only a project's runner is locked
+    assert {name: shown[name] for name in ALL} == ALL
     assert shown["created_by"]["username"] == "alice"
     event = session.scalars(select(AuditEvent).where(AuditEvent.action == "runner_created")).one()
     assert (event.actor_kind, event.scope_path) == ("access_token", "acme")

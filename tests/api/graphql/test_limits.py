@@ -12,6 +12,7 @@ from hypothesis_graphql import from_schema, nodes
 
 from portal.api.graphql.global_ids import MODELS
 from portal.api.graphql.schema import FILE
+from portal.domain.runner_settings import RunnerSettings
 from portal.models import RunnerManager
 from tests.api.graphql.conftest import AskerOf
 from tests.api.graphql.queries import DOOR, Asker, gid
@@ -120,6 +121,23 @@ def test_an_answer_has_so_many_nodes_at_most(cast: Cast, asker_of: AskerOf, monk
     )
     monkeypatch.setattr("portal.api.graphql.problems.MOST_TOLD", 10)
     assert len(asker_of(cast.alice).whole(many)["errors"]) == 10
+
+
+@pytest.mark.parametrize("query", ["{ runner(id: $id) { %s: id } }", "{ runner(id: $id) { a: id tagList } }"])
+def test_the_answers_of_a_request_are_so_large_at_most(
+    cast: Cast, asker_of: AskerOf, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    asker, runner = asker_of(cast.alice), cast.runner(cast.acme, RunnerSettings(tags=("t" * 250,))).runner
+    monkeypatch.setattr("portal.api.graphql.budget.MOST_CHARACTERS", 1000)
+    text = "query($id: CiRunnerID!) " + query.replace("%s", "a" * 250)
+    body = {"query": text, "variables": {"id": gid("Ci::Runner", runner.id)}}
+
+    def sent(times: int) -> Any:
+        return asker.client.post(DOOR, json=[body] * times, headers=asker.headers)
+
+    assert sent(3).status_code == 200
+    assert sent(4).status_code == 422
+    assert "too large" in sent(4).get_json()["errors"][0]["message"]
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import text
+from sqlalchemy import select, text
 
+from portal.api.graphql.budget import LONGEST
 from portal.api.rate_limits import RateLimits
+from portal.domain import runner_queries
 from portal.models import Runner
 from tests.api.graphql.conftest import AskerOf
 from tests.api.graphql.queries import DOOR, Asker, gid, mutation_of
@@ -220,10 +223,62 @@ def test_a_failure_of_ours_tells_nothing(cast: Cast, asker_of: AskerOf, caplog: 
     cast.session.execute(text("ALTER TABLE ci_runner_machines RENAME TO gone"))
     cast.session.commit()
     query = "query($id: CiRunnerID!) { runner(id: $id) { id managers { nodes { id } } } }"
+    answer = asker.send(query, id=gid("Ci::Runner", runner.id))
+    assert errors_of(answer, 500) == ["Internal server error"]
+    assert "Retry-After" in answer.headers
+    assert "ci_runner_machines" in caplog.text
+
+
+def test_a_failure_of_a_field_is_told_with_what_others_answer(
+    cast: Cast, asker_of: AskerOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker, runner = asker_of(cast.dana), cast.runner(cast.acme).runner
+    monkeypatch.setattr("portal.domain.machine_lists.of_each", lambda *_args, **_more: {})
+    query = "query($id: CiRunnerID!) { runner(id: $id) { id managers { nodes { id } } } }"
     body = asker.whole(query, id=gid("Ci::Runner", runner.id))
     assert body["data"]["runner"]["managers"] == {"nodes": None}
     assert [each["message"] for each in body["errors"]] == ["Internal server error"]
-    assert "ci_runner_machines" in caplog.text
+
+
+def test_a_query_that_the_database_fails_undoes_the_whole_request(cast: Cast, asker_of: AskerOf) -> None:
+    asker, runner = asker_of(cast.dana), cast.runner(cast.acme).runner
+    cast.session.execute(text("ALTER TABLE ci_runner_machines RENAME TO gone"))
+    cast.session.commit()
+    given = {"runnerType": "GROUP_TYPE", "groupId": gid("Group", cast.acme.id), "description": "of nobody's"}
+    machines = "query($id: CiRunnerID!) { runner(id: $id) { managers { nodes { id } } } }"
+    body = [
+        {"query": mutation_of("runnerCreate", "runner { id }"), "variables": {"input": given}},
+        {"query": machines, "variables": {"id": gid("Ci::Runner", runner.id)}},
+    ]
+    errors_of(asker.client.post(DOOR, json=body, headers=asker.headers), 500)
+    assert cast.session.scalar(select(Runner.id).where(Runner.description == "of nobody's")) is None
+
+
+def test_a_batch_that_takes_too_long_after_it_has_written_has_written_nothing(
+    cast: Cast, asker_of: AskerOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker, runner = asker_of(cast.dana), cast.runner(cast.acme).runner
+    monkeypatch.setattr("portal.domain.runner_queries.everywhere", late(monkeypatch))
+    given = {"id": gid("Ci::Runner", runner.id), "paused": True}
+    body = [
+        {"query": mutation_of("runnerUpdate"), "variables": {"input": given}},
+        {"query": "{ runners { count } }"},
+        {"query": ME},
+    ]
+    errors_of(asker.client.post(DOOR, json=body, headers=asker.headers), 503)
+    cast.session.refresh(runner)
+    assert not runner.paused
+
+
+def late(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A list that takes until all time is over."""
+    everywhere = runner_queries.everywhere
+
+    def found() -> Any:
+        monkeypatch.setattr("portal.api.graphql.budget.monotonic", lambda: monotonic() + LONGEST)
+        return everywhere()
+
+    return found
 
 
 def test_a_whole_failure_is_told_in_the_same_shape(cast: Cast, asker_of: AskerOf) -> None:
