@@ -16,6 +16,7 @@ from portal.domain.errors import NotFound, Refusal
 from portal.models import AccessToken, TokenScope, User
 from portal.requests import settings
 
+LONGEST = "PORTAL_ACCESS_TOKEN_LONGEST at most, which is 365 unless set"
 SHOWN = 1000  # the newest, when a person's are listed
 
 access_token = Commands("access-token", help="Make access tokens, list and revoke them.")
@@ -28,13 +29,20 @@ def register(app: Flask) -> None:
 @access_token.command("create")
 @click.argument("username")
 @click.option("--scopes", required=True, help=f"What it opens, with commas: {', '.join(TokenScope)}.")
-@click.option("--expires", "days", required=True, type=click.IntRange(1, 36_500), help="Days until it ends.")
+@click.option(
+    "--expires", "days", required=True, type=click.IntRange(1), help=f"Days until it ends: {LONGEST}."
+)
 @click.option("--name", default="command line", show_default=True, help="What it is for.")
 def create(username: str, scopes: str, days: int, name: str) -> None:
     """Make an access token of USERNAME and print it: nothing else, and only this once."""
+    longest = settings().access_token_longest
+    if days > longest.days:
+        raise click.BadParameter(
+            f"{days} days are too many: at most {longest.days}, as PORTAL_ACCESS_TOKEN_LONGEST says.",
+            param_hint="'--expires'",
+        )
     chosen = tuple(filter(None, (part.strip() for part in scopes.split(","))))
     wanted = NewAccessToken(name, chosen, now().date() + timedelta(days=days))
-    longest = settings().access_token_longest
     try:
         issued = access_tokens.create(db.session(), ACTOR, _person(username), wanted, longest=longest)
     except Refusal as refusal:

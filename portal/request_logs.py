@@ -194,4 +194,6 @@ def _actor() -> tuple[str, int | None]:
         return g.actor.kind, g.actor.id
     if "signed_in_id" in g:
         return "user", g.signed_in_id
+    if "enrolment_key_id" in g:
+        return "enrolment_key", g.enrolment_key_id
     return ("runner", g.runner_id) if "runner_id" in g else ("visitor", None)

@@ -352,6 +352,14 @@ class TestAccessTokens:
     def create(app: Flask, *more: str, username: str = "alice") -> Result:
         return run(app, "access-token", "create", username, "--scopes", "api, read_api", "--expires", "9", *more)
 
+    def test_the_longest_life_is_the_settings_and_said_in_help_and_refusal(self, app: Flask, cast: Cast) -> None:
+        assert "PORTAL_ACCESS_TOKEN_LONGEST" in run(app, "access-token", "create", "--help").output
+        for days in ("366", "9" * 30):
+            refused = self.create(app, "--expires", days)
+            assert refused.exit_code == 2
+            assert "at most 365, as PORTAL_ACCESS_TOKEN_LONGEST says" in refused.output
+        assert self.create(app, "--expires", "365").exit_code == 0
+
     def test_create_prints_the_token_and_nothing_else(self, app: Flask, client: FlaskClient, cast: Cast) -> None:
         result = self.create(app)
         assert result.exit_code == 0

@@ -272,6 +272,15 @@ def test_a_machine_is_told_by_its_runner(app: Flask, cast: Cast, session: Sessio
     assert (told["actor_kind"], told["actor_id"], told["status"]) == ("runner", runner_id, 200)
 
 
+def test_an_enrolment_key_is_told_by_its_number(app: Flask, cast: Cast, json_lines: Lines) -> None:
+    issued = cast.enrolment_key(cast.alice)
+    number = issued.record.id
+    app.test_client().post("/api/v4/user/runners", headers={"PRIVATE-TOKEN": issued.token})
+    told = json_lines.requests()[-1]
+    assert (told["actor_kind"], told["actor_id"], told["status"]) == ("enrolment_key", number, 201)
+    assert issued.token not in json_lines.text
+
+
 def test_a_visitor_is_told_as_one_and_a_refusal_with_its_status(client: FlaskClient, json_lines: Lines) -> None:
     client.get("/api/v5/runners")
     told = json_lines.requests()[-1]

@@ -18,6 +18,11 @@ from portal.requests import client_address, second_factor_configured
 READING = (TokenScope.API, TokenScope.READ_API)
 WRITING = (TokenScope.API,)
 READS = ("GET", "HEAD")
+KEY_OPENS = (
+    "An enrolment key opens nothing but the creation of runners, and reading those that it made. For this, send an "
+    "access token in its place."
+)
+SEND = "Send an access token (glpat-…) in the header PRIVATE-TOKEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Credential:
         `enrolment` says that an enrolment key will do.
         """
         if self.key is not None and not enrolment:
-            raise ScopeTooSmall(opens)
+            raise ScopeTooSmall(opens, KEY_OPENS)
         if self.token is not None and not set(opens) & set(self.token.scopes):
             raise ScopeTooSmall(opens)
 
@@ -71,7 +76,8 @@ def of_request(*, session: bool = False) -> Credential:
     elif session or request.method in READS:
         found = _by_session()
     else:
-        raise CredentialMissing("Send an access token in the header PRIVATE-TOKEN.")
+        reading = " Being signed in opens reading only." if current_user.is_authenticated else ""
+        raise CredentialMissing(f"{SEND}, or as Authorization: Bearer.{reading}")
     g.credential = found
     return found
 
@@ -92,13 +98,14 @@ def _by_token(shown: str) -> Credential:
 
 def _by_key(shown: str) -> Credential:
     key = enrolment_keys.find(db.session(), shown)
+    g.enrolment_key_id = key.id  # for the log
     nobody = actors.by_enrolment_key(key, address=client_address(), request_id=g.request_id)
     return Credential(nobody, key=key)
 
 
 def _by_session() -> Credential:
     if not current_user.is_authenticated:
-        raise CredentialMissing("Send an access token in the header PRIVATE-TOKEN, or sign in.")
+        raise CredentialMissing(f"{SEND}, or as Authorization: Bearer; or sign in, to read in the browser.")
     user: User = current_user._get_current_object()
     begun: UserSession = g.user_session
     if user.must_change_password and begun.method == "password":

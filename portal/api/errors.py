@@ -77,7 +77,7 @@ def _for_user(status: int, refusal: errors.Refusal) -> Response | None:
     """The shapes that only people's scripts know (reference/rest.md 2.1 and 2.6); None for the common ones."""
     match refusal:
         case errors.CredentialMissing():
-            response = _body(status, message="401 Unauthorized")
+            response = _body(status, message="401 Unauthorized", hint=str(refusal))
         case errors.CredentialRefused():
             response = _body(status, error="invalid_token", error_description=str(refusal))
         case errors.ScopeTooSmall():
@@ -118,7 +118,7 @@ def _sentence(refusal: errors.Refusal) -> str:
     if isinstance(refusal, errors.TokenUnknown):
         return f"{sentence.rstrip('.')}: {portal_url('/')}"
     if isinstance(said := next(iter(refusal.args), ""), errors.Worded):
-        return f"{said.gitlab}: {sentence}"
+        return said.gitlab if said.whole else f"{said.gitlab}: {sentence}"
     return sentence
 
 
@@ -153,7 +153,8 @@ def as_sentence(invalid: errors.Invalid) -> str:
     for name, sentences in invalid.problems.items():
         title = "" if name == "base" else f"{FIELDS.get(name, name).replace('_', ' ').capitalize()} "
         for sentence in sentences:
-            parts.append(title + " - ".join(_said(sentence, invalid)))
+            whole = sentence[:1].isupper() and not isinstance(sentence, errors.Worded)  # ours; GitLab's follow a name
+            parts.append(("" if whole else title) + " - ".join(_said(sentence, invalid)))
     if len(parts) > 2:
         return f"{', '.join(parts[:-1])}, and {parts[-1]}"
     return " and ".join(parts)

@@ -18,10 +18,11 @@ SOON = timedelta(days=7)  # so long before it ends a token's person is told
 
 
 class State(StrEnum):
-    """How a token stands; the last two open nothing."""
+    """How a token stands; the last three open nothing."""
 
     GOOD = "good"
     EXPIRES_SOON = "expires soon"
+    POWERLESS = "without power"  # as long as its person is blocked
     EXPIRED = "expired"
     REVOKED = "revoked"
 
@@ -32,6 +33,8 @@ class State(StrEnum):
             return cls.REVOKED
         if not token.is_live(at):
             return cls.EXPIRED
+        if token.user.blocked_at is not None:
+            return cls.POWERLESS
         return cls.EXPIRES_SOON if token.ends_at - at <= SOON else cls.GOOD
 
 

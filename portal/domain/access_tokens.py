@@ -94,21 +94,29 @@ def create(
 
 
 def rotate(
-    session: Session, actor: Actor, token: AccessToken, *, longest: timedelta, expires_at: date | None = None
+    session: Session,
+    actor: Actor,
+    token: AccessToken,
+    *,
+    longest: timedelta,
+    expires_at: date | None = None,
+    request_key: UUID | None = None,
 ) -> IssuedAccessToken:
     """A new token in place of this one, for the same and with the same scopes; the old one ends at once.
 
     It lives for a week unless `expires_at` says otherwise. An expired one can be rotated, a revoked one not: of two
-    scripts that rotate the same token at once, the second is refused. Raises NotFound, BadRequest and Invalid.
+    scripts that rotate the same token at once, the second is refused. `request_key` is the nonce of the form: sending
+    it again raises AlreadyMade. Raises also NotFound, BadRequest and Invalid.
     """
     _require_own(actor, token.user)
     _hold_person(session, actor, token.user)
     _hold(session, token)
+    _refuse_repeated(session, request_key)
     if token.revoked_at is not None:
         raise BadRequest("Token already revoked")  # GitLab's words
     last = expires_at or now().date() + min(ROTATED, longest)
     wanted = NewAccessToken(token.name, tuple(token.scopes), last, token.description)
-    issued = _issue(session, token.user, wanted, longest)
+    issued = _issue(session, token.user, wanted, longest, request_key)
     token.revoked_at = issued.record.created_at
     told = {
         "access_token": (None, token.name),
@@ -167,6 +175,8 @@ def find(session: Session, text: str) -> AccessToken:
     What does not have the form, checksum included, is refused without a query.
     """
     if not tokens.is_of_people(text, tokens.PERSONAL):
+        if belongs := tokens.of_machines(text):
+            raise CredentialRefused(f"Token was not found. This is {belongs}. Send an access token (glpat-…).")
         raise CredentialRefused("Token was not found. Check it for a missing or mistyped character.")
     row = session.scalar(select(AccessToken).where(AccessToken.digest == tokens.digest(text)))
     if row is None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from portal.database import now
-from portal.domain import actors, groups, permissions, runner_creation
+from portal.domain import actors, groups, permissions
 from portal.domain.actors import Actor
-from portal.domain.enrolment_keys import in_scope, lives
+from portal.domain.enrolment_keys import in_scope, lives, scope_of
 from portal.domain.permissions import Action
-from portal.domain.scopes import Scope
-from portal.models import AuditEvent, EnrolmentKey, Group, Project, Runner, User
+from portal.domain.runner_creation import closed_among
+from portal.domain.scopes import INSTANCE, Scope
+from portal.models import AuditEvent, EnrolmentKey, Group, Project, Role, Runner, User
 
 SHOWN = 200
 
@@ -40,27 +41,65 @@ class Row:
 
 
 def of_scope(
-    session: Session, scope: Scope, *, actor: Actor | None = None, offset: int = 0, limit: int = SHOWN
+    session: Session,
+    scope: Scope,
+    *,
+    below: bool = False,
+    actor: Actor | None = None,
+    offset: int = 0,
+    limit: int = SHOWN,
 ) -> list[Row]:
-    """The keys of exactly this scope: those that may still create runners first, then the newest first.
+    """The keys of exactly this scope, or of all `below` too: those that still create runners first, then the newest.
 
-    For an `actor`, only if they may change the scope's runners. Raises NotFound or NotAllowed.
+    For an `actor`, only if they may change the scope's runners; who may so in a group may in all below it. Raises
+    NotFound or NotAllowed.
     """
     if actor is not None:
         permissions.require(session, actor, Action.WRITE_RUNNERS, scope)
-    query = select(EnrolmentKey).where(in_scope(scope)).options(joinedload(EnrolmentKey.creator))
+    return _rows(session, _held(scope, below=below), offset, limit)
+
+
+def made_by(session: Session, user: User, *, limit: int) -> list[Row]:
+    """The keys that the person made, wherever, in the same order; for administrators."""
+    return _rows(session, and_(EnrolmentKey.creator_id == user.id, _held(INSTANCE, below=True)), 0, limit)
+
+
+def _rows(session: Session, which: ColumnElement[bool], offset: int, limit: int) -> list[Row]:
+    query = select(EnrolmentKey).where(which)
+    query = query.options(*map(joinedload, (EnrolmentKey.creator, EnrolmentKey.group, EnrolmentKey.project)))
     found = session.scalars(query.order_by(lives().desc(), EnrolmentKey.id.desc()).offset(offset).limit(limit)).all()
-    return with_states(session, scope, found)
+    return with_states(session, found)
 
 
-def count(session: Session, scope: Scope) -> int:
-    """How many keys the scope has, whatever their state."""
-    return session.scalar(select(func.count()).select_from(EnrolmentKey).where(in_scope(scope))) or 0
+def _held(scope: Scope, *, below: bool) -> ColumnElement[bool]:
+    """Condition for the keys of the scope, and with `below` for those below it; none of what is deleted at present."""
+    if not below:
+        return in_scope(scope)
+    in_groups, in_projects = groups.below(scope)
+    return or_(
+        in_scope(scope),
+        EnrolmentKey.group_id.in_(select(Group.id).where(in_groups)),
+        EnrolmentKey.project_id.in_(select(Project.id).where(in_projects)),
+    )
 
 
-def with_states(session: Session, scope: Scope, keys: Sequence[EnrolmentKey]) -> list[Row]:
-    """Keys of one scope with their states, with a fixed number of queries."""
-    reasons = _powerless(session, scope, {each.creator for each in keys if each.creator is not None})
+def count(session: Session, scope: Scope, *, below: bool = False) -> int:
+    """How many keys the scope has, or all `below` too, whatever their state."""
+    return _count(session, _held(scope, below=below))
+
+
+def count_made_by(session: Session, user: User) -> int:
+    """How many keys the person made, whatever their state."""
+    return _count(session, and_(EnrolmentKey.creator_id == user.id, _held(INSTANCE, below=True)))
+
+
+def _count(session: Session, which: ColumnElement[bool]) -> int:
+    return session.scalar(select(func.count()).select_from(EnrolmentKey).where(which)) or 0
+
+
+def with_states(session: Session, keys: Sequence[EnrolmentKey]) -> list[Row]:
+    """The keys with their states, with a fixed number of queries, however many scopes they are of."""
+    reasons = _powerless(session, [each for each in keys if each.creator is not None])
     return [_row(each, reasons) for each in keys]
 
 
@@ -71,27 +110,31 @@ def _row(key: EnrolmentKey, reasons: dict[int, str]) -> Row:
         return Row(key, State.EXPIRED)
     if key.runners_created >= key.most_runners:
         return Row(key, State.USED_UP)
-    why = reasons.get(key.creator_id or 0, "The account of who made it is gone.")
+    why = reasons.get(key.id, "The account of who made it is gone.")
     return Row(key, State.POWERLESS, why) if why else Row(key, State.GOOD)
 
 
-def _powerless(session: Session, scope: Scope, creators: Iterable[User]) -> dict[int, str]:
-    """Why each of these people may not create runners in the scope at present; empty for who may."""
-    people = list(creators)
-    closed = runner_creation.closed_because(session, scope)
-    roles = permissions.roles_of(session, scope, [each.id for each in people])
-    found = {}
-    for person in people:
-        actor = actors.person(person)
-        if scope.id is not None:
-            actor.roles[(scope.kind.value, scope.id)] = roles[person.id]
-        if person.blocked_at is not None:
-            found[person.id] = f"{person.name}, who made it, is blocked."
-        elif not permissions.may(session, actor, Action.WRITE_RUNNERS, scope):
-            found[person.id] = f"{person.name}, who made it, may not create runners here any more."
-        else:
-            found[person.id] = "" if person.admin else closed
-    return found
+def _powerless(session: Session, keys: Sequence[EnrolmentKey]) -> dict[int, str]:
+    """By the keys' numbers, why their creators may not create runners there at present; empty for who may."""
+    scopes = [scope_of(each) for each in keys]
+    pairs = [(each.creator_id or 0, scope) for each, scope in zip(keys, scopes, strict=True)]
+    standing = zip(keys, scopes, closed_among(session, scopes), permissions.roles_of(session, pairs), strict=True)
+    return {
+        key.id: _why(session, key.creator, scope, closed, role)
+        for key, scope, closed, role in standing
+        if key.creator is not None
+    }
+
+
+def _why(session: Session, person: User, scope: Scope, closed: str, role: Role) -> str:
+    if person.blocked_at is not None:
+        return f"{person.name}, who made it, is blocked."
+    actor = actors.person(person)
+    if scope.id is not None:
+        actor.roles[(scope.kind.value, scope.id)] = role
+    if not permissions.may(session, actor, Action.WRITE_RUNNERS, scope):
+        return f"{person.name}, who made it, may not create runners here any more."
+    return "" if person.admin else closed
 
 
 def runners_of(session: Session, key: EnrolmentKey, limit: int = SHOWN) -> Sequence[Runner]:
@@ -118,12 +161,7 @@ def uses(session: Session, key: EnrolmentKey, limit: int) -> Sequence[AuditEvent
 
 def count_below(session: Session, scope: Scope) -> int:
     """How many keys that may still create runners there are in the scope and below."""
-    in_groups, in_projects = groups.below(scope)
-    held = or_(
-        EnrolmentKey.group_id.in_(select(Group.id).where(in_groups)),
-        EnrolmentKey.project_id.in_(select(Project.id).where(in_projects)),
-    )
-    return session.scalar(select(func.count()).select_from(EnrolmentKey).where(lives(), held)) or 0
+    return _count(session, and_(lives(), _held(scope, below=True)))
 
 
 def of_person(session: Session, user: User) -> Sequence[int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from uuid import UUID
@@ -13,26 +11,25 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload
 
 from portal.database import now
-from portal.domain import audit, runner_creation, tokens
+from portal.domain import audit, enrolment_networks, runner_creation, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import (
     NOTHING_HERE,
     AlreadyMade,
     CredentialRefused,
     EnrolmentKeyOver,
+    Hidden,
     Invalid,
     NotFound,
 )
-from portal.domain.permissions import Action, require
+from portal.domain.permissions import Action, may, require
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope, ScopeKind, is_there, of_group, of_project
 from portal.models import AccessLevel, EnrolmentKey, User
 
 LONGEST_NAME = 255
 MOST_RUNNERS = 10_000  # that one key may make
-MOST_NETWORKS = 50
 NO_SUCH_KEY = "There is no such enrolment key here."
-WRITTEN_AT_MOST = 64  # characters of one network; the column's
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,55 +59,9 @@ class NewEnrolmentKey:
         last = today + longest
         if self.expires_at is None or not today < self.expires_at <= last:
             found["expires_at"] = [f"Choose a day from {today + timedelta(days=1)} to {last}."]
-        if wrong := _network_problems(self.networks):
+        if wrong := enrolment_networks.problems(self.networks):
             found["networks"] = wrong
         return found
-
-
-def _network_problems(networks: Sequence[str]) -> list[str]:
-    if len(networks) > MOST_NETWORKS:
-        return [f"Too many networks: {len(networks)}. Keep to {MOST_NETWORKS}."]
-    found = []
-    for written in networks:
-        try:
-            read_network(written)
-        except ValueError as wrong:
-            found.append(str(wrong))
-    return found[:3]
-
-
-def read_network(written: str) -> str:
-    """A network as it is stored: `10.0.0.0/8`, `2001:db8::/32`; one address is a network of one.
-
-    An IPv4 network that is written inside IPv6 (`::ffff:…`) is the IPv4 network. Raises ValueError with a sentence.
-    """
-    text = written.strip()
-    try:
-        network = ipaddress.ip_network(text) if len(text) <= WRITTEN_AT_MOST and "%" not in text else None
-    except ValueError:
-        network = None
-    if network is None:
-        raise ValueError(_not_a_network(text))
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is not None and network.prefixlen >= 96:
-        return str(ipaddress.ip_network((int(mapped), network.prefixlen - 96)))
-    return str(network)
-
-
-def _not_a_network(text: str) -> str:
-    """What is wrong with it; bits behind the prefix are the usual slip, so the network that was meant is named."""
-    try:
-        meant = str(ipaddress.ip_network(text, strict=False)) if len(text) <= WRITTEN_AT_MOST else ""
-    except ValueError:
-        meant = ""
-    if meant and "%" not in text:
-        return f"{text} has bits set behind its prefix: write {meant} for the network, or the address alone."
-    return f"{text[:WRITTEN_AT_MOST]} is no network. Write it as 192.0.2.0/24 or 2001:db8::/32, or one address."
-
-
-def split_networks(text: str) -> tuple[str, ...]:
-    """Networks from a text, one a line or separated by commas or blanks; each once, in the order written."""
-    return tuple(dict.fromkeys(text.replace(",", " ").replace(";", " ").split()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +136,7 @@ def _row(scope: Scope, wanted: NewEnrolmentKey, creator: User) -> EnrolmentKey:
         maximum_timeout=template.maximum_timeout,
         token_expiration_interval=template.token_expiration_interval,
         most_runners=wanted.most_runners,
-        networks=list(dict.fromkeys(read_network(each) for each in wanted.networks)),
+        networks=list(dict.fromkeys(enrolment_networks.read(each) for each in wanted.networks)),
         expires_at=wanted.expires_at,
     )
 
@@ -306,9 +257,14 @@ def get(session: Session, actor: Actor, scope: Scope, key_id: int) -> EnrolmentK
 
 
 def by_number(session: Session, actor: Actor, key_id: int) -> EnrolmentKey:
-    """The key with this number, wherever, for who may change the runners there. Raises NotFound or NotAllowed."""
+    """The key with this number, wherever, for who may change the runners there; to others it is not there.
+
+    Raises NotFound.
+    """
     found = _numbered(session, key_id)
-    require(session, actor, Action.WRITE_RUNNERS, scope_of(found))
+    scope, action = scope_of(found), Action.WRITE_RUNNERS
+    if not may(session, actor, action, scope):
+        raise Hidden(NO_SUCH_KEY, action=action.value, where=scope)
     return found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -11,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import actors, enrolment_keys, permissions, runner_creation, runners
+from portal.domain import actors, enrolment_keys, enrolment_networks, permissions, runner_creation, runners
 from portal.domain.actors import Actor
 from portal.domain.errors import (
     NOTHING_HERE,
@@ -113,23 +111,13 @@ def made_by(session: Session, key: EnrolmentKey, runner_id: int, *, address: str
 
 def require_network(key: EnrolmentKey, address: str) -> None:
     """Refuse with EnrolmentRefused what comes from elsewhere than the key's networks, where it has any."""
-    if not key.networks or is_within(address, key.networks):
+    if not key.networks or enrolment_networks.is_within(address, key.networks):
         return
     raise _refused(
         f"This enrolment key may not be used from {address or 'an unknown address'}: it works from some networks "
         "only. Its page in the portal says which.",
         enrolment_keys.scope_of(key),
     )
-
-
-def is_within(address: str, networks: Iterable[str]) -> bool:
-    """Whether the address lies in one of the networks; an IPv4 address written inside IPv6 is the IPv4 address."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    found = getattr(found, "ipv4_mapped", None) or found
-    return any(found in ipaddress.ip_network(each) for each in networks)
 
 
 def _require_creator_may(session: Session, actor: Actor, scope: Scope) -> None:
@@ -186,8 +174,9 @@ def _contradictions(template: RunnerSettings, asked: Asked) -> list[str]:
         found["maximum_timeout"] = str(template.maximum_timeout or "none")
     if asked.tokens_end:
         life = template.token_expiration_interval
-        found["token_expires_at"] = f"tokens live {life} seconds" if life else "as long as its scope says"
+        found["token_expires_at"] = f"tokens live {life} seconds" if life else "tokens live as long as its scope says"
     return [
-        f"{name} is settled by the enrolment key: {value}. Leave it out, or send the same."
+        f"{name} is settled by the enrolment key: {value}. Leave it out"
+        + ("." if name == "token_expires_at" else ", or send the same.")
         for name, value in found.items()
     ]

@@ -59,13 +59,17 @@ class SignedOut(NotAllowed):
 
 
 class Worded(str):
-    """A sentence for people that knows how GitLab words the same refusal, for the clients that print that."""
+    """A sentence for people that knows how GitLab words the same refusal, for the clients that print that.
+
+    `whole` says that GitLab's words say all of it already, so that ours need not follow.
+    """
 
     gitlab: str
+    whole: bool
 
-    def __new__(cls, sentence: str, *, gitlab: str) -> Worded:
+    def __new__(cls, sentence: str, *, gitlab: str, whole: bool = False) -> Worded:
         made = super().__new__(cls, sentence)
-        made.gitlab = gitlab
+        made.gitlab, made.whole = gitlab, whole
         return made
 
 
@@ -157,11 +161,15 @@ class EnrolmentRefused(NotAllowed):
 
 
 class ScopeTooSmall(Refusal):
-    """The access token is good, but does not open this; `scopes` would."""
+    """The credential is good, but does not open this; an access token with one of `scopes` would."""
 
-    def __init__(self, scopes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        scopes: Sequence[str],
+        sentence: str = "The request requires higher privileges than provided by the access token.",
+    ) -> None:
         self.scopes = tuple(scopes)
-        super().__init__("The request requires higher privileges than provided by the access token.")
+        super().__init__(sentence)
 
 
 class TokenUnknown(Refusal):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain import accounts, audit
 from portal.domain.actors import Actor
-from portal.domain.errors import AlreadyMember, Invalid, NotAllowed, NotFound
+from portal.domain.errors import AlreadyMember, Invalid, LeftWithoutOwner, NotAllowed, NotFound
 from portal.domain.permissions import Action, require, role_in
 from portal.domain.scopes import Scope
 from portal.domain.slices import Slice, cut
@@ -122,7 +122,7 @@ def _give(session: Session, actor: Actor, scope: Scope, user: User, role: Role) 
             session.add(membership)
             session.flush()
     except IntegrityError:
-        raise AlreadyMember({"login": [f"{user.name} is a member already; change the role in the list."]}) from None
+        raise AlreadyMember({"login": [f"{user.name} is a member already. Change the role instead."]}) from None
     audit.record(session, actor, "member_added", membership, scope, {"role": (None, role.name.lower())})
     return membership
 
@@ -205,7 +205,7 @@ def _keep_an_owner(session: Session, scope: Scope, leaving: Membership) -> None:
         return
     owners = select(func.count()).where(_given_here(scope), Membership.access_level == Role.OWNER)
     if (session.scalar(owners) or 0) <= 1:
-        raise Invalid({"role": ["This is the group's last owner. Make somebody else an owner first."]})
+        raise LeftWithoutOwner({"role": ["This is the group's last owner. Make somebody else an owner first."]})
 
 
 def _keeps_an_owner(scope: Scope) -> bool:

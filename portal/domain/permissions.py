@@ -20,7 +20,7 @@ class Action(enum.StrEnum):
 
     SEE = "see this"
     READ_RUNNERS = "see its runners"
-    WRITE_RUNNERS = "create or change its runners"
+    WRITE_RUNNERS = "create, change or delete its runners"
     REGISTER_RUNNERS = "see or reset its registration token"
     SWITCH_REGISTRATION = "turn registration tokens off or on"
     SET_RUNNER_RULES = "change its runner settings"
@@ -116,17 +116,27 @@ def remember_roles(session: Session, actor: Actor, scopes: Iterable[Scope]) -> N
         actor.roles[(kind, scope_id)] = Role(max([*levels, own]))
 
 
-def roles_of(session: Session, scope: Scope, user_ids: Iterable[int]) -> dict[int, Role]:
-    """The highest role of each of these people in the scope, inherited ones included, with one query."""
-    found = dict.fromkeys(user_ids, Role.NONE)
-    if scope.id is None or not found:
-        return found
-    places: list[ColumnElement[bool]] = [Membership.group_id.in_(scope.group_ids)]
-    if scope.project is not None:
-        places.append(Membership.project_id == scope.project.id)
-    query = select(Membership.user_id, func.max(Membership.access_level)).group_by(Membership.user_id)
-    rows = session.execute(query.where(Membership.user_id.in_(found), or_(*places)))
-    return found | {user_id: Role(highest) for user_id, highest in rows}
+def roles_of(session: Session, pairs: Iterable[tuple[int, Scope]]) -> list[Role]:
+    """The highest role of each of these people in the scope beside them, inherited ones included, with one query."""
+    asked = list(pairs)
+    groups = {group_id for _, scope in asked for group_id in scope.group_ids}
+    projects = {scope.project.id for _, scope in asked if scope.project is not None}
+    if not groups:
+        return [Role.NONE] * len(asked)
+    places = or_(Membership.group_id.in_(groups), Membership.project_id.in_(projects))
+    query = select(Membership.user_id, Membership.group_id, Membership.project_id, Membership.access_level)
+    rows = session.execute(query.where(Membership.user_id.in_({each for each, _ in asked}), places))
+    given = {(row.user_id, row.group_id, row.project_id): row.access_level for row in rows}
+    return [
+        Role(max((given.get((user_id, *place), 0) for place in _places(scope)), default=0))
+        for user_id, scope in asked
+    ]
+
+
+def _places(scope: Scope) -> list[tuple[int | None, int | None]]:
+    """Where a role that counts in the scope may be given: (group, None) or (None, project)."""
+    own: list[tuple[int | None, int | None]] = [(None, scope.project.id)] if scope.project is not None else []
+    return [*((group_id, None) for group_id in scope.group_ids), *own]
 
 
 def may(session: Session, actor: Actor, action: Action, scope: Scope) -> bool:

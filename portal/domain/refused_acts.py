@@ -28,8 +28,9 @@ def record(session: Session, actor: Actor, refusal: Recorded, request: str, *, u
     """
     named = refusal if isinstance(refusal, NotAllowed | Hidden) else None
     where = named.where if named and isinstance(named.where, Scope) else INSTANCE
-    told = {
-        "wanted": (None, (named and named.action) or str(refusal)),
+    wanted = (named and named.action) or ""
+    told: dict[str, tuple[None, object]] = {
+        **({"wanted": (None, wanted)} if wanted else {"because": (None, str(refusal)[:LONGEST_REASON])}),
         "answer": (None, "not found" if isinstance(refusal, Hidden) else "not allowed"),
         "request": (None, request[:LONGEST_REQUEST]),
     }

@@ -114,6 +114,7 @@ def unassign(session: Session, actor: Actor, runner: Runner, project: Scope) -> 
             Worded(
                 "You cannot unassign a runner from the project that owns it. Delete the runner instead.",
                 gitlab="You cannot unassign a runner from the owner project. Delete the runner instead",
+                whole=True,
             )
         )
     found = session.scalar(
@@ -167,8 +168,8 @@ def _require_shareable(
 ) -> None:
     runner_access.require(session, actor, Action.WRITE_RUNNERS, runner, further=further)
     if runner.runner_type != RunnerType.PROJECT:
-        kind = RunnerType(runner.runner_type).name.lower()
-        sentence = f"This runner is of type {kind}: only a project's runner is assigned to further projects."
+        whose = "the instance's" if runner.runner_type == RunnerType.INSTANCE else "a group's"
+        sentence = f"This is {whose} runner: only a project's is assigned to further projects."
         raise Invalid({"project": [sentence]})
     _require_unlocked(actor, runner)
 

@@ -13,21 +13,43 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import groups, registration, registration_tokens, runner_tokens, scopes, tokens
+from portal.domain import (
+    enrolment_key_lists,
+    enrolment_keys,
+    groups,
+    registration,
+    registration_tokens,
+    runner_tokens,
+    scopes,
+    tokens,
+)
+from portal.domain.access_token_lists import State
 from portal.domain.actors import Actor
 from portal.domain.errors import NotFound
 from portal.domain.import_formats import SHORTEST_TOKEN, USUAL_TOKEN
 from portal.domain.permissions import Action, require
 from portal.domain.registration import Configured, Decision
 from portal.domain.scopes import INSTANCE, Scope
-from portal.models import WITH_DELETED, Deletion, RegistrationToken, Runner, RunnerManager, RunnerToken, TokenOrigin
+from portal.models import (
+    WITH_DELETED,
+    AccessToken,
+    Deletion,
+    EnrolmentKey,
+    RegistrationToken,
+    Runner,
+    RunnerManager,
+    RunnerToken,
+    TokenOrigin,
+)
 
 SHOWN = 50  # machines, and registrations
 # A line of config.toml, JSON, YAML or a command: what stands behind the word token, up to its end.
 _LINE = re.compile(
     r"""(?im)(?:^|[\s{,])(?:-{2})?["']?(?:runner|ci_server|registration)?[-_]?token["']?(?:\s*[=:]\s*|\s+)["']?([^\s"',}#]+)"""
 )
-_KNOWN = re.compile(r"(?<![0-9A-Za-z_-])(?:glrtr?-|GR1348941)[0-9A-Za-z_.-]+")  # these beginnings tell it anywhere
+_KNOWN = re.compile(
+    r"(?<![0-9A-Za-z_-])(?:glrtr?-|glpat-|glenrol-|GR1348941)[0-9A-Za-z_.-]+"
+)  # these beginnings tell it anywhere
 _LETTERS = re.compile(r"[0-9A-Za-z_.-]+")
 FEWEST_LETTERS = 4  # by which runners are looked for: fewer fit too many
 
@@ -86,11 +108,44 @@ class ScopesToken:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonsToken:
+    """A personal access token, ended ones too."""
+
+    token: AccessToken
+    state: State
+
+    @property
+    def works(self) -> bool:
+        """Whether it opens anything, or does again when its person is no longer blocked."""
+        return self.state not in (State.EXPIRED, State.REVOKED)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFound:
+    """An enrolment key with its state, ended ones too."""
+
+    scope: Scope
+    row: enrolment_key_lists.Row
+
+    @property
+    def deletion(self) -> Deletion | None:
+        """The act that deleted its scope, if it is deleted."""
+        owner = self.scope.project or self.scope.group
+        return owner.deletion if owner is not None else None
+
+    @property
+    def works(self) -> bool:
+        """Whether it opens anything, were it only reading what it made."""
+        return self.row.state not in (enrolment_key_lists.State.EXPIRED, enrolment_key_lists.State.REVOKED)
+
+
+@dataclass(frozen=True, slots=True)
 class NobodysToken:
     """A text that is no token of anybody here."""
 
     empty: bool = False
     mistyped: bool = False
+    of_people: bool = False  # it has the form of an access token or an enrolment key
     registration: bool = False
 
 
@@ -106,7 +161,7 @@ class BeginningOfToken:
     whole: bool = False
 
 
-Found = RunnersToken | ScopesToken | BeginningOfToken | NobodysToken
+Found = RunnersToken | ScopesToken | PersonsToken | KeyFound | BeginningOfToken | NobodysToken
 
 
 def bare(pasted: str) -> str:
@@ -127,6 +182,8 @@ def look_up(session: Session, actor: Actor, pasted: str, configured: Configured)
     text = bare(pasted)
     if not text:
         return NobodysToken(empty=True)
+    if tokens.is_like_of_people(text):
+        return _of_people(session, text)
     if (row := registration_tokens.find(session, text)) is not None:
         return _of_scope(session, row, configured)
     digest = tokens.digest(text)
@@ -135,6 +192,23 @@ def look_up(session: Session, actor: Actor, pasted: str, configured: Configured)
         return of_runners_token(session, token)
     nobodys = NobodysToken(mistyped=tokens.is_mistyped(text), registration=text.startswith(tokens.REGISTRATION))
     return nobodys if nobodys.mistyped or nobodys.registration else _beginning(session, text) or nobodys
+
+
+def _of_people(session: Session, text: str) -> PersonsToken | KeyFound | NobodysToken:
+    """Whose access token or enrolment key this is, ended ones too; without a query for what has not the form."""
+    prefix = tokens.PERSONAL if text.startswith(tokens.PERSONAL) else tokens.ENROLMENT
+    if not tokens.is_of_people(text, prefix):
+        return NobodysToken(mistyped=True, of_people=True)
+    digest = tokens.digest(text)
+    if prefix == tokens.PERSONAL:
+        token = session.scalar(select(AccessToken).where(AccessToken.digest == digest))
+        return PersonsToken(token, State.of(token, now())) if token else NobodysToken(of_people=True)
+    key = session.scalar(select(EnrolmentKey).where(EnrolmentKey.digest == digest))
+    if key is None:
+        return NobodysToken(of_people=True)
+    scope = enrolment_keys.scope_of(key)
+    (row,) = enrolment_key_lists.with_states(session, [key])
+    return KeyFound(scope, row)
 
 
 def _beginning(session: Session, text: str) -> BeginningOfToken | None:

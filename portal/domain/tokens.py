@@ -79,8 +79,22 @@ def is_of_people(token: str, prefix: str) -> bool:
     return match is not None and match[1] == prefix and _fits(token, match[3])
 
 
+def is_like_of_people(token: str) -> bool:
+    """Whether it begins as a personal access token or an enrolment key does."""
+    return token.startswith((PERSONAL, ENROLMENT))
+
+
 def _fits(token: str, length: str) -> bool:
     return hmac.compare_digest(_checksum(token[:-7]), token[-7:]) and length == _base36(RANDOM_LENGTH, 2)
+
+
+def of_machines(token: str) -> str:
+    """Which kind of token that only machines send it is by its beginning, in words; empty for others."""
+    if token.startswith((CREATED, REGISTERED)):
+        return "a runner's own token, by which machines ask for jobs and nobody else for anything"
+    if token.startswith(REGISTRATION):
+        return "a registration token, with which machines register and nothing else is done"
+    return ""
 
 
 def is_created_by_person(token: str) -> bool:

@@ -16,7 +16,7 @@ from portal.domain.actors import PEOPLE
 from portal.domain.audit_chain import COLUMNS, exact_time
 from portal.domain.errors import NotFound
 from portal.domain.scopes import Scope, ScopeKind, find_group, find_project, of_group, of_project
-from portal.models import AuditEvent, AuditLink, BulkAct, Group, Project, Runner, User
+from portal.models import AccessToken, AuditEvent, AuditLink, BulkAct, Group, Project, Runner, User
 
 PEOPLE_FOUND = 50  # whose events a search for a name finds although they are called otherwise by now
 LOOKED_THROUGH = 5_000  # events, the newest, among which a page is looked for before the indexes are asked
@@ -58,6 +58,19 @@ def of_person(user: User) -> Select[AuditEvent]:
     theirs = and_(AuditEvent.actor_kind.in_(PEOPLE), AuditEvent.actor_id == user.id)
     about = and_(AuditEvent.target_kind == "person", AuditEvent.target_id == user.id)
     return select(AuditEvent).where(or_(theirs, about)).order_by(AuditEvent.id.desc())
+
+
+def of_access_token(token: AccessToken) -> Select[AuditEvent]:
+    """What was done with the token, and its making, rotating and end; newest first.
+
+    Its person's number is what the index finds; among theirs the token is told by name and short form.
+    """
+    named, short = f"(access token {token.name[:70]}, {token.short}…)", f"{token.short}…"
+    by_it = and_(AuditEvent.actor_kind == "access_token", AuditEvent.actor_name.endswith(named, autoescape=True))
+    about_it = and_(AuditEvent.target_kind == "person", AuditEvent.changes["token"].contains([short]))
+    by_it = and_(by_it, AuditEvent.actor_id == token.user_id)
+    about_it = and_(about_it, AuditEvent.target_id == token.user_id, AuditEvent.action.startswith("access_token_"))
+    return select(AuditEvent).where(or_(by_it, about_it)).order_by(AuditEvent.id.desc())
 
 
 def fitting(session: Session, query: Select[AuditEvent], wanted: TrailFilter) -> Select[AuditEvent]:

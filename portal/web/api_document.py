@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from markupsafe import Markup, escape
 
@@ -27,7 +30,10 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation, in words. `answer` says what a success answers, `refusals` the other statuses."""
+    """One operation, in words; `successes` say what is answered, `refusals` the other statuses.
+
+    `example` is a command that asks for it, with the token in the shell's $TOKEN.
+    """
 
     name: str
     method: str
@@ -38,6 +44,7 @@ class Operation:
     takes: list[Taken]
     successes: list[tuple[str, Markup]]
     refusals: list[tuple[str, str]]
+    example: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,16 @@ class Reference:
                 found[each["tags"][0]].append(self._operation(method, path, each))
         return [Room(tag["name"], marked(tag["description"]), found[tag["name"]]) for tag in self.document["tags"]]
 
+    def statuses(self) -> list[tuple[str, str]]:
+        """What each status of refusal says, wherever it is answered."""
+        found: dict[str, str] = {}
+        for methods in self.document["paths"].values():
+            for each in methods.values():
+                for status, answer in each["responses"].items():
+                    if status >= "4":
+                        found.setdefault(status, self._resolved(answer)["description"])
+        return sorted(found.items())
+
     def shapes(self) -> list[Shape]:
         """What is answered; what is taken stands with its operation."""
         return [
@@ -101,7 +118,20 @@ class Reference:
             takes=[*_parameters(each), *self._sent(each)],
             successes=[(status, _answered(answer)) for status, answer in answers if status < "4"],
             refusals=[(status, answer["description"]) for status, answer in answers if status >= "4"],
+            example=self._example(method.upper(), path, each),
         )
+
+    def _example(self, method: str, path: str, operation: Schema) -> str:
+        """A command that works once the places in it are one's own."""
+        parts = [*([f"--request {method}"] if method != "GET" else []), *_who_asks(operation)]
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        if "example" in content:
+            parts.append(f"--json '{json.dumps(content['example'], ensure_ascii=False)}'")
+        elif content:
+            parts += [_OF_MACHINES[name] for name in self._resolved(content["schema"]).get("required", ())]
+        address = _address(self.document["servers"][0]["url"], path, operation)
+        lines = [" ".join(["curl", *parts[:2]]), *parts[2:], address]
+        return " \\\n  ".join(lines) if parts else f"curl {address}"
 
     def _sent(self, operation: Schema) -> Iterator[Taken]:
         content = operation.get("requestBody", {}).get("content", {})
@@ -115,6 +145,25 @@ class Reference:
             for part in place.removeprefix("#/").split("/"):
                 found = found[part]
         return found  # type: ignore[no-any-return]
+
+
+_OF_MACHINES = {
+    "token": '--data-urlencode "token=$RUNNER_TOKEN"',
+    "system_id": '--data-urlencode "system_id=$SYSTEM_ID"',
+}
+
+
+def _address(server: str, path: str, operation: Schema) -> str:
+    """Where the operation is asked, with an example at each place, and with what it needs in the query."""
+    needed = [each for each in operation.get("parameters", ()) if each["required"]]
+    given = {each["name"]: str(each.get("example", "1")) for each in needed}
+    query = urlencode({each["name"]: given[each["name"]] for each in needed if each["in"] == "query"})
+    address = server + re.sub(r"{(\w+)}", lambda place: quote(given[place[1]], safe=""), path)
+    return f'"{address}?{query}"' if query else address
+
+
+def _who_asks(operation: Schema) -> list[str]:
+    return ['--header "PRIVATE-TOKEN: $TOKEN"'] if operation.get("security") else []
 
 
 def marked(text: str) -> Markup:

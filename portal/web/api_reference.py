@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from flask import Blueprint, current_app, render_template
 
 from portal.web import guards
-from portal.web.api_document import Reference, Room, Shape
+from portal.web.api_document import Reference
 
 blueprint = Blueprint("api_reference", __name__, url_prefix="/-/api")
 blueprint.before_request(guards.signed_in)
@@ -17,8 +18,7 @@ blueprint.before_request(guards.signed_in)
 def show() -> str:
     """Every operation with its parameters, scopes and answers: to read, to search and to print."""
     description = current_app.extensions["api_description"]
-    rooms, shapes = _read(description)
-    return render_template("api_reference/show.html", rooms=rooms, shapes=shapes, server=description.server)
+    return render_template("api_reference/show.html", **_read(description), server=description.server)
 
 
 @blueprint.get("/try")
@@ -28,7 +28,7 @@ def viewer() -> str:
 
 
 @cache
-def _read(description: object) -> tuple[list[Room], list[Shape]]:
+def _read(description: object) -> dict[str, Any]:
     """What the page shows; the same for the life of the process."""
     reference = Reference(description.document)  # type: ignore[attr-defined]
-    return reference.rooms(), reference.shapes()
+    return {"rooms": reference.rooms(), "shapes": reference.shapes(), "statuses": reference.statuses()}

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import timedelta
 
 from wtforms import BooleanField, StringField, TextAreaField
 
 from portal.database import now
-from portal.domain.enrolment_keys import NewEnrolmentKey, split_networks
+from portal.domain import enrolment_networks
+from portal.domain.enrolment_keys import NewEnrolmentKey
 from portal.domain.errors import Invalid
 from portal.domain.runner_settings import RunnerSettings, split_tags
-from portal.web.forms import KeyedForm, whole_number, whole_seconds
+from portal.web.forms import KeyedForm, read_day, whole_number, whole_seconds
 from portal.web.times import read_duration
 
 
 class EnrolmentKeyForm(KeyedForm):
+    """In the order of the page, which the summary of what is wrong has too."""
+
     name = StringField("Name")
-    tags = StringField("Tags")
-    run_untagged = BooleanField("Run untagged jobs")
-    protected = BooleanField("Protected")
-    description = StringField("Description")
-    maintenance_note = TextAreaField("Maintenance note")
-    locked = BooleanField("Locked")
-    maximum_timeout = StringField("Maximum job timeout")
-    token_expiration_interval = StringField("Token life")
     most_runners = StringField("Runners at most", default="1")
     expires_at = StringField("Expires on")
     networks = TextAreaField("Networks")
+    tags = StringField("Tags")
+    run_untagged = BooleanField("Run untagged jobs")
+    protected = BooleanField("Protected")
+    locked = BooleanField("Locked")
+    description = StringField("Description")
+    maintenance_note = TextAreaField("Maintenance note")
+    maximum_timeout = StringField("Maximum job timeout")
+    token_expiration_interval = StringField("Token life")
 
     def wanted(self, longest: timedelta) -> NewEnrolmentKey:
         """What was chosen; `longest` is how long a key may live.
@@ -49,17 +52,10 @@ class EnrolmentKeyForm(KeyedForm):
         chosen = NewEnrolmentKey(
             name=self.name.data or "",
             most_runners=numbers["most_runners"],
-            expires_at=_day(self.expires_at.data or ""),
+            expires_at=read_day(self.expires_at.data or ""),
             template=template,
-            networks=split_networks(self.networks.data or ""),
+            networks=enrolment_networks.split(self.networks.data or ""),
         )
         if problems := {**problems, **unread, **unreadable}:
             raise Invalid({**chosen.problems(now().date(), longest), **problems})
         return chosen
-
-
-def _day(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text.strip())
-    except ValueError:
-        return None

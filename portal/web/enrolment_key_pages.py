@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from typing import Any
 
-from flask import Blueprint, Response, flash, redirect, render_template, request
+from flask import Blueprint, Response, flash, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
@@ -37,19 +38,30 @@ Page = str | BaseResponse | tuple[str, int]
 USUAL = timedelta(days=30)  # how long a key lives that nobody has thought about
 SHOWN_RUNNERS = 50
 SHOWN_EVENTS = 20
+OWN = "own"  # in the address: without those below
 
 
 def index() -> str:
-    """The scope's keys: what each makes, how often it was used, and how it stands."""
+    """The keys of the scope and below, or its own: what each makes, how often it was used, and how it stands."""
     session, scope = db.session(), guards.scope()
-    rows = enrolment_key_lists.of_scope(session, scope)
+    below, page = request.args.get("keys") != OWN and scope.kind is not ScopeKind.PROJECT, _page_number()
+    shown = enrolment_key_lists.SHOWN
     return render_template(
         "enrolment_keys/index.html",
         scope=scope,
-        rows=rows,
-        total=enrolment_key_lists.count(session, scope) if len(rows) >= enrolment_key_lists.SHOWN else len(rows),
+        below=below,
+        rows=enrolment_key_lists.of_scope(session, scope, below=below, offset=(page - 1) * shown),
+        total=enrolment_key_lists.count(session, scope, below=below),
+        page=page,
+        shown=shown,
         open=runner_creation.may_create(session, guards.actor(), scope),
     )
+
+
+def _page_number() -> int:
+    """The page of the address; the first for what is none."""
+    given = request.args.get("page", "")
+    return max(1, int(given)) if given.isascii() and given.isdecimal() and len(given) < 7 else 1
 
 
 def new() -> Page:
@@ -106,19 +118,36 @@ def _created_page(issued: IssuedEnrolmentKey) -> Response:
 
 def show(key_id: int) -> str:
     """One key: its template, the runners that it made, and who used it from where, with what was refused."""
-    session, row = db.session(), _row(key_id)
-    events = list(enrolment_key_lists.uses(session, row.key, SHOWN_EVENTS))
-    return render_template(
-        "enrolment_keys/show.html",
-        scope=guards.scope(),
-        home=enrolment_keys.scope_of(row.key),
-        row=row,
-        key=row.key,
-        runners=_with_status(enrolment_key_lists.runners_of(session, row.key, SHOWN_RUNNERS)),
-        runners_total=enrolment_key_lists.count_runners(session, row.key),
-        events=events,
-        standing=trail.standing(session, events),
-    )
+    return render_template("enrolment_keys/show.html", **_standing(_row(key_id)))
+
+
+def uses(key_id: int) -> Response:
+    """The part of the page that refreshes itself while machines enrol. 204 while nothing has changed."""
+    standing = _standing(_row(key_id))
+    if request.args.get("seen") == standing["seen"]:
+        return Response(status=204)
+    return make_response(render_template("enrolment_keys/_live.html", **standing))
+
+
+def _standing(row: Row) -> dict[str, Any]:
+    """How the key stands, what it made and what happened; `seen` differs when any of it does."""
+    session, key = db.session(), row.key
+    events = list(enrolment_key_lists.uses(session, key, SHOWN_EVENTS))
+    runners = _with_status(enrolment_key_lists.runners_of(session, key, SHOWN_RUNNERS))
+    total = enrolment_key_lists.count_runners(session, key)
+    newest = [(each.id, each.title, each.paused, status.value) for each, status in runners]
+    state = (row.state, row.why, key.runners_created, total, events[0].id if events else 0, newest)
+    return {
+        "scope": guards.scope(),
+        "home": enrolment_keys.scope_of(key),
+        "row": row,
+        "key": key,
+        "runners": runners,
+        "runners_total": total,
+        "events": events,
+        "standing": trail.standing(session, events),
+        "seen": hashlib.sha256(repr(state).encode()).hexdigest()[:16],
+    }
 
 
 def _with_status(found: Any) -> list[tuple[Runner, Any]]:
@@ -129,7 +158,7 @@ def _with_status(found: Any) -> list[tuple[Runner, Any]]:
 def _row(key_id: int) -> Row:
     """The key with its state, in the page's scope or below it."""
     key = enrolment_keys.get(db.session(), guards.actor(), guards.scope(), key_id)
-    return enrolment_key_lists.with_states(db.session(), enrolment_keys.scope_of(key), [key])[0]
+    return enrolment_key_lists.with_states(db.session(), [key])[0]
 
 
 def revoke(key_id: int) -> Page:
@@ -159,6 +188,7 @@ def _room(kind: ScopeKind) -> Blueprint:
     blueprint.add_url_rule("", "index", index)
     blueprint.add_url_rule("/new", "new", guards.recently(new), methods=both)
     blueprint.add_url_rule(one, "show", show)
+    blueprint.add_url_rule(f"{one}/uses", "uses", uses)
     blueprint.add_url_rule(f"{one}/revoke", "revoke", guards.recently(revoke), methods=both)
     return blueprint
 

@@ -178,12 +178,27 @@ class AccessTokenForm(KeyedForm):
 
     def wanted(self) -> NewAccessToken:
         """What was chosen; a day that is none counts as not chosen."""
-        try:
-            last: date | None = date.fromisoformat((self.expires_at.data or "").strip())
-        except ValueError:
-            last = None
+        last = read_day(self.expires_at.data or "")
         text = (self.description.data or "").strip().replace("\r\n", "\n")
         return NewAccessToken((self.name.data or "").strip(), tuple(self.scopes.data or ()), last, text)
+
+
+class RotationForm(KeyedForm):
+    """A new token in place of another; all but its end is the other's."""
+
+    expires_at = StringField("The new one expires on")
+
+    def last(self) -> date:
+        """The day; one that no token may have where nothing, or no day, was written."""
+        return read_day(self.expires_at.data or "") or date.min
+
+
+def read_day(text: str) -> date | None:
+    """The day as browsers send it; None for what is none."""
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError:
+        return None
 
 
 def whole_seconds(text: str) -> int | None:

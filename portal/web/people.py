@@ -12,6 +12,7 @@ from portal.domain import (
     access_token_lists,
     accounts,
     devices,
+    enrolment_key_lists,
     people,
     people_lists,
     person_facts,
@@ -120,6 +121,8 @@ def show(user_id: int) -> str:
         sessions_total=len(sessions),
         access_tokens=[(each, State.of(each, moment)) for each in tokens],
         access_tokens_total=access_token_lists.count(session, good, moment),
+        enrolment_keys=enrolment_key_lists.made_by(session, person, limit=SHOWN),
+        enrolment_keys_total=enrolment_key_lists.count_made_by(session, person),
         events=events,
         linked=trail.standing(session, events),
     )

@@ -144,6 +144,7 @@ def _page(act: str, person: User, form: PortalForm) -> str:
         "sessions": len(user_sessions.of_person(session, person, session_limits())),
         "runners": person_facts.count_runners(session, person),
         "access_tokens": access_token_lists.count_good(session, person, now()),
+        "enrolment_keys": len(enrolment_key_lists.of_person(session, person)),
         "needed": people.is_needed(session, person),
         "myself": person.id == guards.user_session().user_id,
         "second_factor": person_facts.has_second_factor(session, person),
@@ -153,7 +154,6 @@ def _page(act: str, person: User, form: PortalForm) -> str:
             "roles": person_facts.roles(session, person),
             "owned": person_facts.last_owner_of(session, person),
             "identities": person_facts.identities(session, person),
-            "enrolment_keys": len(enrolment_key_lists.of_person(session, person)),
             "at_once": AT_ONCE,
         }
     return render_template(f"people/{act}.html", scope=guards.scope(), person=person, form=form, **facts)

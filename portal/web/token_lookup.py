@@ -12,7 +12,14 @@ from portal.domain import runner_tokens, token_lookup
 from portal.domain.errors import Stale
 from portal.domain.permissions import Action
 from portal.domain.scopes import ScopeKind
-from portal.domain.token_lookup import BeginningOfToken, NobodysToken, RunnersToken, ScopesToken
+from portal.domain.token_lookup import (
+    BeginningOfToken,
+    KeyFound,
+    NobodysToken,
+    PersonsToken,
+    RunnersToken,
+    ScopesToken,
+)
 from portal.requests import registration_configured
 from portal.web import guards, scoped
 from portal.web.forms import EmptyForm, PortalForm
@@ -24,6 +31,8 @@ scoped.guard(blueprint, ScopeKind.INSTANCE, Action.LOOK_UP_TOKENS)
 KINDS = {
     RunnersToken: "runner",
     ScopesToken: "registration",
+    PersonsToken: "person",
+    KeyFound: "key",
     BeginningOfToken: "beginning",
     NobodysToken: "nobody",
 }

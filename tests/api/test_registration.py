@@ -265,8 +265,8 @@ def test_the_token_in_a_header_does_not_disturb_the_one_in_the_body(box: Machine
         assert box.register().status == 201
 
 
-def test_only_a_project_s_runner_can_be_locked(box: Machine, office: Office) -> None:
-    assert not stored(office, box.register(locked=True)).locked
+def test_locked_is_kept_for_a_group_s_runner_too(box: Machine, office: Office) -> None:
+    assert stored(office, box.register(locked=True)).locked
 
 
 # What cannot be taken: the shape is wrong

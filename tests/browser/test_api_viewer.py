@@ -66,4 +66,6 @@ def test_without_javascript_the_viewer_leads_to_the_reference(visit: Visit, cast
     page = visitor.sign_in("dana")
     page = visitor.open("/-/api/try")
     page.locator("noscript a, main a").filter(has_text="reference").first.click()
+    page.locator(".contents-room", has_text="Runners").first.locator("summary").click()
+    page.locator(".contents a[href='#runners_show']").click()
     expect(page.locator("#runners_show")).to_be_visible()

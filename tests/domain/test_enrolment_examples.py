@@ -23,32 +23,48 @@ def blocks(url: str = URLS[0]) -> dict[str, Block]:
     return {block.id: block for section in found for block in section.blocks}
 
 
+SHELLS = [each for each in ("bash", "dash", "zsh") if shutil.which(each)]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("url", URLS)
-def test_what_a_shell_reads_has_no_fault(url: str) -> None:
+def test_what_a_shell_reads_has_no_fault(url: str, shell: str) -> None:
     shells = [block.text for block in blocks(url).values() if block.language == "bash"]
     assert len(shells) == 4
     for text in shells:
-        subprocess.run(["bash", "-n", "-c", text], check=True, timeout=30)
+        subprocess.run([shell, "-n", "-c", text], check=True, timeout=30)
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_cloud_init_writes_a_script_that_bash_reads(url: str) -> None:
+def test_cloud_init_writes_a_script_that_every_shell_reads_and_keeps_it_after_a_failure(url: str) -> None:
     config = yaml.safe_load(blocks(url)["cloud-init"].text)
     (file,) = config["write_files"]
-    assert (file["path"], file["permissions"]) == ("/run/enrol-runner", "0700")
-    assert file["content"].startswith("#!/bin/bash\nset -eu\n")
+    assert (file["path"], file["permissions"]) == ("/root/enrol-runner", "0700")
+    assert file["content"].startswith("#!/bin/sh\nset -eu\n")
     assert KEY in file["content"]
-    subprocess.run(["bash", "-n", "-c", file["content"]], check=True, timeout=30)
-    assert config["runcmd"] == [["sh", "-c", "/run/enrol-runner; rm -f /run/enrol-runner"]]
+    for shell in SHELLS:
+        subprocess.run([shell, "-n", "-c", file["content"]], check=True, timeout=30)
+    assert config["runcmd"] == [["sh", "-c", "/root/enrol-runner && rm -f /root/enrol-runner"]]
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_ansibles_task_is_yaml_and_holds_no_key(url: str) -> None:
+def test_ansibles_playbook_is_yaml_holds_no_key_and_hides_only_what_is_secret(url: str) -> None:
     text = blocks(url)["ansible"].text
-    (task,) = yaml.safe_load(text)
-    assert task["ansible.builtin.uri"]["url"] == f"{url}/api/v4/user/runners"
-    assert task["no_log"] is True
+    (play,) = yaml.safe_load(text)
+    there, create, refused, keep, register = play["tasks"]
+    assert "gitlab-runner --version" in there.values()
+    assert create["ansible.builtin.uri"]["url"] == f"{url}/api/v4/user/runners"
+    assert create["ansible.builtin.uri"]["status_code"] == [200, 201]
+    assert [bool(task.get("no_log")) for task in (create, refused, keep, register)] == [True, False, True, False]
+    assert keep["when"] == "created.status == 201"
+    assert register["ansible.builtin.shell"]["removes"] == keep["ansible.builtin.copy"]["dest"]
+    subprocess.run(["sh", "-n", "-c", register["ansible.builtin.shell"]["cmd"]], check=True, timeout=30)
     assert KEY not in text
+
+
+@pytest.mark.parametrize("block", ["enrol", "curl", "terraform-apply", "ansible-run"])
+def test_what_holds_the_key_says_that_the_shells_history_keeps_it(block: str) -> None:
+    assert "The shell's history keeps the key" in blocks()[block].note
 
 
 @pytest.mark.skipif(shutil.which("terraform") is None, reason="there is no terraform")

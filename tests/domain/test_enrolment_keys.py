@@ -114,59 +114,6 @@ def test_the_last_days_that_can_be_chosen() -> None:
         assert replace(GOOD, expires_at=TODAY + timedelta(days=days)).problems(TODAY, LONGEST) == {}
 
 
-@pytest.mark.parametrize(
-    ("written", "stored"),
-    [
-        ("10.0.0.0/8", "10.0.0.0/8"),
-        ("192.0.2.7", "192.0.2.7/32"),
-        (" 2001:DB8::/32 ", "2001:db8::/32"),
-        ("2001:db8::1", "2001:db8::1/128"),
-        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
-        ("0.0.0.0/0", "0.0.0.0/0"),
-    ],
-)
-def test_a_network_is_stored_in_one_way(written: str, stored: str) -> None:
-    assert enrolment_keys.read_network(written) == stored
-
-
-@pytest.mark.parametrize(
-    ("written", "said"),
-    [
-        ("192.0.2.7/24", "write 192.0.2.0/24"),
-        ("example.com", "is no network"),
-        ("fe80::1%eth0", "is no network"),
-        ("", "is no network"),
-        ("1" * 500, "is no network"),
-        ("10.0.0.0/8/8", "is no network"),
-    ],
-)
-def test_what_is_no_network_is_told_what_to_write(written: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        enrolment_keys.read_network(written)
-
-
-@pytest.mark.parametrize(
-    ("address", "inside"),
-    [
-        ("192.0.2.0", True),
-        ("192.0.2.255", True),
-        ("::ffff:192.0.2.9", True),
-        ("192.0.3.0", False),
-        ("2001:db8::9", True),
-        ("2001:db8::9%eth0", True),
-        ("2001:db9::", False),
-        ("", False),
-        ("nonsense", False),
-    ],
-)
-def test_an_address_lies_in_a_network_or_not(address: str, inside: bool) -> None:
-    assert enrolment_use.is_within(address, ["192.0.2.0/24", "2001:db8::/32"]) is inside
-
-
-def test_networks_are_read_from_lines_and_commas() -> None:
-    assert enrolment_keys.split_networks("10.0.0.0/8,\n 10.0.0.0/8 ;192.0.2.1\n\n") == ("10.0.0.0/8", "192.0.2.1")
-
-
 # Making one
 
 
@@ -304,7 +251,7 @@ def test_a_request_may_repeat_the_template(session: Session, cast: Cast) -> None
         (Asked(locked=True), "locked", "false"),
         (Asked(protected=True), "access_level", "not_protected"),
         (Asked(maximum_timeout=3600), "maximum_timeout", "none"),
-        (Asked(tokens_end=True), "token_expires_at", "as long as its scope says"),
+        (Asked(tokens_end=True), "token_expires_at", "tokens live as long as its scope says"),
     ],
 )
 def test_what_contradicts_the_template_is_refused_and_told_its_value(
@@ -551,6 +498,8 @@ def test_others_do_not_revoke_it(session: Session, cast: Cast) -> None:
             enrolment_keys.revoke(session, cast.as_(user), issued.record)
         with pytest.raises(refusal):
             enrolment_keys.get(session, cast.as_(user), cast.acme, issued.record.id)
+        with pytest.raises(NotFound):
+            enrolment_keys.by_number(session, cast.as_(user), issued.record.id)
 
 
 def test_a_key_of_elsewhere_is_not_found_here(session: Session, cast: Cast) -> None:

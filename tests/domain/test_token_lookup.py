@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import (
+    access_tokens,
     audit,
+    enrolment_keys,
     registration_tokens,
     runner_registration,
     runner_tokens,
@@ -21,7 +23,15 @@ from portal.domain.registration import Configured
 from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
-from portal.domain.token_lookup import BeginningOfToken, NobodysToken, RunnersToken, ScopesToken, TokenState
+from portal.domain.token_lookup import (
+    BeginningOfToken,
+    KeyFound,
+    NobodysToken,
+    PersonsToken,
+    RunnersToken,
+    ScopesToken,
+    TokenState,
+)
 from portal.models import GroupSettings, RunnerManager
 from tests.cast import Cast
 from tests.domain.clock import let_pass
@@ -182,6 +192,44 @@ def test_nobodys_token_is_told_apart(
     session: Session, cast: Cast, configured: Configured, pasted: str, what: NobodysToken
 ) -> None:
     assert token_lookup.look_up(session, cast.as_(cast.dana), pasted, configured) == what
+
+
+def test_an_access_token_is_told_with_its_person_and_ended_ones_too(
+    session: Session, cast: Cast, configured: Configured
+) -> None:
+    clear = cast.access_token(cast.alice, "read_api")
+    found = token_lookup.look_up(session, cast.as_(cast.dana), f'export TOKEN="{clear}"', configured)
+    assert isinstance(found, PersonsToken)
+    assert (found.token.user.username, found.works) == ("alice", True)
+    access_tokens.revoke(session, cast.as_(cast.alice), found.token)
+    found = token_lookup.look_up(session, cast.as_(cast.dana), clear, configured)
+    assert isinstance(found, PersonsToken)
+    assert not found.works
+
+
+def test_an_enrolment_key_is_told_with_its_scope_and_what_it_may(
+    session: Session, cast: Cast, configured: Configured
+) -> None:
+    clear = cast.enrolment_key(cast.bob, cast.web).token
+    found = token_lookup.look_up(session, cast.as_(cast.dana), f"--header PRIVATE-TOKEN: {clear}", configured)
+    assert isinstance(found, KeyFound)
+    assert (found.scope.full_path, found.row.state, found.works, found.deletion) == ("acme/web", "good", True, None)
+    enrolment_keys.revoke(session, cast.as_(cast.bob), found.row.key)
+    found = token_lookup.look_up(session, cast.as_(cast.dana), clear, configured)
+    assert isinstance(found, KeyFound)
+    assert not found.works
+
+
+@pytest.mark.parametrize("prefix", [tokens.PERSONAL, tokens.ENROLMENT])
+def test_of_a_token_of_people_the_checksum_says_whether_it_was_mistyped(
+    session: Session, cast: Cast, configured: Configured, prefix: str
+) -> None:
+    elsewhere = tokens.make_for_person(prefix)
+    dana = cast.as_(cast.dana)
+    assert token_lookup.look_up(session, dana, elsewhere, configured) == NobodysToken(of_people=True)
+    for wrong in (elsewhere[:-1] + ("0" if elsewhere[-1] != "0" else "1"), elsewhere[:-1], f"{prefix}x"):
+        found = token_lookup.look_up(session, dana, wrong, configured)
+        assert found == NobodysToken(mistyped=True, of_people=True)
 
 
 def test_a_mistyped_token_is_told_by_its_checksum(session: Session, cast: Cast, configured: Configured) -> None:

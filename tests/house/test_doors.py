@@ -153,7 +153,7 @@ def test_a_script_of_nobodys_is_asked_for_a_token(app: Flask, places: dict[str, 
         return
     answer = app.test_client().get(address(app, rule, places))
     assert answer.status_code == 401
-    assert answer.get_json() == {"message": "401 Unauthorized"}
+    assert answer.get_json()["message"] == "401 Unauthorized"
 
 
 @pytest.mark.parametrize("rule", PAGES, ids=text_of)

@@ -28,7 +28,7 @@ SCOPE = re.compile(r"^(instance|group|project)_")
 # is; the three kinds of scopes have the same pages. See docs/decisions/0016.
 SENSITIVE = {
     "one's own sessions": {"account.end_session", "account.end_other_sessions"},
-    "one's own access tokens": {"access_tokens.new", "access_tokens.revoke"},
+    "one's own access tokens": {"access_tokens.new", "access_tokens.rotate", "access_tokens.revoke"},
     "one's own ways to sign in": {
         "identities.connect",
         "identities.disconnect",

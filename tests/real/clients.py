@@ -84,9 +84,9 @@ class Home:
         """Give this home a system ID of its own: all homes of one computer would have the same."""
         (self.config.parent / ".runner_system_id").write_text(system_id)
 
-    def paste(self, text: str) -> subprocess.CompletedProcess[str]:
+    def paste(self, text: str, shell: str = "bash", **environment: str) -> subprocess.CompletedProcess[str]:
         """Paste a text into a shell."""
-        return self._run(["bash", "-c", text])
+        return self._run([shell, "-c", text], **environment)
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self._run([self.client.path, *words], **environment)

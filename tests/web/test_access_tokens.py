@@ -94,7 +94,7 @@ def test_each_token_is_told_with_its_scopes_its_state_and_its_last_use(alice: Fl
     says = words(read(alice, PAGE))
     assert f"a test's {token[6:10]}… create_runner read_api Good" in says
     assert "in 199 days" in says or "in 200 days" in says
-    assert "3 hours ago from 192.0.2.9 Revoke a test's" in says
+    assert "3 hours ago from 192.0.2.9 Trail of a test's Rotate a test's Revoke a test's" in says
     assert secret_of(token) not in says
 
 

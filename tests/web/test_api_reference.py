@@ -1,5 +1,6 @@
 """The REST API to read: every operation stands on the page, whole without a script."""
 
+import html
 from html.parser import HTMLParser
 
 import pytest
@@ -19,9 +20,59 @@ def test_every_operation_stands_on_the_page(app: Flask, page: str) -> None:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert f'id="{operation["operationId"]}"' in page
-            assert f"{method.upper()}</span> <code>{path}</code>" in page
+            assert f"{method.upper()}</span><code>{path}</code>" in page
+            assert f'<a href="#{operation["operationId"]}">' in page
             for parameter in operation.get("parameters", ()):
                 assert f"<code>{parameter['name']}</code>" in page
+
+
+def test_an_operation_is_a_line_that_opens_with_an_example_to_copy(page: str) -> None:
+    assert page.count('<details class="operation">') > 100
+    shown = page.split('<article id="runners_update"')
+    assert "Change some of a runner&#39;s settings" in shown[0].split("<details")[-1]
+    example = html.unescape(shown[1].split('<code id="curl-runners_update">')[1].split("</code>")[0])
+    assert example == (
+        'curl --request PUT --header "PRIVATE-TOKEN: $TOKEN" \\\n'
+        """  --json '{"paused": true, "tag_list": ["docker", "linux"]}' \\\n"""
+        "  https://portal.example.com/api/v4/runners/7"
+    )
+    assert 'data-copy="curl-runners_update" hidden' in shown[1]
+
+
+def test_every_operation_has_an_example_that_names_no_secret(app: Flask) -> None:
+    for room in Reference(app.extensions["api_description"].document).rooms():
+        for each in room.operations:
+            assert each.example.startswith("curl ")
+            assert "{" not in each.example.splitlines()[-1]
+            machines = room.name == "Runner protocol"
+            assert ("$RUNNER_TOKEN" if machines else "$TOKEN") in each.example or each.path == "/openapi.json"
+
+
+def test_a_path_in_an_example_is_encoded_and_what_is_needed_stands_in_the_address() -> None:
+    parameter = {"description": "", "required": True, "schema": {"type": "string"}}
+    asked = {
+        "operationId": "a_b", "tags": ["A"], "summary": "", "description": "", "responses": {}, "security": [{}],
+        "parameters": [
+            {**parameter, "name": "project", "in": "path", "example": "acme/web"},
+            {**parameter, "name": "search", "in": "query", "example": "a b"},
+        ],
+    }  # fmt: skip
+    document = {
+        "servers": [{"url": "https://portal.example.com"}],
+        "tags": [{"name": "A", "description": ""}],
+        "paths": {"/projects/{project}": {"get": asked}},
+    }
+    (only,) = Reference(document).rooms()[0].operations
+    assert only.example.endswith('"https://portal.example.com/projects/acme%2Fweb?search=a+b"')
+
+
+def test_each_status_is_explained_once(page: str) -> None:
+    assert page.count("The body is too large.") == 1
+    assert '<dt id="status-413">' in page
+
+
+def test_the_page_is_no_heavier_than_a_picture(page: str) -> None:
+    assert len(page.encode()) < 350_000
 
 
 def test_every_link_within_the_page_leads_somewhere(page: str) -> None:

@@ -74,7 +74,7 @@ def test_nobody_is_added_twice(room: tuple[FlaskClient, str]) -> None:
     client, address = room
     for expect in (302, 422):
         answer = send(client, address, login="charlie", role="20", expect=expect)
-    assert "Charlie Fox is a member already; change the role in the list." in words(answer.get_data(as_text=True))
+    assert "Charlie Fox is a member already. Change the role instead." in words(answer.get_data(as_text=True))
 
 
 def test_a_role_is_changed_in_the_list(room: tuple[FlaskClient, str], cast: Cast) -> None:

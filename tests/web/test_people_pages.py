@@ -356,9 +356,12 @@ def test_an_act_that_no_administrator_may_do_leaves_an_event(
     assert dana.post(place, data={"csrf_token": csrf, "wanted": "no", "typed": "dana"}).status_code == 422
     event = cast.session.scalars(select(AuditEvent).where(AuditEvent.action == "act_refused")).one()
     assert (event.actor_id, event.scope_kind) == (cast.dana.id, "instance")
-    assert reason in event.changes["wanted"][1]
+    assert reason in event.changes["because"][1]
+    assert "wanted" not in event.changes
     assert event.changes["request"] == [None, f"POST {place}"]
-    assert "was refused an act in" in words(read(dana, "/admin/trail"))
+    told = words(read(dana, "/admin/trail"))
+    assert "was refused an act in" in told
+    assert f"because: {event.changes['because'][1]}" in told
 
 
 def test_a_value_that_is_wrong_leaves_none(dana: FlaskClient, cast: Cast) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from portal.domain import refused_acts
 from portal.domain.refused_acts import SECONDS, Flood
 from portal.domain.registration import Configured
-from portal.models import AuditEvent
+from portal.models import AuditEvent, Role
 from tests.api.registering import Office
 from tests.cast import Cast, csrf_of, sign_in
 from tests.web.reading import words
@@ -61,7 +61,20 @@ def test_it_stands_in_the_trail_of_the_place_in_words(cast: Cast, client: FlaskC
     page = alice.get("/groups/acme/-/trail").get_data(as_text=True)
     newest, before = [words(each) for each in page.split('<div class="event-what">')[1:3]]
     assert newest.startswith("Charlie Fox was refused an act in acme/web answer: not found")
-    assert before.startswith("Erin Day was refused to change its members in acme answer: not allowed")
+    assert before.startswith("Erin Day was refused to change members in acme answer: not allowed")
+
+
+def test_a_refused_deletion_by_script_is_told_as_one(cast: Cast, client: FlaskClient) -> None:
+    runner_id = cast.runner().runner.id
+    cast.member(cast.bob, cast.acme, Role.MAINTAINER)
+    cast.session.commit()
+    token = cast.access_token(cast.bob)
+    refused = client.delete(f"/api/v4/runners/{runner_id}", headers={"PRIVATE-TOKEN": token})
+    assert refused.status_code == 403
+    page = sign_in(client, "alice").get("/groups/acme/-/trail").get_data(as_text=True)
+    newest = next(each for each in map(words, page.split('<div class="event-what">')) if "was refused" in each)
+    assert "was refused to create, change or delete runners in acme answer: not allowed" in newest
+    assert f"request: DELETE /api/v4/runners/{runner_id}" in newest
 
 
 def test_a_refused_look_is_not_told_since_no_get_changes_anything(

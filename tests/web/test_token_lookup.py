@@ -6,7 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from portal.domain import registration_tokens, runner_registration, tokens
+from portal.domain import groups, registration_tokens, runner_registration, tokens
 from portal.domain.runner_registration import Registering
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
@@ -42,6 +42,52 @@ def register(client: FlaskClient, session: Session, token: str, address: str) ->
     issued = runner_registration.register(session, client.application.extensions["registration"], wanted)
     session.commit()
     return issued.runner.id
+
+
+def test_an_access_token_is_told_with_whose_it_is_and_where_it_is_revoked(
+    dana: FlaskClient, session: Session, cast: Cast, caplog: pytest.LogCaptureFixture
+) -> None:
+    clear = cast.access_token(cast.alice, "read_api")
+    with caplog.at_level(logging.DEBUG):
+        page = looked_up(dana, clear)
+    assert "This is an access token of Alice Lam" in words(page)
+    revoke = next(each for each in links(page) if each.endswith("/revoke"))
+    assert "Alice" in words(read(dana, revoke))
+    assert clear not in page
+    assert clear not in caplog.text
+    assert not [row for row in every_row(session) if clear in row]
+    fill(dana, revoke)
+    ended = looked_up(dana, clear)
+    assert "It opens nothing any more" in words(ended)
+    assert not any(each.endswith("/revoke") for each in links(ended))
+
+
+def test_an_enrolment_key_is_told_with_where_it_creates_runners(dana: FlaskClient, cast: Cast) -> None:
+    clear = cast.enrolment_key(cast.bob, cast.web).token
+    page = looked_up(dana, clear)
+    assert "This is the enrolment key a test's" in words(page)
+    assert "Creates runners in the project acme/web, and opens nothing else" in words(page)
+    assert "by Bob Ray" in words(page)
+    assert clear not in page
+    fill(dana, next(each for each in links(page) if each.endswith("/revoke")))
+    assert "It creates nothing any more" in words(looked_up(dana, clear))
+
+
+def test_an_access_token_of_elsewhere_and_a_mistyped_one_are_told_apart(dana: FlaskClient) -> None:
+    elsewhere = tokens.make_for_person()
+    assert "Its checksum fits, so it was not mistyped" in words(looked_up(dana, elsewhere))
+    assert "its checksum does not fit" in words(looked_up(dana, elsewhere[:-1]))
+
+
+def test_a_key_of_a_deleted_group_leads_to_where_that_is_restored(
+    dana: FlaskClient, session: Session, cast: Cast
+) -> None:
+    clear = cast.enrolment_key(cast.bob, cast.web).token
+    groups.delete(session, cast.as_(cast.dana), cast.web)
+    session.commit()
+    page = looked_up(dana, clear)
+    assert "the key creates nothing meanwhile" in words(page)
+    assert any("/restore" in each for each in links(page))
 
 
 def test_a_runners_token_is_told_with_everything_about_it(dana: FlaskClient, cast: Cast) -> None:

@@ -39,6 +39,7 @@ def admit(operation: Operation) -> None:
 
 
 blueprint.after_request(rate_limits.tell)
+blueprint.after_request(parameters.tell_unknown)
 
 
 def operation(
@@ -71,7 +72,7 @@ def operation(
             status=status,
             also=also,
             refuses=refuses,
-            opens=(*usual, *opens),
+            opens=tuple(dict.fromkeys((*usual, *opens))),
             enrolment=enrolment,
             reads=reads,
             routed=routed,

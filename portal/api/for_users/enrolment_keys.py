@@ -14,6 +14,7 @@ from portal.api.for_users.operations import Shape
 from portal.api.for_users.paging import MOST_COUNTED, Page, Paged
 from portal.api.for_users.parameters import (
     Day,
+    Flag,
     Id,
     OptionalFlag,
     OptionalId,
@@ -51,7 +52,9 @@ class Place(Parameters):
 
 
 class KeysAsked(Paged, Place):
-    """The keys of exactly one group or project; of the instance without either."""
+    """The keys of one group or project, of the instance without either; with `below` those of all below it too."""
+
+    below: Flag = False
 
 
 class OneKey(Parameters):
@@ -152,12 +155,21 @@ def attributes(row: enrolment_key_lists.Row) -> dict[str, Any]:
 
 @operation("GET", "/enrolment_keys", room=ROOM, refuses=(400, 404))
 def index(given: KeysAsked) -> Page[EnrolmentKeyShape]:
-    """The keys of a group, a project, or the instance: those that may still create runners first, then the newest."""
+    """The keys of a group, a project, or the instance: those that may still create runners first, then the newest.
+
+    Of exactly that place; `below=true` adds those of all groups and projects below it, so that an administrator's
+    `GET /enrolment_keys?below=true` tells of every key.
+    """
     session, scope = db.session(), _scope(given)
     rows = enrolment_key_lists.of_scope(
-        session, scope, actor=credentials.actor(), offset=given.offset, limit=given.per_page
+        session,
+        scope,
+        below=given.below,
+        actor=credentials.actor(),
+        offset=given.offset,
+        limit=given.per_page,
     )
-    total = enrolment_key_lists.count(session, scope)
+    total = enrolment_key_lists.count(session, scope, below=given.below)
     shown = [EnrolmentKeyShape(**attributes(each)) for each in rows]
     return Page(shown, given, total if total <= MOST_COUNTED else None, more=total > given.offset + given.per_page)
 
@@ -198,4 +210,4 @@ def _found(key_id: int) -> EnrolmentKey:
 
 
 def _row(key: EnrolmentKey) -> enrolment_key_lists.Row:
-    return enrolment_key_lists.with_states(db.session(), enrolment_keys.scope_of(key), [key])[0]
+    return enrolment_key_lists.with_states(db.session(), [key])[0]

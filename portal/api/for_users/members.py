@@ -157,13 +157,13 @@ def add_to_group(given: NewGroupMember) -> Member:
     return _add(places.group(given.group), given)
 
 
-@operation("PUT", "/groups/<path:group>/members/<int:user_id>", room=ROOM, refuses=(404,))
+@operation("PUT", "/groups/<path:group>/members/<int:user_id>", room=ROOM, refuses=(404, 409))
 def change_in_group(given: GroupRole) -> Member:
     """Change a role that was given in this group."""
     return _change(places.group(given.group), given.user_id, given)
 
 
-@operation("DELETE", "/groups/<path:group>/members/<int:user_id>", room=ROOM, refuses=(400, 404))
+@operation("DELETE", "/groups/<path:group>/members/<int:user_id>", room=ROOM, refuses=(400, 404, 409))
 def remove_from_group(given: GroupMember) -> None:
     """Take away a role that was given in this group. Everybody may leave."""
     _remove(places.group(given.group), given.user_id)

@@ -177,6 +177,7 @@ def _operation(operation: Operation, taken: Schema, shape: Schema | None, schema
         name = "".join(part.capitalize() for part in operation.name.split("_")) + "Body"
         schemas[name] = _body(operation, sent, [each for each in sent if each in required])
         described["requestBody"] = _request_body(name, required=bool(required & set(sent)))
+        described["requestBody"]["content"][JSON]["example"] = _sent_example(operation, sent, required)
     return described
 
 
@@ -197,7 +198,8 @@ def _responses(operation: Operation, shape: Schema | None, *, body: bool) -> dic
     for status in (operation.status if shape else 204, *operation.also):
         content = {"content": {JSON: {"schema": shape}}} if shape and status != 204 else {}
         found[str(status)] = {"description": _DONE.get(status, "Done."), "headers": headers, **content}
-    return found | {str(status): answers.refused(status) for status in answers.refusals(operation, body=body)}
+    found |= {str(status): answers.refused(status) for status in answers.refusals(operation, body=body)}
+    return found | ({"400": answers.refused_parameters(operation)} if "400" in found else {})
 
 
 _DONE = {200: "Done.", 201: "Made.", 202: "Begun.", 204: "Done; there is nothing to say.", 304: "Nothing was to do."}
@@ -205,7 +207,10 @@ _DONE = {200: "Done.", 201: "Made.", 202: "Begun.", 204: "Done; there is nothing
 
 def _parameter(operation: Operation, where: str, name: str, schema: Schema, required: bool) -> Schema:
     said = schema.pop("description", "") or words.of(operation.name, name)
-    example = {"example": words.EXAMPLES[name]} if name in words.EXAMPLES else {}
+    value = (
+        words.example(operation.name, name) if required else None
+    )  # what need not be sent, nobody fills in unasked
+    example = {"example": value} if value is not None else {}
     return {"name": name, "in": where, "required": required, "description": said, "schema": schema, **example}
 
 
@@ -225,9 +230,15 @@ def _wire(schema: Schema) -> Schema:
 def _body(operation: Operation, sent: dict[str, Schema], required: list[str]) -> Schema:
     for name, schema in sent.items():
         schema.setdefault("description", words.of(operation.name, name))
-        if name in words.EXAMPLES:
-            schema.setdefault("examples", [words.EXAMPLES[name]])
+        if (value := words.example(operation.name, name)) is not None:
+            schema.setdefault("examples", [value])
     return {"type": "object", "properties": sent, **({"required": required} if required else {})}
+
+
+def _sent_example(operation: Operation, sent: Schema, required: set[str]) -> Schema:
+    """A body that the operation takes: what it must have, and what makes sense of it."""
+    shown = [*(name for name in sent if name in required), *words.SENT.get(operation.name, ())]
+    return {name: words.example(operation.name, name) for name in shown}
 
 
 def _request_body(name: str, *, required: bool) -> Schema:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from portal.api.for_users.operations import Operation
+from portal.api.for_users.parameters import refusal_of
 
 Schema = dict[str, Any]
 JSON = "application/json"
@@ -49,6 +50,12 @@ SHAPES: dict[str, Schema] = {
         **_object(error=_text("runner_type is missing")),
         "description": "Parameters that are missing or of the wrong kind.",
     },
+    "Unauthorized": {
+        **_object(
+            message={"const": "401 Unauthorized"}, hint=_text("Send an access token in the header PRIVATE-TOKEN.")
+        ),
+        "description": "Nobody says who asks; `hint` says how to.",
+    },
     "InvalidToken": {
         **_object(error={"const": "invalid_token"}, error_description=_text("Token was revoked.")),
         "description": "The credential is no good.",
@@ -65,7 +72,7 @@ SHAPES: dict[str, Schema] = {
 
 _WHY: dict[int, tuple[str, tuple[str, ...]]] = {
     400: ("The parameters cannot be taken.", ("ParameterError", "Message", "Problems")),
-    401: ("Nobody says who asks, or the credential is no good.", ("Message", "InvalidToken")),
+    401: ("Nobody says who asks, or the credential is no good.", ("Unauthorized", "InvalidToken")),
     403: ("The credential opens something else, or its person may not do this.", ("InsufficientScope", "Message")),
     404: ("There is no such thing, or the person may not know that there is.", ("Message",)),
     409: ("It is there already, or has changed since it was looked at.", ("Message", "Problems")),
@@ -76,10 +83,9 @@ _WHY: dict[int, tuple[str, tuple[str, ...]]] = {
     429: ("Too many requests; `Retry-After` says how many seconds to wait.", ("TooManyRequests", "Message")),
 }
 _EXAMPLES: dict[int, Schema] = {
-    400: {"error": "runner_type is missing"},
-    401: {"message": "401 Unauthorized"},
+    401: {"message": "401 Unauthorized", "hint": "Send an access token (glpat-…) in the header PRIVATE-TOKEN."},
     403: {"message": "403 Forbidden"},
-    404: {"message": "404 Runner Not Found"},
+    404: {"message": "404 Not Found"},
     409: {"message": "409 Conflict"},
     410: {"message": "410 Gone - runner registration disallowed"},
     412: {"message": "412 Precondition Failed"},
@@ -88,6 +94,7 @@ _EXAMPLES: dict[int, Schema] = {
 }
 TOLD = (
     "X-Request-Id",
+    "X-Unknown-Parameters",
     "RateLimit-Limit",
     "RateLimit-Observed",
     "RateLimit-Remaining",
@@ -104,6 +111,11 @@ HEADERS: dict[str, Schema] = {
     name: {"description": description, "schema": schema}
     for name, description, schema in (
         ("X-Request-Id", "The request's id; audit events and the log carry it too.", {"type": "string"}),
+        (
+            "X-Unknown-Parameters",
+            "Names that were sent and that the operation does not know, with commas; left out where there are none.",
+            {"type": "string"},
+        ),
         ("RateLimit-Limit", "How many requests a minute are let through.", _WHOLE),
         ("RateLimit-Observed", "How many of them are used up.", _WHOLE),
         ("RateLimit-Remaining", "How many are left.", _WHOLE),
@@ -145,6 +157,16 @@ def name_of(status: int) -> str:
 def refused(status: int) -> Schema:
     """A reference to the description of a refusal."""
     return _ref("responses", name_of(status))
+
+
+def refused_parameters(operation: Operation) -> Schema:
+    """The description of a 400 of this operation, with an example that it does answer."""
+    said = refusal_of(operation.takes, operation.places)
+    if not said:
+        return refused(400)
+    described = _response(400, *_WHY[400])
+    described["content"][JSON]["example"] = {"error": said}
+    return described
 
 
 def responses() -> dict[str, Schema]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
+
+from portal.database import now
 
 BEGINNING = """\
 The REST API for people and their scripts, with GitLab's paths, attributes and statuses: python-gitlab, glab,
@@ -12,7 +15,8 @@ Terraform and curl work unmodified.
 session of whoever is signed in reads, and writes nothing.
 
 **Parameters** of a GET or DELETE stand in the query, of all others in a body, as JSON or as a form. In JSON too,
-numbers and flags may come as text. Unknown parameters are passed over. A group or project in a path is its number or
+numbers and flags may come as text. Unknown parameters are passed over, and the header `X-Unknown-Parameters` of the
+answer names them. A group or project in a path is its number or
 its URL-encoded full path, such as `acme%2Fweb`.
 
 **Lists** come in pages: `page` and `per_page`, or `cursor` where the list may be long; headers lead to the next page.
@@ -129,17 +133,65 @@ EXAMPLES: dict[str, Any] = {
     "runner_id": 7,
     "user_id": 2,
     "token_id": 3,
+    "access_token_id": 3,
+    "key_id": 4,
     "group": "acme",
     "project": "acme/web",
+    "group_id": 5,
+    "namespace_id": 5,
     "tag_list": ["docker", "linux"],
     "maximum_timeout": 3600,
     "version_prefix": "17.5",
+    "runner_type": "group_type",
+    "description": "Build machines",
+    "paused": True,
+    "most_runners": 20,
+    "expires_at": str(now().date() + timedelta(days=90)),
+    "scopes": ["read_api"],
+    "allow_runner_registration_token": False,
+    "username": "erin",
+    "email": "erin@acme.example",
+    "reset_password": True,
+    "members.access_level": 30,
+    "members.expires_at": None,
+    "groups.name": "Acme",
+    "groups.path": "acme",
+    "projects.path": "web",
+    "users.name": "Erin Day",
+    "access_tokens.name": "nightly report",
+    "enrolment_keys.name": "web servers",
+}
+
+# What the example of an operation sends besides what it must.
+SENT: dict[str, tuple[str, ...]] = {
+    "access_tokens_rotate": ("expires_at",),
+    "access_tokens_rotate_self": ("expires_at",),
+    "enrolment_keys_create": ("group_id", "tag_list"),
+    "groups_update": ("description",),
+    "members_add_to_group": ("user_id",),
+    "members_add_to_project": ("user_id",),
+    "projects_create": ("path",),
+    "projects_update": ("description",),
+    "runners_update": ("paused", "tag_list"),
+    "settings_update": ("allow_runner_registration_token",),
+    "user_runners_create": ("runner_type", "group_id", "description", "tag_list"),
+    "user_runners_create_in_scope": ("runner_type", "group_id", "description", "tag_list"),
+    "users_create": ("reset_password",),
+    "users_update": ("name",),
 }
 
 REQUEST_HEADERS: dict[str, str] = {
     "Idempotency-Key": "Sent again with the same values, it makes nothing twice: the answer tells of the first.",
     "If-Unmodified-Since": "Do it only if nothing has changed since then.",
 }
+
+
+def example(operation: str, name: str) -> Any:
+    """A value that this parameter of the operation takes; None where nobody has said one."""
+    own = [
+        each for each in EXAMPLES if each.endswith(f".{name}") and operation.startswith(each.partition(".")[0] + "_")
+    ]
+    return EXAMPLES[own[0] if own else name] if own or name in EXAMPLES else None
 
 
 def of(operation: str, name: str) -> str:

@@ -7,12 +7,13 @@ Ansible's templates send such.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import orjson
-from flask import request
+from flask import Response, g, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -22,11 +23,15 @@ from portal.domain.runner_settings import split_tags
 
 LARGEST = 2**63 - 1  # what the database can hold
 NOT_READ = ("private_token", "access_token")  # a secret in an address is not taken
+MOST_NAMED, LONGEST_NAMED = 20, 100  # unknown parameters that an answer names, and characters of each
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class Parameters(BaseModel):
-    """The base of every declaration. Unknown parameters are passed over, as clients send more with each release."""
+    """The base of every declaration.
+
+    Unknown parameters are passed over, as clients send more with each release; a header of the answer names them.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, str_strip_whitespace=False, populate_by_name=True)
 
@@ -70,7 +75,7 @@ def _number(value: Any) -> int:
 def _id(value: Any) -> int:
     found = whole(value, "[1-9][0-9]{0,18}")
     if not 1 <= found <= LARGEST:
-        raise PydanticCustomError("range", "does not have a valid value")
+        raise PydanticCustomError("range", "does not have a valid value", {"would_do": "a whole number from 1 up"})
     return found
 
 
@@ -140,7 +145,9 @@ def read(declared: type[Parameters], places: Mapping[str, Any]) -> Parameters:
     Raises ParametersWrong, in the words that GitLab's clients know, BadRequest for a body that cannot be read, and
     NotFound for a place in the path at which nothing can be.
     """
-    found = {**_from_query(), **_from_body(), **places}
+    given = {**_from_query(), **_from_body()}
+    g.unknown_parameters = _unknown(declared, [*given, *(name for name in NOT_READ if name in request.args)])
+    found = {**given, **places}
     try:
         return declared.model_validate(found)
     except ValidationError as wrong:
@@ -172,6 +179,19 @@ def _from_body() -> dict[str, Any]:
     return value
 
 
+def _unknown(declared: type[Parameters], names: Iterable[str]) -> list[str]:
+    known = set(declared.model_fields) | {field.alias for field in declared.model_fields.values()}
+    return [name for name in names if name not in known]
+
+
+def tell_unknown(response: Response) -> Response:
+    """Name in a header what was sent and the operation does not know: a misspelt name is not to pass unseen."""
+    if unknown := g.get("unknown_parameters"):
+        named = [quote(name[:LONGEST_NAMED], safe="[]", errors="replace") for name in unknown[:MOST_NAMED]]
+        response.headers["X-Unknown-Parameters"] = ", ".join(named)
+    return response
+
+
 def _said(wrong: ErrorDetails) -> str:
     """One fault in GitLab's words, with the values that would do where they are few."""
     kind, context = wrong["type"], wrong.get("ctx", {})
@@ -184,9 +204,42 @@ def _said(wrong: ErrorDetails) -> str:
         return f"{name} is missing"
     if kind in ("literal_error", "enum"):
         return f"{name} does not have a valid value: {context.get('expected', '').replace(chr(39), '')}"
-    if kind in ("range", "greater_than_equal", "less_than_equal", "greater_than", "less_than"):
-        return f"{name} does not have a valid value"
-    return f"{name} is invalid"
+    gitlab = "does not have a valid value" if kind in _OUTSIDE else "is invalid"
+    would_do = context.get("would_do") or _WOULD_DO.get(kind, "").format(**context)
+    if kind == "number" and name.endswith(_IN_SECONDS):
+        would_do += " of seconds"
+    return f"{name} {gitlab}: {would_do}" if would_do else f"{name} {gitlab}"
+
+
+_OUTSIDE = ("range", "greater_than_equal", "less_than_equal")
+_IN_SECONDS = ("_timeout", "_interval")
+_WOULD_DO = {
+    "number": "a whole number",
+    "range": "a whole number of 18 digits at most",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+    "flag": "true or false",
+    "day": "a day, such as 2030-12-31",
+    "moment": "a moment, such as 2030-12-31T12:00:00Z",
+    "list": "a list of texts, or one text with commas",
+    "string_type": "a text",
+    "character": "a text without the character 0",
+    "version": "digits and dots, such as 17.5",
+}
+
+
+def refusal_of(declared: type[Parameters], places: Sequence[str]) -> str:
+    """An example of how this declaration refuses: what is missing, or else its first parameter of a wrong kind."""
+    names = [name for name in declared.model_fields if name not in places]
+    wrongs: list[dict[str, Any]] = [{}, *({name: {}} for name in names)]
+    for wrong in wrongs:
+        try:
+            declared.model_validate(wrong)
+        except ValidationError as refused:
+            errors = refused.errors(include_url=False, include_input=False)
+            if said := [_said(each) for each in errors if not set(each["loc"][:1]) & set(places)]:
+                return said[0]
+    return ""
 
 
 def only_one_of(given: Parameters, *names: str) -> None:

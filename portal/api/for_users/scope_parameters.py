@@ -29,12 +29,17 @@ def _ids(value: Any) -> tuple[int, ...]:
     parts = value if isinstance(value, list | tuple) else [] if value is None else [value]
     found = tuple(whole(part, f"^{_ONE}$") for part in parts)
     if len(found) > MOST_IDS or not all(0 < each <= LARGEST_ID for each in found):
-        raise PydanticCustomError("list", "is invalid")
+        would_do = f"at most {MOST_IDS:,} numbers from 1 up"
+        raise PydanticCustomError("list", "is invalid", {"would_do": would_do})
     return found
 
 
 def _role(value: Any) -> Role:
-    level = whole(value)
+    try:
+        level = whole(value)
+    except PydanticCustomError:
+        levels = ", ".join(f"{number} ({role.name.lower()})" for number, role in LEVELS.items())
+        raise PydanticCustomError("number", "is invalid", {"would_do": f"one of {levels}"}) from None
     if level not in LEVELS:
         raise PydanticCustomError("enum", "is none", {"expected": ", ".join(map(str, LEVELS))})
     return LEVELS[level]

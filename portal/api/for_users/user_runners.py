@@ -9,7 +9,7 @@ from flask import Response, after_this_request, g, url_for
 from portal.addresses import absolute
 from portal.api import credentials, idempotency, rate_limits
 from portal.api.errors import as_sentence, restorable
-from portal.api.for_users import door, enrolment, places
+from portal.api.for_users import door, enrolment, parameters, places
 from portal.api.for_users.door import operation
 from portal.api.for_users.operations import OPERATIONS, Answer
 from portal.api.for_users.runner_creation import Creation
@@ -83,6 +83,7 @@ def create_in_scope(given: Creation) -> Answer[ReplayedRunner | NewRunner]:
 def answer_in_scope() -> Response:
     """Carry `POST /runners` out; its path belongs to the door for machines."""
     after_this_request(rate_limits.tell)
+    after_this_request(parameters.tell_unknown)
     asked = OPERATIONS[f"user_runners_{create_in_scope.__name__}"]
     door.admit(asked)
     return door.run(asked, {})

@@ -94,6 +94,11 @@ for _field, _column in PLAIN.items():
     manager.set_field(_field, _plain(_column))
 
 
+@manager.field("ipAddress")
+def _ip_address(node: MachineNode, _info: Info) -> str | None:
+    return node.row.ip_address if node.of.may_know_addresses() else None
+
+
 @manager.field("status")
 def _status(node: MachineNode, _info: Info) -> Status:
     return runner_status.of_manager(node.row, node.of.context.at)

@@ -11,6 +11,7 @@ from psycopg.errors import QueryCanceled
 from sqlalchemy.exc import DBAPIError
 
 from portal.domain.errors import BadRequest, Refusal
+from portal.request_logs import redacted
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +67,13 @@ def told(errors: Sequence[GraphQLError]) -> list[dict[str, Any]]:
 
 
 def _told(error: GraphQLError) -> dict[str, Any]:
-    """One error. Of our own failures nothing is told; the log has them, without the values of the query."""
+    """One error. Of our own failures nothing is told; the log has them, without the values of the query.
+
+    Messages repeat values that do not fit. A token among them is left out: scripts print errors into their logs.
+    """
     cause = error.original_error
     if cause is None or isinstance(cause, GraphQLError):
-        return dict(error.formatted)
+        return {**error.formatted, "message": redacted(error.message)}
     if isinstance(cause, BadRequest):
         message = str(cause)
     elif isinstance(cause, Refusal):

@@ -28,8 +28,8 @@ class ProofWanted(Refusal):
 @changes(mutation, "runnersRegistrationTokenReset")
 def reset(asked: Context, given: dict[str, Any]) -> Payload:
     """A new registration token, in clear; the old one ends at once."""
+    _require_recent_proof(asked)  # first, so that it tells nothing of the scope
     scope = _scope(asked, given)
-    _require_recent_proof(asked)
     configured = registration_configured()
     made = registration_tokens.reset_token(asked.session, asked.actor, scope, configured)
     return {"token": configured.vault.open(made.ciphertext) if made.ciphertext else None}

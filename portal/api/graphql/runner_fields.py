@@ -159,6 +159,8 @@ def _jobs(_node: RunnerNode, info: Info, **arguments: Any) -> Connection[Any]:
 def _machine_fact(name: str) -> Field:
     def fact(node: RunnerNode, _info: Info) -> str | None:
         page = node.page
+        if name == "ip_address" and not node.may_know_addresses():
+            return None
         told = page.once("facts", lambda: machine_lists.told_together(node.context.session, page.things))
         return told[node.runner.id][name]
 

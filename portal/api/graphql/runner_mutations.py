@@ -14,7 +14,7 @@ from portal.api.graphql.global_ids import write
 from portal.api.graphql.mutations import Payload, changes
 from portal.api.graphql.problems import ArgumentWrong
 from portal.api.graphql.siblings import RunnerNode, Runners
-from portal.domain import permissions, runner_access, runner_handover, runner_projects, runners
+from portal.domain import permissions, runner_access, runner_creation, runner_handover, runner_projects, runners
 from portal.domain.errors import AlreadyIssued, Invalid
 from portal.domain.permissions import Action
 from portal.domain.runner_settings import RunnerSettings, split_tags
@@ -30,6 +30,7 @@ mutation = MutationType()
 def create(asked: Context, given: dict[str, Any]) -> Payload:
     """A new runner in the scope that its type and id say; with the header Idempotency-Key, once."""
     scope = _scope(asked, given)
+    runner_creation.require_may_create(asked.session, asked.actor, scope)  # before anything else is found wrong
     settings = RunnerSettings(**{"run_untagged": True, **_settings(given)})
     once = idempotency.Once() if asked.credential is None else idempotency.of_creation(scope, settings)
     try:

@@ -83,6 +83,11 @@ class RunnerNode:
         session, actor = self.context.session, self.context.actor
         return runner_access.may(session, actor, Action.WRITE_RUNNERS, self.runner, further=self._further())
 
+    def may_know_addresses(self) -> bool:
+        """Whether the asker may know where its machines are: may see the runners of its owner, as on the pages."""
+        session, actor = self.context.session, self.context.actor
+        return runner_access.may(session, actor, Action.READ_RUNNERS, self.runner, further=self._further())
+
     def may_delete(self) -> bool:
         """Whether the asker may delete it."""
         try:

@@ -17,6 +17,7 @@ from portal.api.errors import status_of
 from portal.api.graphql.limits import MOST_CHARACTERS, unstorable
 from portal.api.graphql.problems import FAILED, RequestWrong, TookTooLong, is_timeout
 from portal.domain.errors import CredentialRefused, Refusal, ScopeTooSmall, TryLater
+from portal.request_logs import redacted
 
 MOST_QUERIES = 20  # in one request
 UNREADABLE = "The body must be a JSON object with `query`, `variables` and `operationName`, or a list of such."
@@ -45,7 +46,7 @@ class Request:
 
 def read() -> Request:
     """The queries of this request. Raises RequestWrong."""
-    given = dict(request.args) if request.method in READS else _body()
+    given = _address() if request.method in READS else _body()
     batch = isinstance(given, list)
     items = given if isinstance(given, list) else [given]
     if not 1 <= len(items) <= MOST_QUERIES:
@@ -56,6 +57,14 @@ def read() -> Request:
             f"Query too large: the queries of one request have {MOST_CHARACTERS:,} characters at most."
         )
     return Request(queries, batch)
+
+
+def _address() -> dict[str, str]:
+    """The parameters of a GET; a token among them is refused as by the REST lists. Raises RequestWrong."""
+    given = dict(request.args)
+    if any(redacted(given.get(name, "")) != given.get(name, "") for name in ("query", "variables")):
+        raise RequestWrong("A query with a token is sent with POST: addresses are kept in logs.")
+    return given
 
 
 def _body() -> Any:

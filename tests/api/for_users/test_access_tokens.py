@@ -223,8 +223,11 @@ class TestMaking:
         [
             ({"scopes": ["api"]}, {"error": "name is missing"}),
             ({"name": "a"}, {"error": "scopes is missing"}),
-            ({"name": "a", "scopes": [1]}, {"error": "scopes is invalid"}),
-            ({"name": "a", "scopes": ["api"], "expires_at": "tomorrow"}, {"error": "expires_at is invalid"}),
+            ({"name": "a", "scopes": [1]}, {"error": "scopes is invalid: a list of texts, or one text with commas"}),
+            (
+                {"name": "a", "scopes": ["api"], "expires_at": "tomorrow"},
+                {"error": "expires_at is invalid: a day, such as 2030-12-31"},
+            ),
         ],
     )
     def test_a_wrong_parameter_is_named(self, alice: Script, given: dict[str, Any], said: dict[str, str]) -> None:

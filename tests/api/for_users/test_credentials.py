@@ -7,8 +7,9 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from portal.api.for_users.operations import OPERATIONS
 from portal.database import now
-from portal.domain import access_tokens, people
+from portal.domain import access_tokens, people, tokens
 from portal.domain.second_factor import Configured, Demand
 from portal.models import AccessToken
 from tests.api.for_users.conftest import ScriptOf
@@ -29,7 +30,8 @@ def test_a_bearer_is_as_good_as_a_private_token(app: Flask, cast: Cast) -> None:
 
 def test_nobody_is_asked_who_they_are(nobody: Script) -> None:
     answer = nobody.ask("GET", "/user")
-    assert (answer.status_code, answer.get_json()) == (401, {"message": "401 Unauthorized"})
+    assert (answer.status_code, answer.get_json()["message"]) == (401, "401 Unauthorized")
+    assert "PRIVATE-TOKEN" in answer.get_json()["hint"]
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
@@ -39,6 +41,22 @@ def test_what_is_no_token_is_refused_as_gitlab_does(app: Flask, token: str) -> N
     assert answer.status_code == 401
     assert answer.get_json()["error"] == "invalid_token"
     assert answer.get_json()["error_description"].startswith("Token was not found.")
+
+
+@pytest.mark.parametrize(
+    ("token", "kind"),
+    [
+        (tokens.make(2), "a runner's own token"),
+        (tokens.make(3, prefix=tokens.REGISTERED), "a runner's own token"),
+        ("glrt-of-elsewhere", "a runner's own token"),
+        (tokens.make_registration(), "a registration token"),
+    ],
+)
+def test_a_machines_token_is_told_what_it_is(app: Flask, token: str, kind: str) -> None:
+    said = Script(app.test_client(), token).get("/user", expect=401)["error_description"]
+    assert f"This is {kind}" in said
+    assert "Send an access token" in said
+    assert token not in said
 
 
 def test_a_token_in_an_address_is_not_read(app: Flask, cast: Cast) -> None:
@@ -69,11 +87,25 @@ def test_a_small_token_is_told_what_would_open_the_door(script_of: ScriptOf, cas
     assert refused["scope"] == "api read_api"
 
 
+def test_each_scope_that_would_do_is_named_once(script_of: ScriptOf, cast: Cast) -> None:
+    assert all(len(set(each.opens)) == len(each.opens) for each in OPERATIONS.values())
+
+
+def test_an_enrolment_key_is_told_what_it_is_for(app: Flask, cast: Cast) -> None:
+    key = cast.enrolment_key(cast.alice).token
+    refused = Script(app.test_client(), key).get("/runners", expect=403)
+    assert refused["error"] == "insufficient_scope"
+    assert "opens nothing but the creation of runners" in refused["error_description"]
+    assert "provided by the access token" not in refused["error_description"]
+
+
 def test_a_browser_reads_with_its_session_and_writes_nothing(app: Flask, cast: Cast) -> None:
     browser = sign_in(app.test_client(), "alice")
     assert browser.get("/api/v4/user").get_json()["username"] == "alice"
     runner_id = cast.runner().runner.id
-    assert browser.put(f"/api/v4/runners/{runner_id}", json={"paused": True}).status_code in (401, 405)
+    refused = browser.put(f"/api/v4/runners/{runner_id}", json={"paused": True})
+    assert (refused.status_code, refused.get_json()["message"]) == (401, "401 Unauthorized")
+    assert "Being signed in opens reading only." in refused.get_json()["hint"]
 
 
 def test_a_tokens_last_use_is_noted_without_a_write(app: Flask, session: Session, cast: Cast) -> None:

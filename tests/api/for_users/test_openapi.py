@@ -90,6 +90,33 @@ def test_a_flag_in_an_address_a_body_and_a_list_say_what_is_taken(document: dict
     assert document["components"]["responses"]["TooManyRequests"]["headers"]["Retry-After"]
 
 
+def test_every_example_of_a_body_is_one_that_is_taken(document: dict[str, Any]) -> None:
+    for (_, path), each in operations(document).items():
+        example = each.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+        if example is not None:
+            declared = OPERATIONS[each["operationId"]]
+            assert example, path
+            places = {name: openapi_words.example(declared.name, name) for name in declared.places}
+            taken = declared.takes.model_validate({**places, **example})
+            assert set(example) <= taken.model_fields_set
+
+
+def test_an_example_of_a_refusal_is_the_operations_own(document: dict[str, Any]) -> None:
+    found = operations(document)
+
+    def example(method: str, path: str) -> Any:
+        return found[method, path]["responses"]["400"]["content"]["application/json"]["example"]["error"]
+
+    assert example("post", "/users") == "username is missing"
+    assert example("get", "/users") == "page is invalid: a whole number"
+    assert example("put", "/runners/{runner_id}") == "description is invalid: a text"
+
+
+def test_what_need_not_be_asked_is_filled_in_by_no_viewer(document: dict[str, Any]) -> None:
+    for each in operations(document).values():
+        assert all(one["required"] for one in each.get("parameters", ()) if "example" in one)
+
+
 def test_no_title_is_made_up_and_a_property_of_that_name_stays() -> None:
     from portal.api.for_users.openapi import _plain
 

@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 import jsonschema
 import pytest
+from flask import Response
 from hypothesis import given
 from hypothesis import strategies as some
 from pydantic import model_validator
 
 from portal import create_app
 from portal.api.for_users import parameters
+from portal.api.for_users.paging import Paged
 from portal.api.for_users.parameters import (
     LARGEST,
     Day,
@@ -28,6 +30,7 @@ from portal.api.for_users.parameters import (
     at_least_one_of,
     only_one_of,
 )
+from portal.api.for_users.scope_parameters import Ids, OptionalAccessLevel
 from portal.domain.errors import BadRequest, NotFound, ParametersWrong
 from tests.databases import settings
 
@@ -84,7 +87,7 @@ def said(declared: type[Parameters], **request: Any) -> str:
 def test_what_is_missing_or_no_choice_is_said_in_gitlabs_words() -> None:
     assert said(Needed, json={}) == "runner_type is missing, name is missing"
     wrong = said(Needed, json={"runner_type": "any", "name": 5})
-    assert wrong == "runner_type does not have a valid value: group_type or project_type, name is invalid"
+    assert wrong == "runner_type does not have a valid value: group_type or project_type, name is invalid: a text"
 
 
 def test_what_excludes_each_other_is_said_in_gitlabs_words() -> None:
@@ -140,7 +143,65 @@ def test_forms_say_the_same_as_json_and_repeat_what_is_a_list() -> None:
     form = {"number": "7", "flag": "true", "words[]": ["a", "b"], "optional_thing": ""}
     sent = read(Everything, data=form)
     assert (sent.number, sent.flag, sent.words, sent.optional_thing) == (7, True, ("a", "b"), None)
-    assert said(Everything, data={"text": ["a", "b"]}) == "text is invalid"
+    assert said(Everything, data={"text": ["a", "b"]}) == "text is invalid: a text"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"number": "many"}, "number is invalid: a whole number"),
+        ({"number": 10**19}, "number does not have a valid value: a whole number of 18 digits at most"),
+        ({"thing": "acme"}, "thing is invalid: a whole number"),
+        ({"thing": 0}, "thing does not have a valid value: a whole number from 1 up"),
+        ({"flag": "perhaps"}, "flag is invalid: true or false"),
+        ({"words": [1]}, "words is invalid: a list of texts, or one text with commas"),
+        ({"day": "tomorrow"}, "day is invalid: a day, such as 2030-12-31"),
+        ({"maximum_timeout": "1h"}, "maximum_timeout is invalid: a whole number of seconds"),
+        ({"per_page": 0}, "per_page does not have a valid value: 1 or more"),
+        ({"access_level": "developer"}, "access_level is invalid: one of 10 (guest), 20 (reporter), 30 (developer)"),
+        ({"user_ids": ["x"]}, "user_ids is invalid: a whole number"),
+    ],
+)
+def test_behind_gitlabs_words_stands_what_would_do(given: dict[str, Any], expected: str) -> None:
+    class More(Everything, Paged):
+        """Kinds that only some rooms have."""
+
+        maximum_timeout: OptionalNumber = None
+        access_level: OptionalAccessLevel = None
+        user_ids: Ids = ()
+
+    assert said(More, json=given).startswith(expected)
+
+
+def test_an_example_of_a_refusal_is_one_that_is_answered() -> None:
+    assert parameters.refusal_of(Needed, ()) == "runner_type is missing"
+    assert parameters.refusal_of(Needed, ("runner_type",)) == "name is missing"
+    assert parameters.refusal_of(Everything, ("text",)) == "optional_text is invalid: a text"
+    assert parameters.refusal_of(Parameters, ()) == ""
+
+
+def unknown(declared: type[Parameters], **request: Any) -> str | None:
+    """What the header of the answer names."""
+    with APP.test_request_context("/", **{"method": "POST", **request}):
+        with suppress(BadRequest):
+            parameters.read(declared, {})
+        return parameters.tell_unknown(Response()).headers.get("X-Unknown-Parameters")
+
+
+def test_what_is_unknown_is_named_and_nothing_else() -> None:
+    given = {"runner_type": "group_type", "name": "a"}
+    assert unknown(Needed, json=given) is None
+    assert unknown(Needed, json={**given, "foo": 1, "nme": "b"}) == "foo, nme"
+    assert unknown(Needed, json={"nme": "b"}) == "nme"  # also beside a refusal
+    assert unknown(Needed, data={**given, "info[version]": "17", "foo[]": "a"}) == "info, foo"
+    assert unknown(Needed, query_string={"private_token": "x"}, json=given) == "private_token"
+
+
+def test_an_odd_name_makes_no_other_header() -> None:
+    odd = {"a\r\nSet-Cookie: b": 1, "x" * 5000: 1, "ä,": 1}
+    assert unknown(Needed, json=odd) == f"a%0D%0ASet-Cookie%3A%20b, {'x' * 100}, %C3%A4%2C"
+    named = unknown(Needed, json={f"n{number}": 1 for number in range(1000)})
+    assert (named or "").count(",") == 19
 
 
 def test_the_path_has_the_last_word_and_the_body_a_later_one_than_the_query() -> None:

@@ -119,12 +119,18 @@ def test_one_wrong_value_keeps_everything_as_it_was(
     assert dana.get(PATH) == INSTALLED
 
 
+def test_a_misspelt_setting_changes_nothing_and_is_named_in_a_header(script_of: ScriptOf, cast: Cast) -> None:
+    answer = script_of(cast.dana).ask("PUT", PATH, allow_runner_registration_tokens=False, foo=1)
+    assert (answer.status_code, answer.get_json()) == (200, INSTALLED)
+    assert answer.headers["X-Unknown-Parameters"] == "allow_runner_registration_tokens, foo"
+
+
 def test_unknown_registrars_and_wrong_kinds_are_named(script_of: ScriptOf, cast: Cast) -> None:
     dana = script_of(cast.dana)
     said = dana.put(PATH, expect=400, valid_runner_registrars=["group", "instance"])["error"]
     assert said == "valid_runner_registrars does not have a valid value: group, project"
     assert dana.put(PATH, expect=400, ci_registered_group_runners="many") == {
-        "error": "ci_registered_group_runners is invalid"
+        "error": "ci_registered_group_runners is invalid: a whole number"
     }
 
 

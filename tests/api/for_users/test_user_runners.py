@@ -134,7 +134,7 @@ def test_who_may_create_where(
     said = script_of(getattr(cast, who)).post(path, expect=status, **wanted)
     assert count(session) == (status == 201)
     if status == 403:
-        assert said["message"].startswith("403 Forbidden - You may not create or change its runners")
+        assert said["message"].startswith("403 Forbidden - You may not create, change or delete its runners")
     if status == 404:
         assert said == {"message": f"404 {kind.capitalize()} Not Found"}
 
@@ -234,7 +234,18 @@ def test_the_small_token_opens_nothing_else(script_of: ScriptOf, cast: Cast) -> 
 
 
 def test_nobody_creates_a_runner(nobody: Script) -> None:
-    assert nobody.post("/user/runners", expect=401, runner_type="instance_type") == {"message": "401 Unauthorized"}
+    refused = nobody.post("/user/runners", expect=401, runner_type="instance_type")
+    assert refused["message"] == "401 Unauthorized"
+
+
+@BOTH
+def test_a_misspelt_parameter_of_a_new_runner_is_named(script_of: ScriptOf, cast: Cast, path: str) -> None:
+    alice = script_of(cast.alice)
+    answer = alice.ask("POST", path, **in_acme(cast, tags_list=["docker"]))
+    assert (answer.status_code, answer.headers["X-Unknown-Parameters"]) == (201, "tags_list")
+    refused = alice.ask("POST", path, runner_type="fleet", tags_list=["docker"])
+    assert (refused.status_code, refused.headers["X-Unknown-Parameters"]) == (400, "tags_list")
+    assert "X-Unknown-Parameters" not in alice.ask("POST", path, **in_acme(cast)).headers
 
 
 def test_the_token_may_be_given_an_end(script_of: ScriptOf, cast: Cast) -> None:

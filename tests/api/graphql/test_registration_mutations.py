@@ -85,3 +85,16 @@ def test_a_browser_that_was_left_open_is_asked_again_as_on_the_page(
     payload = client.post(DOOR, json=body, headers={"X-CSRFToken": csrf}).get_json()["data"][RESET]
     assert (payload["token"] is None) is asked_again
     assert [("/-/confirm" in each) for each in payload["errors"]] == [True] * asked_again
+
+
+def test_a_browser_that_was_left_open_does_not_tell_which_groups_there_are(cast: Cast, client: FlaskClient) -> None:
+    sign_in(client, "charlie")
+    csrf = csrf_of(client.get("/-/account").get_data(as_text=True))
+    cast.session.execute(update(UserSession).values(confirmed_at=now() - timedelta(hours=1)))
+    cast.session.commit()
+    told = []
+    for number in (cast.acme.id, 999_999):
+        given = {"input": {"type": "GROUP_TYPE", "id": gid("Group", number)}}
+        body = {"query": mutation_of(RESET, "token"), "variables": given}
+        told.append(client.post(DOOR, json=body, headers={"X-CSRFToken": csrf}).get_json())
+    assert told[0] == told[1]

@@ -271,6 +271,25 @@ def test_machines_are_told_with_all_their_facts(cast: Cast, asker_of: AskerOf) -
     }
 
 
+def test_addresses_of_machines_are_for_who_may_see_the_runners_of_the_owner(cast: Cast, asker_of: AskerOf) -> None:
+    of_instance, of_group = cast.runner(INSTANCE, TAGGED).runner, cast.runner(cast.acme, TAGGED).runner
+    for each in (of_instance, of_group):
+        machine(cast, each, "s_1", version="17.5.0", ip_address="192.0.2.9")
+    askers = {name: asker_of(getattr(cast, name)) for name in ("dana", "alice", "bob", "charlie")}
+    for runner, readers, trusted in (
+        (of_instance, "dana alice bob charlie", "dana"),
+        (of_group, "dana alice bob", "dana alice"),
+    ):
+        for name in readers.split():
+            address = "192.0.2.9" if name in trusted.split() else None
+            told = of_runner(askers[name], runner, "ipAddress version managers { nodes { systemId ipAddress } }")
+            assert told == {
+                "ipAddress": address,
+                "version": "17.5.0",
+                "managers": {"nodes": [{"systemId": "s_1", "ipAddress": address}]},
+            }
+
+
 def test_the_machine_fields_of_a_runner_are_the_distinct_values_of_its_machines(
     cast: Cast, asker_of: AskerOf
 ) -> None:

@@ -104,6 +104,16 @@ def test_who_may_not_create_a_runner_hears_nothing_but_that(cast: Cast, asker_of
     assert counted(cast) == before
 
 
+def test_what_is_wrong_besides_does_not_tell_that_a_hidden_group_is_there(cast: Cast, asker_of: AskerOf) -> None:
+    query, charlie = mutation_of("runnerCreate"), asker_of(cast.charlie)
+    said = []
+    for number in (cast.acme.id, 999_999):
+        given = {"runnerType": "GROUP_TYPE", "groupId": gid("Group", number), "maximumTimeout": 5}
+        answer = charlie.send(query, headers={"Idempotency-Key": "no key, with blanks"}, input=given)
+        said.append([each["message"] for each in answer.get_json()["errors"]])
+    assert said == [[NOT_AVAILABLE]] * 2
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -53,6 +53,27 @@ def test_a_token_in_an_address_is_not_read(cast: Cast, app: Flask) -> None:
         assert answer.get_json() == {"data": {"currentUser": None}}
 
 
+def test_a_token_in_the_query_of_an_address_is_refused(cast: Cast, app: Flask) -> None:
+    token, headers = cast.runner(cast.acme).token, {"PRIVATE-TOKEN": cast.access_token(cast.dana)}
+    literal = {"query": f'{{ runners(search: "{token}") {{ count }} }}'}
+    variables = json.dumps({"s": token})
+    for asked in (literal, {"query": "query($s: String) { runners(search: $s) { count } }", "variables": variables}):
+        (said,) = errors_of(app.test_client().get(DOOR, query_string=asked, headers=headers), 422)
+        assert "POST" in said
+        assert token not in said
+
+
+def test_errors_do_not_repeat_a_token(cast: Cast, asker_of: AskerOf) -> None:
+    token, alice = cast.runner(cast.acme).token, asker_of(cast.alice)
+    runners = 'group(fullPath: "acme") { runners(first: $s) { count } }'
+    kinds = {"CiRunnerID!": "runner(id: $s) { id }", "Int": runners}
+    for kind, asked in kinds.items():
+        (said,) = alice.errors(f"query($s: {kind}) {{ {asked} }}", s=token)
+        assert "[redacted]" in said
+        assert token not in said
+    assert token not in alice.errors(f'{{ runner(id: "{token}") {{ id }} }}')[0]
+
+
 @pytest.mark.parametrize("shown", ["glpat-nonsense", "x", "glenrol-nobodys"])
 def test_a_token_that_is_no_good_is_refused(cast: Cast, app: Flask, shown: str) -> None:
     answer = app.test_client().post(DOOR, json={"query": ME}, headers={"PRIVATE-TOKEN": shown})
