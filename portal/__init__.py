@@ -16,9 +16,9 @@ from portal.api import for_runners, for_users, graphql, refused_registrations
 from portal.api import refused_acts as api_refused_acts
 from portal.api.rate_limits import RateLimits
 from portal.config import ROOT, SettingError, Settings
-from portal.database import db
+from portal.database import db, ran_into_each_other
 from portal.domain.access_tokens import TokenUses
-from portal.domain.errors import Refusal
+from portal.domain.errors import Collided, Refusal
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
 from portal.domain.refused_acts import Flood
@@ -141,6 +141,9 @@ def _answer_errors(app: Flask) -> None:
 
     def on_failure(failure: Exception) -> Any:
         db.session.rollback()
+        if ran_into_each_other(failure):
+            app.logger.warning("a request gave way to another that waited for it")
+            return answer(Collided())
         app.logger.exception("request failed")
         return answer(failure)
 

@@ -29,9 +29,7 @@ def register(app: Flask) -> None:
 @access_token.command("create")
 @click.argument("username")
 @click.option("--scopes", required=True, help=f"What it opens, with commas: {', '.join(TokenScope)}.")
-@click.option(
-    "--expires", "days", required=True, type=click.IntRange(1), help=f"Days until it ends: {LONGEST}."
-)
+@click.option("--expires", "days", required=True, type=click.IntRange(1), help=f"Days until it ends: {LONGEST}.")
 @click.option("--name", default="command line", show_default=True, help="What it is for.")
 def create(username: str, scopes: str, days: int, name: str) -> None:
     """Make an access token of USERNAME and print it: nothing else, and only this once."""

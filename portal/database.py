@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from flask_sqlalchemy import SQLAlchemy
+from psycopg.errors import DeadlockDetected, SerializationFailure
 from sqlalchemy import DateTime, MetaData
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, registry
 
 NAMES = {
@@ -27,6 +29,11 @@ class Base(DeclarativeBase):
 
 
 db = SQLAlchemy(model_class=Base, disable_autonaming=True)
+
+
+def ran_into_each_other(failure: BaseException) -> bool:
+    """Whether the database gave one of two transactions up, as each waited for the other: sent again it succeeds."""
+    return isinstance(failure, DBAPIError) and isinstance(failure.orig, DeadlockDetected | SerializationFailure)
 
 
 def now() -> datetime:

@@ -26,7 +26,7 @@
     return answer.json();
   };
 
-  const hint = "# Write a query on this side; Ctrl-Enter sends it. The book on the left explains every type.";
+  const hint = "# Ctrl-Enter sends it."; // as long as a phone's line; the rest stands above the editor
   const runners = `
   group(fullPath: ${JSON.stringify(group)}) {
     runners(first: 20, sort: CONTACTED_DESC) {
@@ -54,6 +54,20 @@
   }${group ? runners : ""}
 }
 `;
+
+  // The editors take Tab for themselves. After Escape they do not see the next one, so that the focus goes on.
+  let leaving = false;
+  const editors = ".CodeMirror";
+  addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key === "Shift" || !event.target.closest?.(editors)) return;
+      if (event.key === "Tab" && leaving) event.stopPropagation();
+      leaving = event.key === "Escape";
+    },
+    true,
+  );
+  addEventListener("focusin", () => { leaving = false; });
 
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const mount = ReactDOM.createRoot(place);

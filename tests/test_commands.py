@@ -376,7 +376,6 @@ class TestAccessTokens:
         [
             (("--scopes", "sudo"), "There is no scope 'sudo'"),
             (("--scopes", ","), "Choose at least one scope."),
-            (("--expires", "366"), "Choose a day from"),
             (("--name", ""), "Say what it is for"),
         ],
     )

@@ -34,6 +34,7 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.ScopeTooSmall: 403,
     errors.ChangedSince: 412,
     errors.KeyReused: 422,
+    errors.Collided: 503,
     errors.TryLater: 429,
 }
 OURS = 500  # what is our own fault is never a 403, which would silence a runner for an hour

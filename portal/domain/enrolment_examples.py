@@ -248,4 +248,3 @@ def _ansible(url: str, key: str) -> tuple[Block, ...]:
         Block("ansible", "playbook.yml", "yaml", text, note),
         Block("ansible-run", "Commands", "bash", run, HISTORY),
     )
-

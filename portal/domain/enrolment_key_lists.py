@@ -72,7 +72,7 @@ def _rows(session: Session, which: ColumnElement[bool], offset: int, limit: int)
 
 
 def _held(scope: Scope, *, below: bool) -> ColumnElement[bool]:
-    """Condition for the keys of the scope, and with `below` for those below it; none of what is deleted at present."""
+    """Condition for the keys of the scope, and with `below` for those below; none of what is deleted at present."""
     if not below:
         return in_scope(scope)
     in_groups, in_projects = groups.below(scope)

@@ -240,6 +240,15 @@ class TryLater(Refusal):
         super().__init__(sentence)
 
 
+class Collided(TryLater):
+    """Two requests waited for each other, and this one gave way."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Somebody else was changing the same things at this very moment. Nothing was changed; send it again.", 1
+        )
+
+
 class TooMany(TryLater):
     """A token or an address has asked too often in the last minute."""
 

@@ -36,6 +36,7 @@ from portal.web.secret_pages import unstored
 
 Page = str | BaseResponse | tuple[str, int]
 USUAL = timedelta(days=30)  # how long a key lives that nobody has thought about
+SHOWN_KEYS = 200
 SHOWN_RUNNERS = 50
 SHOWN_EVENTS = 20
 OWN = "own"  # in the address: without those below
@@ -45,15 +46,16 @@ def index() -> str:
     """The keys of the scope and below, or its own: what each makes, how often it was used, and how it stands."""
     session, scope = db.session(), guards.scope()
     below, page = request.args.get("keys") != OWN and scope.kind is not ScopeKind.PROJECT, _page_number()
-    shown = enrolment_key_lists.SHOWN
     return render_template(
         "enrolment_keys/index.html",
         scope=scope,
         below=below,
-        rows=enrolment_key_lists.of_scope(session, scope, below=below, offset=(page - 1) * shown),
+        rows=enrolment_key_lists.of_scope(
+            session, scope, below=below, offset=(page - 1) * SHOWN_KEYS, limit=SHOWN_KEYS
+        ),
         total=enrolment_key_lists.count(session, scope, below=below),
         page=page,
-        shown=shown,
+        shown=SHOWN_KEYS,
         open=runner_creation.may_create(session, guards.actor(), scope),
     )
 

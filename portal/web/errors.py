@@ -27,6 +27,7 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.Stale: 409,
     errors.AlreadyIssued: 409,
     errors.AlreadyMade: 409,
+    errors.Collided: 503,
     errors.TryLater: 429,
 }
 KEPT = ("name", "description", "tags", "maintenance_note")  # what people type at length; no field here is a secret
@@ -40,6 +41,7 @@ TITLES = {
     413: "This is too large",
     422: "Some values cannot be taken",
     429: "Too many requests",
+    503: "Try that once more",
 }
 
 

@@ -57,7 +57,7 @@ def access_token_of_dana(cast: Cast) -> int:
 
 
 def addresses(runners: Fleet, cast: Cast) -> list[str]:
-    online = runners.at(GROUP, "Online")
+    online, mine = runners.at(GROUP, "Online"), access_token_of_dana(cast)
     return [
         "/",
         "/?search=zebra",
@@ -110,7 +110,7 @@ def addresses(runners: Fleet, cast: Cast) -> list[str]:
         "/-/api",
         "/-/account/access-tokens",
         "/-/account/access-tokens/new",
-        f"/-/account/access-tokens/{access_token_of_dana(cast)}/revoke",
+        *(f"/-/account/access-tokens/{mine}/{act}" for act in ("revoke", "rotate", "trail")),
         "/nowhere",
     ]
 
@@ -144,6 +144,7 @@ def many(runners: Fleet, cast: Cast) -> list[str]:
         "/-/bulk",
         *(f"/groups/acme/-/enrolment-keys{each}" for each in ("", "/new", f"/{key.id}", f"/{key.id}/revoke")),
         "/admin/enrolment-keys",
+        "/admin/enrolment-keys?keys=own",
         "/acme/web/-/enrolment-keys/new",
         "/-/deleted",
         "/-/deleted?search=zebra",

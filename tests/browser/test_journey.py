@@ -198,3 +198,28 @@ def test_the_runners_page_shows_a_new_machine_without_a_reload(
     machines.poll(portal.url, issued.token, "s_new_machine")
     expect(page.get_by_role("cell", name="s_new_machine")).to_be_visible(timeout=15_000)
     expect(page.locator("#runner-status")).to_contain_text("Online")
+
+
+@pytest.mark.parametrize("path", ["/-/account/access-tokens/new", "/groups/acme/-/enrolment-keys/new"])
+def test_back_after_a_refused_form_and_a_success_leads_to_the_form(visit: Visit, cast: Cast, path: str) -> None:
+    visitor = visit()
+    visitor.sign_in("alice")
+    page = visitor.open(path)
+    button = page.locator("main form button.primary")
+    button.click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_label("Name").fill("again")
+    if "access-tokens" in path:
+        page.get_by_label("read_api").check()
+    else:
+        page.get_by_label("Run untagged jobs").check()
+    button.click()
+    token = page.locator("#token").inner_text()
+    page.get_by_role("link", name="I have kept it").click()
+    expect(page.locator("#token")).to_have_count(0)
+    passed = []
+    while page.url != f"{visitor.portal.url}/":
+        page.go_back()  # without an error of the browser, which has no copy of an answer to a form
+        assert token not in page.content()
+        passed.append(page.locator("h1").inner_text())
+    assert any(each.startswith("Create ") for each in passed)

@@ -91,7 +91,7 @@ def test_who_does_not_look_after_the_runner_does_not_assign_it(
 @pytest.mark.parametrize("scope", ["instance", "group"])
 def test_only_a_projects_runner_is_assigned(session: Session, cast: Cast, api: Scope, scope: str) -> None:
     runner = cast.runner(INSTANCE if scope == "instance" else cast.acme).runner
-    with pytest.raises(Invalid, match=f"type {scope}"):
+    with pytest.raises(Invalid, match=f"{scope}'s runner: only a project's"):
         runner_projects.assign(session, cast.as_(cast.dana), runner, api)
 
 

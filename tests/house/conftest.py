@@ -20,7 +20,7 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
     session.add(RunnerManager(runner_id=runner.id, system_xid="s_1"))
     identity = UserIdentity(user_id=cast.dana.id, issuer="https://sso.example.com", subject="1")
     session.add(identity)
-    cast.access_token(cast.erin)
+    cast.access_token(cast.dana)  # only who has a token rotates it
     key = cast.enrolment_key(cast.dana, cast.web).record
     cast.member(cast.erin, cast.web, Role.DEVELOPER)
     gone = cast.runner(cast.web).runner

@@ -159,7 +159,9 @@ def test_the_playbook_registers_the_machine_and_repeated_changes_nothing(
     page = created(root)
     playbook, hosts = home.folder / "playbook.yml", home.folder / "hosts"
     playbook.write_text(block_on(page, "ansible").replace("/root/", f"{home.folder}/"))
-    hosts.write_text(f"here ansible_connection=local ansible_become=false ansible_python_interpreter={sys.executable}\n")
+    hosts.write_text(
+        f"here ansible_connection=local ansible_become=false ansible_python_interpreter={sys.executable}\n"
+    )
     run = "\n".join(("cd ~", block_on(page, "ansible-run")))
     first = home.paste(run)
     assert first.returncode == 0, first.stdout
@@ -180,7 +182,9 @@ def test_the_playbook_says_why_it_was_refused_and_not_with_which_key(
 ) -> None:
     page = created(root, networks="192.0.2.0/24")
     (home.folder / "playbook.yml").write_text(block_on(page, "ansible").replace("/root/", f"{home.folder}/"))
-    (home.folder / "hosts").write_text(f"here ansible_connection=local ansible_become=false ansible_python_interpreter={sys.executable}\n")
+    (home.folder / "hosts").write_text(
+        f"here ansible_connection=local ansible_become=false ansible_python_interpreter={sys.executable}\n"
+    )
     ran = home.paste("\n".join(("cd ~", block_on(page, "ansible-run"))))
     assert ran.returncode != 0
     assert "may not be used from 127.0.0.1" in ran.stdout

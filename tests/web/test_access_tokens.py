@@ -15,6 +15,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
+from portal.domain import people
 from portal.models import AccessToken, AuditEvent, TokenScope, UserSession
 from tests.cast import Cast, csrf_of, hidden, sign_in
 from tests.domain.queries import asked
@@ -334,3 +335,101 @@ def test_what_an_administrator_does_names_whose_token_it_is(dana: FlaskClient, c
     cast.access_token(cast.alice)
     revoke(dana, f"{PAGE}/{of(cast).id}/revoke")
     assert "Dana Kay revoked an access token of Alice Lam" in words(read(dana, "/admin/trail"))
+
+
+# Rotating, and the trail of one
+
+
+def test_rotating_shows_a_new_token_once_and_ends_the_old_one(
+    alice: FlaskClient, cast: Cast, session: Session
+) -> None:
+    old = token_on(create(alice, name="pipeline", scopes=["read_api"]))
+    page = f"{PAGE}/{of(cast, name='pipeline').id}/rotate"
+    assert f'href="{page}"' in read(alice, PAGE)
+    form = read(alice, page)
+    assert "this one ends at once" in words(form)
+    fields = {"csrf_token": csrf_of(form), "request_key": hidden(form, "request_key"), "expires_at": day(9)}
+    answer = alice.post(page, data=fields)
+    assert answer.headers["Cache-Control"] == "no-store"
+    new = token_on(answer)
+    assert new != old
+    session.expire_all()
+    live = of(cast, name="pipeline", revoked_at=None)
+    assert (live.scopes, live.expires_at.isoformat()) == (["read_api"], day(9))
+    asking = "/api/v4/personal_access_tokens/self"
+    assert alice.get(asking, headers={"PRIVATE-TOKEN": old}).status_code == 401
+    assert alice.get(asking, headers={"PRIVATE-TOKEN": new}).status_code == 200
+    again = alice.post(page, data=fields, follow_redirects=True)
+    assert "This form was already sent" in words(again.get_data(as_text=True))
+    assert secret_of(new) not in again.get_data(as_text=True)
+    assert len(session.scalars(select(AccessToken)).all()) == 2
+
+
+def test_a_day_that_is_none_is_told_beside_its_field_and_rotates_nothing(alice: FlaskClient, cast: Cast) -> None:
+    create(alice)
+    page = f"{PAGE}/{of(cast, name='nightly').id}/rotate"
+    form = read(alice, page)
+    fields = {"csrf_token": csrf_of(form), "request_key": hidden(form, "request_key"), "expires_at": ""}
+    answer = alice.post(page, data=fields)
+    assert answer.status_code == 422
+    assert "Choose a day from" in words(answer.get_data(as_text=True))
+    assert of(cast, name="nightly").revoked_at is None
+
+
+def test_a_revoked_token_is_not_rotated(alice: FlaskClient, cast: Cast) -> None:
+    create(alice)
+    number = of(cast, name="nightly").id
+    form = read(alice, f"{PAGE}/{number}/rotate")
+    revoke(alice, f"{PAGE}/{number}/revoke")
+    fields = {"csrf_token": csrf_of(form), "request_key": hidden(form, "request_key"), "expires_at": day(9)}
+    answer = alice.post(f"{PAGE}/{number}/rotate", data=fields)
+    assert answer.status_code == 409
+    assert "was revoked" in words(answer.get_data(as_text=True))
+    assert len(cast.session.scalars(select(AccessToken)).all()) == 1
+
+
+def test_nobody_rotates_the_token_of_somebody_else(dana: FlaskClient, cast: Cast) -> None:
+    cast.access_token(cast.alice)
+    number = of(cast, user_id=cast.alice.id).id
+    assert dana.get(f"{PAGE}/{number}/rotate").status_code == 404
+    assert "Rotate" not in words(read(dana, f"/admin/people/{cast.alice.id}"))
+
+
+def test_a_token_leads_to_what_was_done_with_it_alone(alice: FlaskClient, cast: Cast, app: Flask) -> None:
+    token = token_on(create(alice, name="pipeline"))
+    create(alice, name="another")
+    asking = app.test_client()
+    made = asking.post(
+        "/api/v4/user/runners",
+        headers={"PRIVATE-TOKEN": token},
+        json={"runner_type": "group_type", "group_id": cast.acme.id, "description": "by-script"},
+    )
+    assert made.status_code == 201
+    number, other = of(cast, name="pipeline").id, of(cast, name="another").id
+    assert f'href="{PAGE}/{number}/trail"' in read(alice, PAGE)
+    says = words(read(alice, f"{PAGE}/{number}/trail"))
+    assert "created the runner by-script" in says
+    assert "made an access token" in says
+    assert "another" not in says
+    assert "by-script" not in words(read(alice, f"{PAGE}/{other}/trail"))
+    charlie = sign_in(app.test_client(), "charlie")
+    assert charlie.get(f"{PAGE}/{number}/trail").status_code == 404
+    dana = sign_in(app.test_client(), "dana")
+    assert "created the runner by-script" in words(read(dana, f"{PAGE}/{number}/trail"))
+
+
+def test_a_blocked_persons_tokens_are_not_called_good(dana: FlaskClient, cast: Cast) -> None:
+    cast.access_token(cast.alice, days=200)
+    person = f"/admin/people/{cast.alice.id}"
+    assert "api Good" in words(read(dana, person))
+    people.block(cast.session, cast.as_(cast.dana), cast.alice)
+    cast.session.commit()
+    says = words(read(dana, person))
+    assert "api Without power" in says
+    assert "api Good" not in says
+
+
+def test_the_answer_to_a_refused_form_is_no_page_to_come_back_to(alice: FlaskClient) -> None:
+    answer = create(alice, expect=422, name="")
+    assert f'data-address="{NEW}"' in answer.get_data(as_text=True)
+    assert "data-address" not in read(alice, NEW)

@@ -76,6 +76,8 @@ def test_a_key_is_made_and_shown(place: Place, session: Session) -> None:
         assert token not in block_on(page, block)
     assert f'runner_type = "{place.kind}_type"' in block_on(page, "terraform")
     assert (f"{place.kind}_id" in block_on(page, "terraform")) is (place.kind != "instance")
+    assert page.index("I have kept it") > page.index('id="block-ansible-run"')
+    assert "history keeps what was pasted" in page
     assert "the token" not in page.lower().split("<aside")[0].split("this key is shown once")[0]
 
 
@@ -121,6 +123,19 @@ def test_what_is_wrong_stands_beside_its_field_and_what_was_typed_stays(
 def test_everything_that_is_wrong_is_told_at_once(acme: Place) -> None:
     page = create(acme, name="", most_runners="x", maximum_timeout="x", networks="x").get_data(as_text=True)
     assert page.count('aria-invalid="true"') == 4
+
+
+def test_the_summary_counts_its_lines_and_has_them_in_the_order_of_the_form(acme: Place) -> None:
+    wrong = "\n".join(("x", "y"))
+    page = html.unescape(
+        create(acme, name="", most_runners="x", tags="", networks=wrong, maximum_timeout="5").get_data(as_text=True)
+    )
+    assert "6 things need your attention." in page
+    summary = page.split("things need your attention")[1].split("</ul>")[0]
+    fields = [each.split('"')[0] for each in summary.split('<a href="#')[1:]]
+    places = [page.index(f'id="{name}"') for name in fields]
+    assert places == sorted(places)
+    assert summary.count("<li>") == 6
 
 
 # Who may
@@ -271,6 +286,118 @@ def test_a_blocked_creators_key_says_why_it_creates_nothing(acme: Place, app: Fl
     dana = sign_in(app.test_client(), "dana")
     for path in (keys(acme), f"{keys(acme)}/{issued.record.id}"):
         assert "Alice Lam, who made it, is blocked." in text_of(dana, path)
+
+
+# Where they are found
+
+
+def test_the_instance_shows_the_keys_of_everywhere_with_their_scopes_or_only_its_own(
+    app: Flask, cast: Cast, session: Session
+) -> None:
+    for who, scope in ((cast.dana, INSTANCE), (cast.alice, cast.acme), (cast.bob, cast.web), (cast.dana, cast.other)):
+        cast.enrolment_key(who, scope)
+    dana = sign_in(app.test_client(), "dana")
+    page = text_of(dana, "/admin/enrolment-keys")
+    assert "4 keys" in page
+    for link in ("/groups/acme", "/acme/web", "/groups/other"):
+        assert f'<a href="{link}">' in page
+    own = text_of(dana, "/admin/enrolment-keys?keys=own")
+    assert "1 key<" in own
+    assert 'href="/groups/other"' not in own
+
+
+def test_a_groups_page_shows_those_below_and_nothing_of_elsewhere(acme: Place) -> None:
+    made(acme)
+    acme.cast.enrolment_key(acme.cast.bob, acme.cast.web)
+    acme.cast.enrolment_key(acme.cast.dana, acme.cast.other)
+    page = text_of(acme.client, keys(acme))
+    assert "2 keys" in page
+    assert '<a href="/acme/web">acme/web</a>' in page
+    assert "1 key<" in text_of(acme.client, f"{keys(acme)}?keys=own")
+
+
+def test_a_long_list_goes_on_over_pages(acme: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portal.web.enrolment_key_pages.SHOWN_KEYS", 2)
+    for _ in range(3):
+        made(acme)
+    page = text_of(acme.client, keys(acme))
+    assert "1 to 2 of 3 keys" in page
+    assert f'rel="next" href="{keys(acme)}?page=2"' in page
+    assert "There are no keys on this page." in text_of(acme.client, f"{keys(acme)}?page=9")
+
+
+def test_the_overview_of_many_scopes_takes_no_query_per_key(app: Flask, cast: Cast, session: Session) -> None:
+    dana = sign_in(app.test_client(), "dana")
+
+    def statements() -> int:
+        with asked(session) as found:
+            text_of(dana, "/admin/enrolment-keys")
+        return len(found)
+
+    cast.enrolment_key(cast.alice, cast.acme)
+    cast.enrolment_key(cast.bob, cast.web)
+    before = statements()
+    for number in range(4):
+        scope = cast.project(f"p-{number}", cast.group(f"g-{number}", inside=cast.acme))
+        cast.enrolment_key(cast.alice, scope)
+        cast.enrolment_key(cast.dana, scope)
+    assert statements() == before
+
+
+def test_keys_are_a_tab_beside_the_runners_for_those_who_may_make_them(place: Place, app: Flask) -> None:
+    tab = f'<a href="{keys(place)}">Enrolment keys</a>'
+    assert tab in text_of(place.client, place.url)
+    assert f'<a href="{keys(place)}" aria-current="page">' in text_of(place.client, keys(place))
+    assert f'<a href="{keys(place)}/new">enrolment key</a> lets each create its own runner' in text_of(
+        place.client, f"{place.url}/new"
+    )
+
+
+def test_who_only_reads_runners_has_no_such_tab(acme: Place, app: Flask) -> None:
+    frank = acme.cast.person("frank")
+    acme.cast.member(frank, acme.cast.acme, Role.MAINTAINER)
+    acme.cast.session.commit()
+    assert "Enrolment keys" not in text_of(sign_in(app.test_client(), "frank"), acme.url)
+
+
+def test_a_persons_page_lists_the_keys_that_they_made(acme: Place, app: Flask) -> None:
+    made(acme)
+    acme.cast.enrolment_key(acme.cast.bob, acme.cast.web)
+    dana = sign_in(app.test_client(), "dana")
+    page = text_of(dana, f"/admin/people/{acme.cast.alice.id}")
+    assert "Enrolment keys that Alice Lam made" in page
+    assert page.count("/admin/enrolment-keys/") == 2  # one key: its page, and revoking it
+    assert f"{acme.cast.charlie.name} has made no enrolment key." in text_of(
+        dana, f"/admin/people/{acme.cast.charlie.id}"
+    )
+
+
+def test_blocking_a_person_says_that_their_keys_stop(acme: Place, app: Flask) -> None:
+    made(acme)
+    dana = sign_in(app.test_client(), "dana")
+    assert "Their 1 enrolment key creates no more runners" in text_of(
+        dana, f"/admin/people/{acme.cast.alice.id}/block"
+    )
+    assert "enrolment key" not in text_of(dana, f"/admin/people/{acme.cast.charlie.id}/block")
+
+
+# Watched while machines enrol
+
+
+def test_the_live_part_answers_only_when_something_has_changed(place: Place) -> None:
+    issued = made(place)
+    path = f"{keys(place)}/{issued.record.id}"
+    page = text_of(place.client, path)
+    assert f'hx-get="{path}/uses"' in page
+    seen = hidden(page, "seen")
+    assert place.client.get(f"{path}/uses?seen={seen}").status_code == 204
+    runner = use(place.cast, issued, "198.51.100.7")
+    part = text_of(place.client, f"{path}/uses?seen={seen}")
+    assert "<html" not in part
+    assert f"{place.url}/{runner.id}" in part
+    assert "1 of 10 runners" in part
+    assert hidden(part, "seen") != seen
+    assert place.client.get(f"{path}/uses?seen={hidden(part, 'seen')}").status_code == 204
 
 
 # What goes with a person, a group, a project

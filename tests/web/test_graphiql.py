@@ -64,3 +64,8 @@ def test_it_keeps_nothing_in_the_storage_of_the_browser() -> None:
     script = (ROOT / "static" / "graphql-explorer.js").read_text()
     assert not re.search(r"localStorage|sessionStorage|indexedDB|document\.cookie", script)
     assert "storage," in script
+
+
+def test_it_says_how_the_keyboard_leaves_the_editor(cast: Cast, client: FlaskClient) -> None:
+    page = sign_in(client, "alice").get(PAGE).get_data(as_text=True)
+    assert "press Esc, then Tab or Shift and Tab, to leave it" in page

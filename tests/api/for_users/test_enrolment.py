@@ -280,3 +280,24 @@ def test_what_is_wrong_with_a_new_key_is_told_by_field(script_of: ScriptOf, cast
 
 def test_a_token_that_only_creates_runners_makes_no_keys(script_of: ScriptOf, cast: Cast) -> None:
     script_of(cast.alice, "create_runner").post("/enrolment_keys", expect=403, **wanted(group_id=cast.acme.id))
+
+
+def test_with_below_an_administrator_reads_every_key_and_an_owner_those_of_the_group(
+    script_of: ScriptOf, cast: Cast
+) -> None:
+    keys = {
+        "acme": cast.enrolment_key(cast.alice).record.id,
+        "web": cast.enrolment_key(cast.bob, cast.web).record.id,
+        "other": cast.enrolment_key(cast.dana, cast.other).record.id,
+        "instance": cast.enrolment_key(cast.dana, INSTANCE).record.id,
+    }
+    dana, alice = script_of(cast.dana, "read_api"), script_of(cast.alice, "read_api")
+    assert [each["id"] for each in dana.get("/enrolment_keys")] == [keys["instance"]]
+    assert {each["id"] for each in dana.get("/enrolment_keys", below="true")} == set(keys.values())
+    below_acme = alice.get("/enrolment_keys", group_id=cast.acme.id, below="true")
+    assert {each["id"]: (each["group_id"], each["project_id"]) for each in below_acme} == {
+        keys["acme"]: (cast.acme.id, None),
+        keys["web"]: (None, cast.web.id),
+    }
+    alice.get("/enrolment_keys", expect=403, below="true")
+    script_of(cast.bob, "read_api").get("/enrolment_keys", expect=404, group_id=cast.acme.id, below="true")
