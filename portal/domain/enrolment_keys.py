@@ -24,7 +24,7 @@ from portal.domain.errors import (
 )
 from portal.domain.permissions import Action, may, require
 from portal.domain.runner_settings import RunnerSettings
-from portal.domain.scopes import INSTANCE, Scope, ScopeKind, is_there, of_group, of_project
+from portal.domain.scopes import INSTANCE, Scope, is_there, of_group, of_project
 from portal.models import AccessLevel, EnrolmentKey, User
 
 LONGEST_NAME = 255
@@ -131,7 +131,7 @@ def _row(scope: Scope, wanted: NewEnrolmentKey, creator: User) -> EnrolmentKey:
         maintenance_note=template.maintenance_note.strip(),
         tag_list=list(template.tags),
         run_untagged=template.run_untagged,
-        locked=template.locked and scope.kind is ScopeKind.PROJECT,
+        locked=template.locked,
         access_level=AccessLevel.REF_PROTECTED if template.protected else AccessLevel.NOT_PROTECTED,
         maximum_timeout=template.maximum_timeout,
         token_expiration_interval=template.token_expiration_interval,

@@ -123,7 +123,8 @@ def _take_roles(session: Session, actor: Actor, user: User, *, leave_groups: boo
     # Asked afterwards: who was removing another owner at this moment has finished, or will see that this one is gone.
     if not leave_groups and (left := _without_owner(session, owned)):
         names = ", ".join(group.full_path for group in left)
-        raise LeftWithoutOwner({"leave_groups": [f"Nobody else owns {names}. Make somebody an owner first, or tick the box."]})
+        sentence = f"Nobody else owns {names}. Make somebody an owner first, or tick the box."
+        raise LeftWithoutOwner({"leave_groups": [sentence]})
     return len(given)
 
 

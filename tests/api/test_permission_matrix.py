@@ -49,7 +49,12 @@ def reads(name: str, kind: str) -> bool:
 
 Call = tuple[str, str, dict[str, Any]]
 ON_RUNNERS: dict[str, list[Call]] = {
-    "R": [("GET", "/runners/{id}", {}), ("GET", "/runners/{id}/managers", {}), ("GET", "/runners/{id}/jobs", {})],
+    "R": [
+        ("GET", "/runners/{id}", {}),
+        ("GET", "/runners/{id}/managers", {}),
+        ("GET", "/runners/{id}/jobs", {}),
+        ("GET", "/runners/{id}/projects", {}),
+    ],
     "U": [
         ("PUT", "/runners/{id}", {"description": "Changed by a script"}),
         ("PUT", "/runners/{id}", {"paused": True}),
@@ -112,6 +117,25 @@ def test_rest_lets_reset_registration_tokens_and_turn_them_off_those_in_the_tabl
     ):
         answer = script.ask("PUT", root or "/application/settings", **given)
         assert answer.status_code in ((200,) if letter in cell(name, kind) else missing), given
+
+
+@everybody
+@everywhere
+def test_rest_lets_settle_clean_up_and_limits_those_in_the_table(
+    app: Flask, cast: Cast, stage: Stage, name: str, kind: str
+) -> None:
+    if kind == "project":  # which has neither
+        return
+    script, root = script_of(app, cast, stage, name), ROOTS[kind] or "/application/settings"
+    missing = (404,) if kind != "instance" and not sees(name, kind) else (403,)
+    administrates = "A" in cell(name, kind)
+    of_all = {"runner_registration_enabled": False} if kind == "group" else {"valid_runner_registrars": ["group"]}
+    for able, given in (
+        ("K" in cell(name, kind), {"stale_runner_cleanup_days": 30}),
+        (administrates, {"ci_registered_group_runners": 7}),
+        (administrates, of_all),
+    ):
+        assert script.ask("PUT", root, **given).status_code in ((200,) if able else missing), given
 
 
 @everybody
@@ -231,6 +255,23 @@ def test_graphql_mutations_are_done_for_those_in_the_table(
     stage.session.expire_all()
     assert stage.runner(kind).paused is ("U" in cell(name, kind))
     assert done(who, "runnerDelete", "", id=runner) is ("D" in cell(name, kind))
+
+
+@everybody
+def test_graphql_assigns_a_projects_runner_for_those_who_change_it(
+    asker: Callable[[str], Asker], session: Session, cast: Cast, stage: Stage, name: str
+) -> None:
+    api = cast.project("api", cast.acme)
+    for each in ("project owner", "project maintainer"):
+        cast.member(stage.people[each], api, Role.MAINTAINER)
+    session.commit()
+    who, able = asker(name), "U" in cell(name, "project")
+    given = {"runnerId": gid("Ci::Runner", stage.runners["project"]), "projectPath": "acme/api"}
+    assert done(who, "runnerAssignToProject", "", **given) is able
+    if not able:
+        runner_projects.assign(session, SYSTEM, stage.runner("project"), api)
+        session.commit()
+    assert done(who, "runnerUnassignFromProject", "", **given) is able
 
 
 @everybody

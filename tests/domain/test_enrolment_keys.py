@@ -158,9 +158,9 @@ def test_the_same_form_makes_one_key(session: Session, cast: Cast) -> None:
     assert session.scalar(select(func.count()).select_from(EnrolmentKey)) == 1
 
 
-def test_a_group_key_makes_no_locked_runners(session: Session, cast: Cast) -> None:
+def test_locked_stands_in_every_key_and_counts_for_project_runners(session: Session, cast: Cast) -> None:
     locked = replace(TAGGED, locked=True)
-    assert not cast.enrolment_key(cast.alice, cast.acme, locked).record.locked
+    assert cast.enrolment_key(cast.alice, cast.acme, locked).record.locked
     assert cast.enrolment_key(cast.bob, cast.web, locked).record.locked
 
 

@@ -21,7 +21,8 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
     identity = UserIdentity(user_id=cast.dana.id, issuer="https://sso.example.com", subject="1")
     session.add(identity)
     cast.access_token(cast.dana)  # only who has a token rotates it
-    key = cast.enrolment_key(cast.dana, cast.web).record
+    made = cast.enrolment_key(cast.dana, cast.web)
+    key = made.record
     cast.member(cast.erin, cast.web, Role.DEVELOPER)
     gone = cast.runner(cast.web).runner
     deletion = deletions.begin(session, cast.as_(cast.dana), "runners", "one runner")
@@ -44,5 +45,6 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
         "act_id": bulk_act.id,
         "identity_id": identity.id,
         "key_id": key.id,
+        "enrolment key": made.token,
         "access_token_id": session.scalars(select(AccessToken.id)).one(),
     }

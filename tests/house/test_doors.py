@@ -114,6 +114,18 @@ def test_no_get_changes_anything(app: Flask, session: Session, places: dict[str,
     assert [each for each in statements if WRITES.search(each)] == []
 
 
+@pytest.mark.parametrize("rule", API_GETS, ids=text_of)
+def test_no_get_of_a_script_changes_anything(app: Flask, places: dict[str, Any], cast: Cast, rule: Rule) -> None:
+    tokens = [cast.access_token(cast.dana), cast.access_token(cast.charlie), places["enrolment key"], "glpat-nobodys"]
+    read_only(cast.session)
+    for token in tokens:
+        headers = {"PRIVATE-TOKEN": token}
+        with asked(cast.session) as statements:
+            answer = app.test_client().get(address(app, rule, places), headers=headers)
+        assert answer.status_code < 500
+        assert [each for each in statements if WRITES.search(each)] == []
+
+
 def read_only(session: Session) -> None:
     """From here on the database refuses every write, until the test forgets its transaction."""
     session.commit()

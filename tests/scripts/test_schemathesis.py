@@ -63,6 +63,7 @@ def things(session: Session, cast: Cast) -> dict[str, Any]:
         "runner_id": cast.runner(cast.web).runner.id,
         "user_id": cast.erin.id,
         "access_token_id": token.id,
+        "key_id": cast.enrolment_key(cast.dana, cast.web).record.id,
     }
 
 

@@ -30,6 +30,7 @@ from portal.domain.actors import Actor
 
 MOST_CHARACTERS = 10_000  # of the texts of all queries of one request
 MOST_WRITTEN = 500  # fields and fragments in one text, asked for or not: comparing them takes the square of it
+MOST_FRAGMENTS = 50  # in one text: comparing what they select takes the square of them, too
 MOST_ERRORS = 5
 INTROSPECTION = 250  # of the standard introspection query, for everybody; GitLab's 217 is of an older one
 NODES_TWICE = 100  # a page of so many nodes costs twice what it does without any: GitLab's multiplier of 0.01
@@ -84,7 +85,7 @@ def rule(operation: OperationDefinitionNode, variables: Mapping[str, Any], measu
     class WithinLimits(ValidationRule):
         def __init__(self, context: ValidationContext) -> None:
             super().__init__(context)
-            self.written = 0
+            self.written = self.fragments = 0
 
         def enter_document(self, *_args: Any) -> None:
             cost = _Costs(self.context, operation, variables).of_operation()
@@ -103,6 +104,11 @@ def rule(operation: OperationDefinitionNode, variables: Mapping[str, Any], measu
             self.written += len(node.selections)
             if MOST_WRITTEN < self.written <= MOST_WRITTEN + len(node.selections):
                 self._refuse(f"The query has more than {MOST_WRITTEN} fields and fragments. Send several queries.")
+
+        def enter_fragment_definition(self, *_args: Any) -> None:
+            self.fragments += 1
+            if self.fragments == MOST_FRAGMENTS + 1:
+                self._refuse(f"The query has more than {MOST_FRAGMENTS} fragments. Send several queries.")
 
         def enter_string_value(self, node: StringValueNode, *_args: Any) -> None:
             if unstorable(node.value):

@@ -113,7 +113,7 @@ def refused(problem: Exception) -> Response:
     if isinstance(problem, TryLater):
         response.headers["Retry-After"] = str(problem.seconds)
     if status >= 500:
-        response.headers["Retry-After"] = "10"
+        response.headers.setdefault("Retry-After", "10")
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="runner portal"'
     return response

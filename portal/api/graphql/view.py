@@ -76,8 +76,10 @@ def _count(credential: Credential | None, queries: int) -> None:
     """Each query of a batch counts like a request of its own. Raises TooMany."""
     for _ in range(queries - 1):
         rate_limits.count_address()
-    if credential is not None:
-        for _ in range(queries):
+    for _ in range(queries):
+        if credential is None:
+            rate_limits.count_refused()
+        else:
             rate_limits.count_credential(credential.limited_by)
 
 
