@@ -36,8 +36,8 @@ def _enrolling(url: str, key: str, again: str) -> str:
     """Commands that create a runner and register this machine with its token. Neither stands on a command line.
 
     Nothing is asked for before gitlab-runner is there. What a retry needs is kept in a file of mode 600 until the
-    machine is registered: the token, and before it the Idempotency-Key, for an answer that got lost on its way. `again`
-    says how to retry.
+    machine is registered: the token, and before it the Idempotency-Key, for an answer that got lost on its way.
+    `again` says how to retry.
     """
     return f"""\
   set -eu
@@ -105,8 +105,8 @@ write_files:
 runcmd:
   - [sh, -c, "{SCRIPT} && rm -f {SCRIPT}"]"""
     note = (
-        f"As user data of a machine: it runs once, at the first start. After a failure {SCRIPT} stays there, to be run "
-        "again. Whoever can read the user data can read the key, so give the key few runners, a near end and the "
+        f"As user data of a machine: it runs once, at the first start. After a failure {SCRIPT} stays there, to be "
+        "run again. Whoever can read the user data can read the key, so give the key few runners, a near end and the "
         "networks of these machines."
     )
     return Block("cloud-init", "User data", "yaml", text, note)
@@ -170,8 +170,8 @@ output "user_data" {{
             "Give local.user_data to the machine that is to be registered, as its provider calls it: user_data = "
             "local.user_data. gitlab-runner has to be in its image. early_auth_check = false, because the key is "
             "nobody's account. Leave out what the key settles, and maintenance_note, which a key cannot read back. "
-            "Terraform keeps the token in its state and reads the runner again with each plan, so the key must not have "
-            "ended by then.",
+            "Terraform keeps the token in its state and reads the runner again with each plan, so the key must not "
+            "have ended by then.",
         ),
         Block(
             "terraform-apply",
@@ -238,8 +238,8 @@ def _ansible(url: str, key: str) -> tuple[Block, ...]:
         cmd: {json.dumps(register)}
         removes: {kept}"""
     note = (
-        "Whoever repeats it changes nothing: the Idempotency-Key is the machine's, so a second run is answered with 200, "
-        "without a token, and registers nothing; after a failure the token is still there. A machine that was set up "
+        "Whoever repeats it changes nothing: the Idempotency-Key is the machine's, so a second run is answered with "
+        "200, without a token, and registers nothing; after a failure the token is still there. A machine that was set up "
         "anew under its old machine ID has no token any more: reset it in the portal. The module "
         "community.general.gitlab_runner asks who it is and lists runners first, which a key does not open."
     )

@@ -344,6 +344,7 @@ def _powershell(value: str) -> str:
 
 def double_quoted(value: str) -> str:
     """The value as a quoted text of YAML, TOML and Terraform's language."""
+
     # The escapes that YAML's double-quoted scalars and TOML's basic strings share. json.dumps would write
     # a character beyond U+FFFF as two halves, which neither of them puts together again.
     def escaped(character: str) -> str:

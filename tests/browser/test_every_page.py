@@ -47,9 +47,7 @@ def access_token_of_dana(cast: Cast) -> int:
     ids = []
     for days in (200, 3, 1):
         wanted = NewAccessToken(f"{LONG}-{days}", ("api", "read_api"), now().date() + timedelta(days=days), LONG)
-        made = access_tokens.create(
-            cast.session, cast.as_(cast.dana), cast.dana, wanted, longest=timedelta(days=365)
-        )
+        made = access_tokens.create(cast.session, cast.as_(cast.dana), cast.dana, wanted, longest=timedelta(days=365))
         ids.append(made.record.id)
     made.record.expires_at = now().date() - timedelta(days=1)
     cast.session.commit()
