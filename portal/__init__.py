@@ -17,15 +17,14 @@ from portal.api import refused_acts as api_refused_acts
 from portal.api.rate_limits import RateLimits
 from portal.config import ROOT, SettingError, Settings
 from portal.database import db, ran_into_each_other
-from portal.domain.access_tokens import TokenUses
 from portal.domain.errors import Collided, Refusal
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
+from portal.domain.last_uses import LastUses
 from portal.domain.refused_acts import Flood
 from portal.domain.registration import Configured
 from portal.domain.second_factor import Configured as SecondFactorConfigured
 from portal.domain.second_factor import Demand
-from portal.domain.user_sessions import SessionUses
 from portal.domain.vault import SECOND_FACTORS, Vault
 from portal.requests import HeadAsGet, PathPrefix, assign_request_id, harden_answer, label_api_answer
 from portal.web import errors as web_errors
@@ -53,8 +52,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     login.init_app(app)
     app.extensions["known_runners"] = KnownRunners()
     app.extensions["heartbeats"] = Heartbeats()
-    app.extensions["session_uses"] = SessionUses()
-    app.extensions["token_uses"] = TokenUses()
+    app.extensions["session_uses"] = LastUses()
+    app.extensions["token_uses"] = LastUses()
     app.extensions["rate_limits"] = RateLimits(settings)
     app.extensions["refused_registrations"] = Flood(each=1, most=60)
     app.extensions["refused_acts"] = Flood(each=30, most=600)

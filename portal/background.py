@@ -22,10 +22,9 @@ from portal.domain import (
     runner_managers,
     user_sessions,
 )
-from portal.domain.access_tokens import TokenUses
 from portal.domain.heartbeats import Heartbeats
 from portal.domain.known_runners import KnownRunners
-from portal.domain.user_sessions import SessionUses
+from portal.domain.last_uses import LastUses
 from portal.housekeeping import Housekeeping
 
 log = logging.getLogger(__name__)
@@ -51,8 +50,8 @@ class Background:
             self.engine = db.engine
         self.heartbeats: Heartbeats = app.extensions["heartbeats"]
         self.known: KnownRunners = app.extensions["known_runners"]
-        self.session_uses: SessionUses = app.extensions["session_uses"]
-        self.token_uses: TokenUses = app.extensions["token_uses"]
+        self.session_uses: LastUses = app.extensions["session_uses"]
+        self.token_uses: LastUses = app.extensions["token_uses"]
         self._stopping = threading.Event()
         self.housekeeping = Housekeeping(self.engine, app.config["PORTAL"], stopping=self._stopping.is_set)
         self._parent = os.getppid()

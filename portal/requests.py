@@ -13,10 +13,11 @@ from flask import Response, current_app, g, request
 from werkzeug.wsgi import ClosingIterator
 
 from portal.config import Settings
+from portal.domain.last_uses import LastUses
 from portal.domain.registration import Configured
 from portal.domain.second_factor import Configured as SecondFactorConfigured
 from portal.domain.sign_in_throttle import Throttle
-from portal.domain.user_sessions import Limits, SessionUses
+from portal.domain.user_sessions import Limits
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -148,9 +149,9 @@ def session_limits() -> Limits:
     return Limits(settings().session_idle, settings().session_longest)
 
 
-def session_uses() -> SessionUses:
+def session_uses() -> LastUses:
     """Where this process collects when sessions were used."""
-    found: SessionUses = current_app.extensions["session_uses"]
+    found: LastUses = current_app.extensions["session_uses"]
     return found
 
 

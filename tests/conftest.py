@@ -71,6 +71,13 @@ def session(app: Flask) -> Session:
 
 
 @pytest.fixture
+def session_beside(app: Flask) -> Iterator[Session]:
+    """A session of the test's own on the app's connection: each request closes the app's, and the cast goes on."""
+    with Session(db.session.get_bind(), join_transaction_mode="create_savepoint") as found:
+        yield found
+
+
+@pytest.fixture
 def cast(session: Session) -> Cast:
     """Alice owns the group acme, Bob maintains its project, Charlie is a stranger, Dana is the administrator."""
     return Cast(session)

@@ -9,9 +9,9 @@ from flask_login import current_user
 
 from portal.database import db, now
 from portal.domain import access_tokens, actors, enrolment_keys, tokens
-from portal.domain.access_tokens import TokenUses
 from portal.domain.actors import Actor
 from portal.domain.errors import CredentialMissing, CredentialRefused, ScopeTooSmall
+from portal.domain.last_uses import LastUses
 from portal.models import AccessToken, EnrolmentKey, TokenScope, User, UserSession
 from portal.requests import client_address, second_factor_configured
 
@@ -90,7 +90,7 @@ def actor() -> Actor:
 
 def _by_token(shown: str) -> Credential:
     token = access_tokens.find(db.session(), shown)
-    uses: TokenUses = current_app.extensions["token_uses"]
+    uses: LastUses = current_app.extensions["token_uses"]
     uses.note(token.id, now(), client_address())
     g.signed_in_id = token.user_id  # for the log
     return Credential(actors.by_token(token, address=client_address(), request_id=g.request_id), token=token)

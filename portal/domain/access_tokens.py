@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import case, delete, or_, select, update
+from sqlalchemy import delete, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit, people, tokens
+from portal.domain import audit, last_uses, people, people_secrets, tokens
 from portal.domain.actors import CLEAN_UP, Actor
 from portal.domain.errors import NOTHING_HERE, AlreadyMade, BadRequest, CredentialRefused, Invalid, NotFound
+from portal.domain.last_uses import Use
 from portal.domain.scopes import INSTANCE
 from portal.models import AccessToken, TokenScope, User
 
-LONGEST_NAME = 255
 LONGEST_TEXT = 1024
 USUAL = timedelta(days=30)  # how long a token lives that nobody has thought about
 ROTATED = timedelta(days=7)  # how long one lives that took another's place, unless told otherwise; as in GitLab
@@ -38,13 +37,7 @@ class NewAccessToken:
 
     def problems(self, today: date, longest: timedelta) -> dict[str, list[str]]:
         """What is wrong, by field; empty when nothing is. `longest` is how long a token may live."""
-        found: dict[str, list[str]] = {}
-        if not self.name.strip():
-            found["name"] = ["Say what it is for, so that you know later which one to revoke."]
-        elif len(self.name) > LONGEST_NAME:
-            found["name"] = [f"It is too long: at most {LONGEST_NAME} characters."]
-        elif not self.name.strip().isprintable():
-            found["name"] = ["Write it in one line, without tabs and other control characters."]
+        found = people_secrets.problems(self.name, self.expires_at, today, longest)
         if len(self.description) > LONGEST_TEXT:
             found["description"] = [f"It is too long: at most {LONGEST_TEXT} characters."]
         known = {scope.value for scope in TokenScope}
@@ -52,9 +45,6 @@ class NewAccessToken:
             found["scopes"] = ["Choose at least one scope."]
         elif unknown := [scope for scope in self.scopes if scope not in known]:
             found["scopes"] = [f"There is no scope {unknown[0][:40]!r}: choose from {', '.join(sorted(known))}."]
-        last = today + longest
-        if self.expires_at is None or not today < self.expires_at <= last:
-            found["expires_at"] = [f"Choose a day from {today + timedelta(days=1)} to {last}."]
         return found
 
 
@@ -254,44 +244,6 @@ def _require_own(actor: Actor, user: User) -> None:
         raise NotFound(NOTHING_HERE)
 
 
-class TokenUses:
-    """When each token was last used, and from where: collected here, written about once a second.
-
-    A request must not cost a write, and a GET changes nothing.
-    """
-
-    def __init__(self) -> None:
-        self._uses: dict[int, tuple[datetime, str]] = {}
-        self._lock = threading.Lock()
-
-    def note(self, token_id: int, at: datetime, address: str) -> None:
-        """The token was used at this moment from this address."""
-        with self._lock:
-            self._uses[token_id] = (at, address)
-
-    def take(self) -> dict[int, tuple[datetime, str]]:
-        """Everything noted since the last time."""
-        with self._lock:
-            taken, self._uses = self._uses, {}
-        return taken
-
-
-def write_uses(session: Session, uses: dict[int, tuple[datetime, str]]) -> None:
-    """Write what was collected, in one statement, the lower id first; what others hold at this moment is left out."""
-    ids = _locked(session, uses)
-    if not ids:
-        return
-    session.execute(
-        update(AccessToken)
-        .where(AccessToken.id.in_(ids))
-        .values(
-            last_used_at=case({each: uses[each][0] for each in ids}, value=AccessToken.id),
-            last_used_address=case({each: uses[each][1] for each in ids}, value=AccessToken.id),
-        )
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _locked(session: Session, ids: Collection[int]) -> Sequence[int]:
-    query = select(AccessToken.id).where(AccessToken.id.in_(ids)).order_by(AccessToken.id)
-    return session.scalars(query.with_for_update(skip_locked=True)).all() if ids else []
+def write_uses(session: Session, uses: Mapping[int, Use]) -> None:
+    """Write when these tokens were last used, and from where."""
+    last_uses.write(session, uses, AccessToken.last_used_at, AccessToken.last_used_address)

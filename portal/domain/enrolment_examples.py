@@ -239,8 +239,8 @@ def _ansible(url: str, key: str) -> tuple[Block, ...]:
         removes: {kept}"""
     note = (
         "Whoever repeats it changes nothing: the Idempotency-Key is the machine's, so a second run is answered with "
-        "200, without a token, and registers nothing; after a failure the token is still there. A machine that was set up "
-        "anew under its old machine ID has no token any more: reset it in the portal. The module "
+        "200, without a token, and registers nothing; after a failure the token is still there. A machine that was "
+        "set up anew under its old machine ID has no token any more: reset it in the portal. The module "
         "community.general.gitlab_runner asks who it is and lists runners first, which a key does not open."
     )
     run = f"export ENROLMENT_KEY={shlex.quote(key)}\nansible-playbook --inventory hosts playbook.yml"

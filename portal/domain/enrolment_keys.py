@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload
 
 from portal.database import now
-from portal.domain import audit, enrolment_networks, runner_creation, tokens
+from portal.domain import audit, enrolment_networks, people_secrets, runner_creation, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import (
     NOTHING_HERE,
@@ -27,7 +27,6 @@ from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope, is_there, of_group, of_project
 from portal.models import AccessLevel, EnrolmentKey, User
 
-LONGEST_NAME = 255
 MOST_RUNNERS = 10_000  # that one key may make
 NO_SUCH_KEY = "There is no such enrolment key here."
 
@@ -48,17 +47,9 @@ class NewEnrolmentKey:
     def problems(self, today: date, longest: timedelta) -> dict[str, list[str]]:
         """What is wrong, by field; empty when nothing is. `longest` is how long a key may live."""
         found = self.template.problems()
-        if not self.name.strip():
-            found["name"] = ["Say what it is for, so that you know later which one to revoke."]
-        elif len(self.name) > LONGEST_NAME:
-            found["name"] = [f"It is too long: at most {LONGEST_NAME} characters."]
-        elif not self.name.strip().isprintable():
-            found["name"] = ["Write it in one line, without tabs and other control characters."]
+        found |= people_secrets.problems(self.name, self.expires_at, today, longest)
         if self.most_runners is None or not 1 <= self.most_runners <= MOST_RUNNERS:
             found["most_runners"] = [f"Write how many runners it may create: 1 to {MOST_RUNNERS:,}."]
-        last = today + longest
-        if self.expires_at is None or not today < self.expires_at <= last:
-            found["expires_at"] = [f"Choose a day from {today + timedelta(days=1)} to {last}."]
         if wrong := enrolment_networks.problems(self.networks):
             found["networks"] = wrong
         return found

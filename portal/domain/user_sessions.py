@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, delete, or_, select, update
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit
+from portal.domain import audit, last_uses
 from portal.domain.actors import Actor
 from portal.domain.errors import NotFound
+from portal.domain.last_uses import LastUses, Use
 from portal.domain.scopes import INSTANCE
 from portal.models import User, UserSession
 
@@ -36,54 +36,9 @@ class Limits:
         return used + self.idle <= at or found.created_at + self.longest <= at
 
 
-class SessionUses:
-    """When each session was last used, and from where: collected here, written about once a second.
-
-    A page must not cost a write, and a GET changes nothing.
-    """
-
-    def __init__(self) -> None:
-        self._uses: dict[int, tuple[datetime, str]] = {}
-        self._lock = threading.Lock()
-
-    def note(self, session_id: int, at: datetime, address: str) -> None:
-        with self._lock:
-            self._uses[session_id] = (at, address)
-
-    def last(self, session_id: int) -> datetime | None:
-        """What was noted and may not be written yet."""
-        use = self._uses.get(session_id)
-        return use[0] if use else None
-
-    def take(self) -> dict[int, tuple[datetime, str]]:
-        """Everything noted since the last time."""
-        with self._lock:
-            taken, self._uses = self._uses, {}
-        return taken
-
-
-def write_uses(session: Session, uses: dict[int, tuple[datetime, str]]) -> None:
-    """Write what was collected, in one statement, the lower id first."""
-    if not uses:
-        return
-    ids = sorted(uses)
-    locked = session.scalars(
-        select(UserSession.id)
-        .where(UserSession.id.in_(ids))
-        .order_by(UserSession.id)
-        .with_for_update(skip_locked=True)
-    ).all()
-    if not locked:
-        return
-    session.execute(
-        update(UserSession)
-        .where(UserSession.id.in_(locked))
-        .values(
-            last_used_at=case({each: uses[each][0] for each in locked}, value=UserSession.id),
-            address=case({each: uses[each][1] for each in locked}, value=UserSession.id),
-        )
-        .execution_options(synchronize_session=False)
-    )
+def write_uses(session: Session, uses: Mapping[int, Use]) -> None:
+    """Write when these sessions were last used, and from where."""
+    last_uses.write(session, uses, UserSession.last_used_at, UserSession.address)
 
 
 def begin(
@@ -125,7 +80,7 @@ def renew(renewed: UserSession) -> str:
     return key
 
 
-def find(session: Session, key: str, limits: Limits, *, last_used: SessionUses | None = None) -> UserSession | None:
+def find(session: Session, key: str, limits: Limits, *, last_used: LastUses | None = None) -> UserSession | None:
     """The session of a cookie's key, unless it has ended, its time is over, or the person is blocked."""
     found = session.scalar(select(UserSession).where(UserSession.digest == _digest(key)))
     if found is None or found.user.blocked_at is not None:

@@ -4,14 +4,13 @@ What a script hears is what the pages' table says (tests/permission_table.py), w
 wider than on the pages of a scope: instance runners by everybody who has a token (reference/rest.md section 3).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from portal.database import db
 from portal.domain import people, runner_projects
 from portal.models import Role
 from tests.api.for_users.scripts import Script
@@ -24,10 +23,8 @@ everywhere = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.fixture
-def session(app: Flask) -> Iterator[Session]:
-    """A session of the test's own on the app's connection: each request closes the app's, and the cast goes on."""
-    with Session(db.session.get_bind(), join_transaction_mode="create_savepoint") as found:
-        yield found
+def session(session_beside: Session) -> Session:
+    return session_beside
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import user_sessions
 from portal.domain.errors import NotFound
-from portal.domain.user_sessions import Limits, SessionUses
+from portal.domain.last_uses import LastUses
+from portal.domain.user_sessions import Limits
 from portal.models import AuditEvent, User, UserSession
 from tests.cast import Cast
 
@@ -58,7 +59,7 @@ def test_use_keeps_a_session_alive_before_it_is_written_but_not_beyond_the_longe
     session: Session, cast: Cast
 ) -> None:
     begun, key = begin(session, cast, cast.alice)
-    uses = SessionUses()
+    uses = LastUses()
     begun.last_used_at = now() - LIMITS.idle
     uses.note(begun.id, now(), "192.0.2.1")
     assert user_sessions.find(session, key, LIMITS, last_used=uses) is begun

@@ -20,6 +20,7 @@ SILENT = {
     "user_sessions.write_uses",
     "user_sessions.prune",
     "access_tokens.write_uses",
+    "last_uses.write",
     # Memory of the throttle, which forgets by itself. What it refuses is recorded.
     "sign_in_throttle.prune",
     # Parts of an act, whose callers record it.

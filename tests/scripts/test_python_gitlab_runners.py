@@ -18,52 +18,9 @@ from gitlab.exceptions import (
 )
 from gitlab.v4.objects import CurrentUserRunner, CurrentUserRunnerManager
 
+from tests.api.for_users.runner_attributes import DETAILS, IN_LIST, MANAGER
 from tests.cast import Cast
 from tests.portals import RunningPortal
-
-IN_LIST = {
-    "id",
-    "description",
-    "ip_address",
-    "active",
-    "paused",
-    "is_shared",
-    "runner_type",
-    "name",
-    "online",
-    "created_by",
-    "created_at",
-    "status",
-    "job_execution_status",
-}
-DETAILS = IN_LIST | {
-    "tag_list",
-    "run_untagged",
-    "locked",
-    "maximum_timeout",
-    "access_level",
-    "version",
-    "revision",
-    "platform",
-    "architecture",
-    "contacted_at",
-    "maintenance_note",
-    "projects",
-    "groups",
-}
-MACHINE = {
-    "id",
-    "system_id",
-    "version",
-    "revision",
-    "platform",
-    "architecture",
-    "created_at",
-    "contacted_at",
-    "ip_address",
-    "status",
-    "job_execution_status",
-}
 
 
 def create(who: gitlab.Gitlab, **wanted: object) -> CurrentUserRunner:
@@ -271,7 +228,7 @@ def test_tokens_are_verified_and_their_machines_listed(alice: gitlab.Gitlab) -> 
     alice.http_post("/jobs/request", post_data=machine(made, "s_one"))
     machines = alice.http_list(f"/runners/{made.id}/managers", get_all=True)
     assert [each["system_id"] for each in machines] == ["s_one", "<legacy>"]
-    assert [set(each) for each in machines] == [MACHINE, MACHINE]
+    assert [set(each) for each in machines] == [MANAGER, MANAGER]
     runner = alice.runners.get(made.id)
     assert (runner.status, runner.online, runner.version, runner.platform) == ("online", True, "18.4.0", "linux")
     with pytest.raises(GitlabVerifyError, match="403 Forbidden") as refused:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 from argon2 import PasswordHasher
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from portal.database import db
 from portal.domain import accounts
 from portal.domain.runner_settings import RunnerSettings
 from portal.domain.runner_tokens import IssuedRunner
@@ -50,10 +47,8 @@ def place_of(kind: str, cast: Cast, client: FlaskClient) -> Place:
 
 
 @pytest.fixture
-def session(app: Flask) -> Iterator[Session]:
-    """A session of the test's own on the app's connection: each request closes the app's, and the cast goes on."""
-    with Session(db.session.get_bind(), join_transaction_mode="create_savepoint") as found:
-        yield found
+def session(session_beside: Session) -> Session:
+    return session_beside
 
 
 @pytest.fixture(autouse=True)

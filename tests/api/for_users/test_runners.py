@@ -23,6 +23,7 @@ from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import AuditEvent, Role, Runner, RunnerManager, User
 from tests.api.for_users.conftest import ScriptOf
+from tests.api.for_users.runner_attributes import DETAILS, MANAGER
 from tests.api.for_users.scripts import API, Script
 from tests.api.machines import Machine, info_of, through, until
 from tests.api.processes import Process
@@ -30,49 +31,6 @@ from tests.api.test_any_body import anything, calm, texts
 from tests.cast import TAGGED, Cast
 from tests.domain.queries import asked
 
-LISTED = {
-    "id",
-    "description",
-    "ip_address",
-    "active",
-    "paused",
-    "is_shared",
-    "runner_type",
-    "name",
-    "online",
-    "created_by",
-    "created_at",
-    "status",
-    "job_execution_status",
-}
-DETAILS = LISTED | {
-    "tag_list",
-    "run_untagged",
-    "locked",
-    "maximum_timeout",
-    "access_level",
-    "version",
-    "revision",
-    "platform",
-    "architecture",
-    "contacted_at",
-    "maintenance_note",
-    "projects",
-    "groups",
-}
-MANAGER = {
-    "id",
-    "system_id",
-    "version",
-    "revision",
-    "platform",
-    "architecture",
-    "created_at",
-    "contacted_at",
-    "ip_address",
-    "status",
-    "job_execution_status",
-}
 CHANGES = (
     "description",
     "active",

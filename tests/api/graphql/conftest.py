@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from portal.database import db
 from portal.models import User
 from tests.api.graphql.queries import Asker
 from tests.cast import Cast
@@ -17,10 +16,8 @@ AskerOf = Callable[..., Asker]
 
 
 @pytest.fixture
-def session(app: Flask) -> Iterator[Session]:
-    """A session of the test's own on the app's connection: each request closes the app's, and the cast goes on."""
-    with Session(db.session.get_bind(), join_transaction_mode="create_savepoint") as found:
-        yield found
+def session(session_beside: Session) -> Session:
+    return session_beside
 
 
 @pytest.fixture

@@ -1,0 +1,45 @@
+"""The attributes that GitLab's REST API gives runners and their machines (reference/rest.md section 2.4)."""
+
+IN_LIST = {
+    "id",
+    "description",
+    "ip_address",
+    "active",
+    "paused",
+    "is_shared",
+    "runner_type",
+    "name",
+    "online",
+    "created_by",
+    "created_at",
+    "status",
+    "job_execution_status",
+}
+DETAILS = IN_LIST | {
+    "tag_list",
+    "run_untagged",
+    "locked",
+    "maximum_timeout",
+    "access_level",
+    "version",
+    "revision",
+    "platform",
+    "architecture",
+    "contacted_at",
+    "maintenance_note",
+    "projects",
+    "groups",
+}
+MANAGER = {
+    "id",
+    "system_id",
+    "version",
+    "revision",
+    "platform",
+    "architecture",
+    "created_at",
+    "contacted_at",
+    "ip_address",
+    "status",
+    "job_execution_status",
+}
