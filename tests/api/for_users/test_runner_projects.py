@@ -14,8 +14,9 @@ from portal.domain.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import AuditEvent, Role, Runner, RunnerProject
 from tests.api.for_users.conftest import ScriptOf
+from tests.api.for_users.runner_attributes import IN_LIST
 from tests.api.for_users.scripts import Script
-from tests.api.for_users.test_runners import LISTED, sense
+from tests.api.for_users.test_runners import sense
 from tests.api.test_any_body import anything, calm
 from tests.cast import Cast
 
@@ -47,7 +48,7 @@ def test_bob_assigns_his_runner_and_takes_it_back(
     place = {"id": str(api.id), "path": "acme/api", "encoded path": "acme%2Fapi"}[by]
     script = script_of(cast.bob)
     said = script.post(f"/projects/{place}/runners", runner_id=runner.id)
-    assert set(said) == LISTED
+    assert set(said) == IN_LIST
     assert (said["id"], said["runner_type"]) == (runner.id, "project_type")
     assert assigned(session) == [api.id]
     assert script.delete(f"/projects/{place}/runners/{runner.id}") is None
