@@ -18,13 +18,13 @@ from portal.api.rate_limits import RateLimits
 from portal.config import ROOT, SettingError, Settings
 from portal.database import db, ran_into_each_other
 from portal.domain.errors import Collided, Refusal
-from portal.domain.heartbeats import Heartbeats
-from portal.domain.known_runners import KnownRunners
 from portal.domain.last_uses import LastUses
-from portal.domain.refused_acts import Flood
-from portal.domain.registration import Configured
-from portal.domain.second_factor import Configured as SecondFactorConfigured
-from portal.domain.second_factor import Demand
+from portal.domain.machines.heartbeats import Heartbeats
+from portal.domain.machines.known_runners import KnownRunners
+from portal.domain.people.second_factor import Configured as SecondFactorConfigured
+from portal.domain.people.second_factor import Demand
+from portal.domain.registration.registration import Configured
+from portal.domain.trail.refused_acts import Flood
 from portal.domain.vault import SECOND_FACTORS, Vault
 from portal.requests import HeadAsGet, PathPrefix, assign_request_id, harden_answer, label_api_answer
 from portal.web import errors as web_errors

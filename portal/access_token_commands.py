@@ -9,10 +9,10 @@ from flask import Flask
 
 from portal.commands import ACTOR, Commands
 from portal.database import db, now
-from portal.domain import access_token_lists, access_tokens, accounts
-from portal.domain.access_token_lists import State, TokenQuery
-from portal.domain.access_tokens import NewAccessToken
 from portal.domain.errors import NotFound, Refusal
+from portal.domain.people import access_token_lists, access_tokens, accounts
+from portal.domain.people.access_token_lists import State, TokenQuery
+from portal.domain.people.access_tokens import NewAccessToken
 from portal.models import AccessToken, TokenScope, User
 from portal.requests import settings
 

@@ -11,9 +11,9 @@ from sqlalchemy import select
 
 from portal.commands import Commands
 from portal.database import db
-from portal.domain import audit_chain, trail
-from portal.domain.audit_chain import Checked, Head
-from portal.domain.trail import TrailFilter
+from portal.domain.trail import audit_chain, trail
+from portal.domain.trail.audit_chain import Checked, Head
+from portal.domain.trail.trail import TrailFilter
 from portal.models import AuditEvent
 
 TELL_EVERY = 100_000  # events between two lines of progress

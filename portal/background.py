@@ -15,16 +15,13 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from portal.database import db
-from portal.domain import (
-    access_tokens,
-    bulk_acts,
-    runner_changes,
-    runner_managers,
-    user_sessions,
-)
-from portal.domain.heartbeats import Heartbeats
-from portal.domain.known_runners import KnownRunners
+from portal.domain.bulk import bulk_acts
 from portal.domain.last_uses import LastUses
+from portal.domain.machines import runner_managers
+from portal.domain.machines.heartbeats import Heartbeats
+from portal.domain.machines.known_runners import KnownRunners
+from portal.domain.people import access_tokens, user_sessions
+from portal.domain.runners import runner_changes
 from portal.housekeeping import Housekeeping
 
 log = logging.getLogger(__name__)

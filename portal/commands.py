@@ -17,18 +17,14 @@ from sqlalchemy.orm import Session
 from portal import demo as demo_story
 from portal.database import db, now
 from portal.demo_tables import PEOPLE
-from portal.domain import (
-    accounts,
-    deletion_purge,
-    people,
-    registration_tokens,
-    runner_cleanup,
-    second_factor,
-    silent_machines,
-)
 from portal.domain.actors import system
+from portal.domain.deletions import deletion_purge
 from portal.domain.errors import Refusal
-from portal.domain.runner_cleanup import Gone
+from portal.domain.machines import silent_machines
+from portal.domain.people import accounts, people, second_factor
+from portal.domain.registration import registration_tokens
+from portal.domain.runners import runner_cleanup
+from portal.domain.runners.runner_cleanup import Gone
 from portal.housekeeping import in_batches
 from portal.models import User
 from portal.requests import portal_url

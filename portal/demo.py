@@ -34,42 +34,28 @@ from portal.demo_tables import (
     TURNED_OFF,
     Plan,
 )
-from portal.domain import (
-    accounts,
-    actors,
-    audit,
-    bulk_acts,
-    deletion_purge,
-    groups,
-    memberships,
-    people,
-    permissions,
-    refused_acts,
-    registration_switch,
-    registration_tokens,
-    runner_managers,
-    runner_projects,
-    runner_registration,
-    runner_settings,
-    runner_tokens,
-    runners,
-    scope_settings,
-    scopes,
-    sign_in_throttle,
-)
+from portal.domain import actors, audit, permissions, scopes
 from portal.domain.actors import Actor
-from portal.domain.bulk_changes import Act, Wanted
+from portal.domain.bulk import bulk_acts
+from portal.domain.bulk.bulk_changes import Act, Wanted
+from portal.domain.deletions import deletion_purge
 from portal.domain.errors import Hidden, Invalid, NotAllowed
-from portal.domain.groups import Naming
-from portal.domain.machine_facts import MachineFacts
+from portal.domain.groups import groups, memberships, scope_settings
+from portal.domain.groups.groups import Naming
+from portal.domain.machines import runner_managers
+from portal.domain.machines.machine_facts import MachineFacts
+from portal.domain.machines.runner_managers import Contact
+from portal.domain.people import accounts, people, sign_in_throttle
 from portal.domain.permissions import Action
-from portal.domain.registration import Configured
-from portal.domain.runner_lists import RunnerFilter
-from portal.domain.runner_managers import Contact
-from portal.domain.runner_registration import Registering
-from portal.domain.runner_settings import RunnerSettings
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.registration import registration_switch, registration_tokens, runner_registration
+from portal.domain.registration.registration import Configured
+from portal.domain.registration.runner_registration import Registering
+from portal.domain.runners import runner_projects, runner_settings, runner_tokens, runners
+from portal.domain.runners.runner_lists import RunnerFilter
+from portal.domain.runners.runner_settings import RunnerSettings
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE, Scope
+from portal.domain.trail import refused_acts
 from portal.models import EXECUTORS, LEGACY, AuditEvent, BulkAct, Role, Route, Runner, User
 
 ACTOR = actors.system("demo")

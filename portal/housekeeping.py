@@ -12,18 +12,13 @@ from sqlalchemy.orm import Session
 
 from portal.config import Settings
 from portal.database import now
-from portal.domain import (
-    access_tokens,
-    audit_retention,
-    bulk_acts,
-    deletion_purge,
-    ended_tokens,
-    runner_cleanup,
-    sign_in_throttle,
-    silent_machines,
-    user_sessions,
-)
-from portal.domain.user_sessions import Limits
+from portal.domain.bulk import bulk_acts
+from portal.domain.deletions import deletion_purge
+from portal.domain.machines import silent_machines
+from portal.domain.people import access_tokens, sign_in_throttle, user_sessions
+from portal.domain.people.user_sessions import Limits
+from portal.domain.runners import ended_tokens, runner_cleanup
+from portal.domain.trail import audit_retention
 
 log = logging.getLogger(__name__)
 

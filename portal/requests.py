@@ -14,10 +14,10 @@ from werkzeug.wsgi import ClosingIterator
 
 from portal.config import Settings
 from portal.domain.last_uses import LastUses
-from portal.domain.registration import Configured
-from portal.domain.second_factor import Configured as SecondFactorConfigured
-from portal.domain.sign_in_throttle import Throttle
-from portal.domain.user_sessions import Limits
+from portal.domain.people.second_factor import Configured as SecondFactorConfigured
+from portal.domain.people.sign_in_throttle import Throttle
+from portal.domain.people.user_sessions import Limits
+from portal.domain.registration.registration import Configured
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -19,8 +19,8 @@ from portal import create_app, embedded_postgres, request_logs
 from portal.background import Background
 from portal.config import SettingError, Settings
 from portal.database import db
-from portal.domain import accounts
 from portal.domain.errors import Invalid
+from portal.domain.people import accounts
 
 
 def main() -> int:

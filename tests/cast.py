@@ -10,13 +10,17 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import access_tokens, accounts, actors, enrolment_keys, groups, memberships, runners, scopes
-from portal.domain.access_tokens import NewAccessToken
+from portal.domain import actors, scopes
 from portal.domain.actors import Actor
-from portal.domain.enrolment_keys import IssuedEnrolmentKey, NewEnrolmentKey
-from portal.domain.groups import Naming
-from portal.domain.runner_settings import RunnerSettings
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.enrolment import enrolment_keys
+from portal.domain.enrolment.enrolment_keys import IssuedEnrolmentKey, NewEnrolmentKey
+from portal.domain.groups import groups, memberships
+from portal.domain.groups.groups import Naming
+from portal.domain.people import access_tokens, accounts
+from portal.domain.people.access_tokens import NewAccessToken
+from portal.domain.runners import runners
+from portal.domain.runners.runner_settings import RunnerSettings
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.domain.scopes import Scope
 from portal.models import Group, Project, Role, User
 

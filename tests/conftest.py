@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from portal import create_app
 from portal.api.rate_limits import RateLimits
 from portal.database import db
-from portal.domain import accounts
-from portal.domain.registration import Configured
+from portal.domain.people import accounts
+from portal.domain.registration.registration import Configured
 from tests import databases
 from tests.api.processes import Process
 from tests.cast import Cast

@@ -14,18 +14,12 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import (
-    ended_tokens,
-    runner_cleanup,
-    runner_managers,
-    runner_tokens,
-    runners,
-    scopes,
-    silent_machines,
-)
-from portal.domain.runner_cleanup import Criteria
-from portal.domain.runner_managers import Contact
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain import scopes
+from portal.domain.machines import runner_managers, silent_machines
+from portal.domain.machines.runner_managers import Contact
+from portal.domain.runners import ended_tokens, runner_cleanup, runner_tokens, runners
+from portal.domain.runners.runner_cleanup import Criteria
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.housekeeping import PRUNE_LOCK
 from portal.models import AuditEvent, Runner, RunnerManager, RunnerToken
 from tests.api.machines import Machine, info_of, over_http, until

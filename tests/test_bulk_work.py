@@ -11,9 +11,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import audit_chain, bulk_acts
-from portal.domain.bulk_changes import Act, Wanted
-from portal.domain.runner_lists import RunnerFilter
+from portal.domain.bulk import bulk_acts
+from portal.domain.bulk.bulk_changes import Act, Wanted
+from portal.domain.runners.runner_lists import RunnerFilter
+from portal.domain.trail import audit_chain
 from portal.models import AuditEvent, BulkAct, Runner, RunnerType
 from tests.api.machines import until
 from tests.api.processes import Process

@@ -22,10 +22,13 @@ from sqlalchemy import func, insert, select, text, update
 
 from portal.config import ROOT
 from portal.database import db, now
-from portal.domain import audit, registration_tokens, runner_cleanup, second_factor
-from portal.domain.registration import Configured
-from portal.domain.runner_cleanup import Criteria
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain import audit
+from portal.domain.people import second_factor
+from portal.domain.registration import registration_tokens
+from portal.domain.registration.registration import Configured
+from portal.domain.runners import runner_cleanup
+from portal.domain.runners.runner_cleanup import Criteria
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.domain.vault import SECOND_FACTORS, Vault
 from portal.models import AccessToken, AuditEvent, RegistrationToken, Runner, RunnerManager, SecondFactor, User

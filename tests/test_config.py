@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from portal.config import ROOT, SettingError, Settings, documented, stored_secret
-from portal.domain import passwords
+from portal.domain.people import passwords
 
 KEY = "a key for tests only, of no use to anybody else"
 

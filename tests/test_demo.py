@@ -18,19 +18,14 @@ from portal.commands import DEMO_PASSWORD
 from portal.config import ROOT
 from portal.database import db, now
 from portal.demo_tables import LATER, LEFT, MEMBERS, PEOPLE, RETIRED, RUNNERS, SHORT_LIVED, SIGNED_IN
-from portal.domain import (
-    accounts,
-    actors,
-    deletion_lists,
-    runner_lists,
-    runner_projects,
-    runner_status,
-    runner_tokens,
-)
+from portal.domain import actors
+from portal.domain.deletions import deletion_lists
 from portal.domain.errors import Invalid
-from portal.domain.registration import Configured
-from portal.domain.runner_lists import RunnerFilter
-from portal.domain.runner_status import Status
+from portal.domain.people import accounts
+from portal.domain.registration.registration import Configured
+from portal.domain.runners import runner_lists, runner_projects, runner_status, runner_tokens
+from portal.domain.runners.runner_lists import RunnerFilter
+from portal.domain.runners.runner_status import Status
 from portal.domain.scopes import INSTANCE
 from portal.domain.vault import Vault
 from portal.models import (

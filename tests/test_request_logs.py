@@ -295,7 +295,7 @@ def test_what_fails_is_told_with_its_traceback_in_one_line(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("on purpose")
 
-    monkeypatch.setattr("portal.domain.runner_lists.page", fail)
+    monkeypatch.setattr("portal.domain.runners.runner_lists.page", fail)
     assert client.get("/groups/acme/-/runners").status_code == 500
     told = [json.loads(line) for line in json_lines.text.split("\n") if line]
     (failure,) = [line for line in told if "exc_info" in line]

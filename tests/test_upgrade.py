@@ -11,9 +11,14 @@ from sqlalchemy import select, text
 
 from portal import create_app
 from portal.database import db, now
-from portal.domain import access_tokens, actors, audit_chain, groups, registration, runner_tokens, tokens
-from portal.domain.access_tokens import NewAccessToken
+from portal.domain import actors, tokens
+from portal.domain.groups import groups
+from portal.domain.people import access_tokens
+from portal.domain.people.access_tokens import NewAccessToken
+from portal.domain.registration import registration
+from portal.domain.runners import runner_tokens
 from portal.domain.scopes import INSTANCE, find_group, find_project
+from portal.domain.trail import audit_chain
 from portal.models import AuditEvent, Runner, User
 from tests import databases
 

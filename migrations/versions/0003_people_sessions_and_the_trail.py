@@ -9,7 +9,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# The text of an event that its hash is made of: a JSON array, as PostgreSQL writes it. portal/domain/audit_chain.py
+# The text of an event that its hash is made of: a JSON array, as PostgreSQL writes it. The domain's audit_chain.py
 # writes the same text by itself and does not ask this function.
 EVENT_TEXT = """
 CREATE FUNCTION audit_event_text(e audit_events) RETURNS text LANGUAGE sql STABLE AS $$
@@ -36,7 +36,7 @@ BEGIN
   RETURN NULL;
 END $$
 """
-# Retention (portal/domain/audit_retention.py) says in its own transaction that it shortens the trail.
+# Retention (portal/domain/trail/audit_retention.py) says in its own transaction that it shortens the trail.
 REFUSE = """
 CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -8,10 +8,12 @@ from flask import current_app, g, request
 from flask_login import current_user
 
 from portal.database import db, now
-from portal.domain import access_tokens, actors, enrolment_keys, tokens
+from portal.domain import actors, tokens
 from portal.domain.actors import Actor
+from portal.domain.enrolment import enrolment_keys
 from portal.domain.errors import CredentialMissing, CredentialRefused, ScopeTooSmall
 from portal.domain.last_uses import LastUses
+from portal.domain.people import access_tokens
 from portal.models import AccessToken, EnrolmentKey, TokenScope, User, UserSession
 from portal.requests import client_address, second_factor_configured
 

@@ -14,7 +14,7 @@ from flask import g, request
 
 from portal.api.credentials import Credential
 from portal.domain.errors import BadRequest
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import Scope
 
 HEADER = "Idempotency-Key"

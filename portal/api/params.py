@@ -10,7 +10,7 @@ import orjson
 from flask import request
 
 from portal.domain.errors import BadRequest
-from portal.domain.runner_settings import split_tags
+from portal.domain.runners.runner_settings import split_tags
 
 Params = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from portal.config import Settings
 from portal.domain.errors import TooMany
-from portal.domain.sign_in_throttle import network_of
+from portal.domain.people.sign_in_throttle import network_of
 from portal.requests import client_address
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,10 @@ from flask import current_app, g, request
 
 from portal.api.credentials import READS, Credential
 from portal.database import db
-from portal.domain import actors, refused_acts
+from portal.domain import actors
 from portal.domain.errors import BadRequest, EnrolmentKeyOver, Invalid, NotAllowed, NotFound, Refusal, ScopeTooSmall
-from portal.domain.refused_acts import Flood, Recorded
+from portal.domain.trail import refused_acts
+from portal.domain.trail.refused_acts import Flood, Recorded
 from portal.models import EnrolmentKey
 from portal.request_logs import redacted
 from portal.requests import client_address

@@ -7,9 +7,9 @@ from time import monotonic
 from flask import current_app, g
 
 from portal.database import db
-from portal.domain import refused_acts
 from portal.domain.errors import Refusal, RegistrationOff, RegistrationTokenUnknown
-from portal.domain.refused_acts import Flood
+from portal.domain.trail import refused_acts
+from portal.domain.trail.refused_acts import Flood
 from portal.requests import client_address
 
 

@@ -9,12 +9,14 @@ from flask import Blueprint, Response, flash, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.database import db, now
-from portal.domain import access_token_examples, access_token_lists, access_tokens, instructions, trail
-from portal.domain.access_token_lists import State, TokenQuery
-from portal.domain.access_tokens import IssuedAccessToken
 from portal.domain.errors import NOTHING_HERE, AlreadyMade, BadRequest, Invalid, NotFound
+from portal.domain.people import access_token_examples, access_token_lists, access_tokens
+from portal.domain.people.access_token_lists import State, TokenQuery
+from portal.domain.people.access_tokens import IssuedAccessToken
+from portal.domain.runners import instructions
 from portal.domain.scopes import INSTANCE
-from portal.domain.trail import TrailFilter
+from portal.domain.trail import trail
+from portal.domain.trail.trail import TrailFilter
 from portal.models import AccessToken, TokenScope
 from portal.requests import portal_url, settings
 from portal.web import guards

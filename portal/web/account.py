@@ -10,8 +10,8 @@ from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from portal.database import db, now
-from portal.domain import access_token_lists, accounts, confirmations, devices, second_factor, user_sessions
 from portal.domain.errors import Invalid, NotAllowed, TryLater
+from portal.domain.people import access_token_lists, accounts, confirmations, devices, second_factor, user_sessions
 from portal.models import UserSession
 from portal.requests import session_limits, session_uses
 from portal.web import guards, sessions, sign_in_attempts

@@ -10,7 +10,9 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.database import db
-from portal.domain import bulk_acts, bulk_lists, bulk_preview, csv_lines, deletion_lists
+from portal.domain import csv_lines
+from portal.domain.bulk import bulk_acts, bulk_lists, bulk_preview
+from portal.domain.deletions import deletion_lists
 from portal.domain.errors import NotFound
 from portal.models import BulkAct
 from portal.requests import settings

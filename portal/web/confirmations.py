@@ -8,8 +8,8 @@ from wtforms import PasswordField, StringField
 
 from portal.addresses import local
 from portal.database import db
-from portal.domain import confirmations
 from portal.domain.errors import Invalid, TryLater
+from portal.domain.people import confirmations
 from portal.requests import second_factor_configured, settings
 from portal.web import guards, sessions, sign_in_attempts
 from portal.web.forms import PortalForm

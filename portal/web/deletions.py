@@ -11,10 +11,11 @@ from wtforms import StringField
 
 from portal.addresses import scope_url, url_in
 from portal.database import db
-from portal.domain import deletion_lists, deletion_purge, groups, restores
-from portal.domain.deletion_lists import Entry
+from portal.domain.deletions import deletion_lists, deletion_purge, restores
+from portal.domain.deletions.deletion_lists import Entry
+from portal.domain.deletions.restores import Restored
 from portal.domain.errors import NOTHING_HERE, Invalid, NotFound, Stale
-from portal.domain.restores import Restored
+from portal.domain.groups import groups
 from portal.domain.scopes import Scope, of_runner
 from portal.models import Runner
 from portal.requests import settings

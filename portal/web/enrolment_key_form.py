@@ -7,10 +7,10 @@ from datetime import timedelta
 from wtforms import BooleanField, StringField, TextAreaField
 
 from portal.database import now
-from portal.domain import enrolment_networks
-from portal.domain.enrolment_keys import NewEnrolmentKey
+from portal.domain.enrolment import enrolment_networks
+from portal.domain.enrolment.enrolment_keys import NewEnrolmentKey
 from portal.domain.errors import Invalid
-from portal.domain.runner_settings import RunnerSettings, split_tags
+from portal.domain.runners.runner_settings import RunnerSettings, split_tags
 from portal.web.forms import KeyedForm, read_day, whole_number, whole_seconds
 from portal.web.times import read_duration
 

@@ -11,21 +11,14 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
 from portal.database import db, now
-from portal.domain import (
-    enrolment_examples,
-    enrolment_key_lists,
-    enrolment_keys,
-    instructions,
-    runner_creation,
-    runner_status,
-    token_life,
-    trail,
-)
-from portal.domain.enrolment_key_lists import Row, State
-from portal.domain.enrolment_keys import IssuedEnrolmentKey
+from portal.domain.enrolment import enrolment_examples, enrolment_key_lists, enrolment_keys
+from portal.domain.enrolment.enrolment_key_lists import Row, State
+from portal.domain.enrolment.enrolment_keys import IssuedEnrolmentKey
 from portal.domain.errors import AlreadyMade, Invalid
 from portal.domain.permissions import Action
+from portal.domain.runners import instructions, runner_creation, runner_status, token_life
 from portal.domain.scopes import ScopeKind
+from portal.domain.trail import trail
 from portal.models import Runner
 from portal.requests import portal_url, settings
 from portal.web import guards, scoped

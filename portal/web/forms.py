@@ -18,13 +18,13 @@ from wtforms import (
     TextAreaField,
 )
 
-from portal.domain.access_tokens import NewAccessToken
-from portal.domain.bulk_changes import Act, Wanted
+from portal.domain.bulk.bulk_changes import Act, Wanted
 from portal.domain.errors import Invalid
-from portal.domain.groups import Naming
-from portal.domain.runner_cleanup import Criteria
-from portal.domain.runner_rules import POSSIBLE_LIVES, Limits, Registrars, TokenLives
-from portal.domain.runner_settings import RunnerSettings, split_tags
+from portal.domain.groups.groups import Naming
+from portal.domain.people.access_tokens import NewAccessToken
+from portal.domain.runners.runner_cleanup import Criteria
+from portal.domain.runners.runner_rules import POSSIBLE_LIVES, Limits, Registrars, TokenLives
+from portal.domain.runners.runner_settings import RunnerSettings, split_tags
 from portal.models import Role
 from portal.web.times import read_duration, write_duration
 

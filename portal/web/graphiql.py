@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, make_response, render_template
 
 from portal.database import db
-from portal.domain import groups
+from portal.domain.groups import groups
 from portal.web import guards
 
 blueprint = Blueprint("graphiql", __name__, url_prefix="/-/graphql-explorer")

@@ -14,10 +14,12 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import local
 from portal.database import db, now
-from portal.domain import actors, permissions, runner_access, runner_lists, scopes, second_factor
+from portal.domain import actors, permissions, scopes
 from portal.domain.actors import Actor
 from portal.domain.errors import BadRequest, NotAllowed, NotFound, SignedOut
+from portal.domain.people import second_factor
 from portal.domain.permissions import Action
+from portal.domain.runners import runner_access, runner_lists
 from portal.domain.scopes import Scope, ScopeKind
 from portal.models import Runner, UserSession
 from portal.requests import client_address, portal_url, second_factor_configured, settings

@@ -6,8 +6,8 @@ from flask import Blueprint, flash, redirect, render_template, url_for
 from werkzeug.wrappers import Response
 
 from portal.database import db
-from portal.domain import openid_accounts
 from portal.domain.errors import Invalid
+from portal.domain.people import openid_accounts
 from portal.web import guards, openid
 
 blueprint = Blueprint("identities", __name__, url_prefix="/-/account/identities")

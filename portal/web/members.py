@@ -7,8 +7,8 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import memberships
 from portal.domain.errors import Invalid
+from portal.domain.groups import memberships
 from portal.domain.permissions import Action
 from portal.domain.scopes import ScopeKind
 from portal.models import User

@@ -13,9 +13,9 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import local
 from portal.database import db, now
-from portal.domain import openid_accounts, second_factor, user_sessions
 from portal.domain.errors import IdentityRefused, NotFound
-from portal.domain.openid_accounts import Rules
+from portal.domain.people import openid_accounts, second_factor, user_sessions
+from portal.domain.people.openid_accounts import Rules
 from portal.requests import settings
 from portal.web import guards, refused_sign_ins, sessions, sign_in_attempts
 from portal.web.openid_provider import LEEWAY, CodeRefused, Proof, Provider, ProviderSilent, ProviderWrong

@@ -21,7 +21,7 @@ from joserfc.errors import JoseError
 from requests import RequestException
 
 from portal.config import Settings
-from portal.domain.openid_accounts import LONGEST_SUBJECT, Identity
+from portal.domain.people.openid_accounts import LONGEST_SUBJECT, Identity
 
 DISCOVERY = "/.well-known/openid-configuration"
 SECONDS = (5, 10)  # to connect, and to answer

@@ -13,10 +13,11 @@ from flask_login import LoginManager, current_user
 from portal.addresses import scope_url, url_in
 from portal.config import SHORTEST_PASSWORD
 from portal.database import db, now
-from portal.domain import enrolment_keys, user_sessions
 from portal.domain.actors import PEOPLE
+from portal.domain.enrolment import enrolment_keys
+from portal.domain.people import user_sessions
 from portal.domain.permissions import Action
-from portal.domain.runner_status import Status
+from portal.domain.runners.runner_status import Status
 from portal.domain.scopes import INSTANCE, Scope, ScopeKind, of_group, of_project, of_runner
 from portal.models import RunnerType, User
 from portal.requests import client_address, portal_url, session_limits, session_uses

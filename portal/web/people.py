@@ -8,22 +8,22 @@ from flask import Blueprint, Response, flash, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.database import db, now
-from portal.domain import (
+from portal.domain.enrolment import enrolment_key_lists
+from portal.domain.errors import Invalid, Stale
+from portal.domain.people import (
     access_token_lists,
     accounts,
     devices,
-    enrolment_key_lists,
     people,
     people_lists,
     person_facts,
-    trail,
     user_sessions,
 )
-from portal.domain.access_token_lists import State, TokenQuery
-from portal.domain.errors import Invalid, Stale
-from portal.domain.people_lists import PeopleFilter, Standing
+from portal.domain.people.access_token_lists import State, TokenQuery
+from portal.domain.people.people_lists import PeopleFilter, Standing
 from portal.domain.permissions import Action
 from portal.domain.scopes import ScopeKind
+from portal.domain.trail import trail
 from portal.models import User
 from portal.requests import session_limits
 from portal.web import guards, person_acts, scoped

@@ -8,17 +8,17 @@ from flask import Blueprint, Response, flash, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.database import db, now
-from portal.domain import (
+from portal.domain.enrolment import enrolment_key_lists
+from portal.domain.errors import Invalid, Stale
+from portal.domain.people import (
     access_token_lists,
-    enrolment_key_lists,
     people,
     person_deletion,
     person_facts,
     second_factor,
     user_sessions,
 )
-from portal.domain.errors import Invalid, Stale
-from portal.domain.person_deletion import AT_ONCE, Runners
+from portal.domain.people.person_deletion import AT_ONCE, Runners
 from portal.models import User
 from portal.requests import session_limits
 from portal.web import guards, refused_acts

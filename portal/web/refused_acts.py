@@ -8,9 +8,9 @@ from flask import current_app, request
 from flask_login import current_user
 
 from portal.database import db
-from portal.domain import refused_acts
 from portal.domain.errors import Refusal
-from portal.domain.refused_acts import Flood, Recorded
+from portal.domain.trail import refused_acts
+from portal.domain.trail.refused_acts import Flood, Recorded
 from portal.request_logs import redacted
 from portal.web import guards
 

@@ -8,10 +8,11 @@ from flask import current_app
 from flask_login import current_user
 
 from portal.database import db
-from portal.domain import confirmations, refused_acts
 from portal.domain.actors import Actor
-from portal.domain.refused_acts import Flood
-from portal.domain.sign_in_throttle import network_of
+from portal.domain.people import confirmations
+from portal.domain.people.sign_in_throttle import network_of
+from portal.domain.trail import refused_acts
+from portal.domain.trail.refused_acts import Flood
 from portal.requests import client_address
 from portal.web import guards, sign_in_attempts
 

@@ -10,19 +10,17 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import (
-    csv_lines,
-    instructions,
+from portal.domain import csv_lines
+from portal.domain.errors import Stale
+from portal.domain.permissions import Action
+from portal.domain.registration import (
     registration_effects,
     registration_readers,
     registration_switch,
     registration_tokens,
-    runner_creation,
-    token_life,
 )
-from portal.domain.errors import Stale
-from portal.domain.permissions import Action
-from portal.domain.registration import Decision
+from portal.domain.registration.registration import Decision
+from portal.domain.runners import instructions, runner_creation, token_life
 from portal.domain.scopes import Scope
 from portal.models import RegistrationToken
 from portal.requests import portal_url, registration_configured

@@ -10,10 +10,10 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import url_in
 from portal.database import db, now
-from portal.domain import runner_cleanup
 from portal.domain.errors import BadRequest, Invalid
 from portal.domain.permissions import Action
-from portal.domain.runner_cleanup import Criteria
+from portal.domain.runners import runner_cleanup
+from portal.domain.runners.runner_cleanup import Criteria
 from portal.domain.scopes import ScopeKind
 from portal.web import deletions, guards, scoped
 from portal.web.forms import CleanUpForm, ProtectForm

@@ -9,13 +9,13 @@ from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 from wtforms import BooleanField, MultipleFileField, StringField, TextAreaField
 
 from portal.database import db
-from portal.domain import import_entries, import_formats, import_preview, runner_import
 from portal.domain.errors import Invalid, Stale
-from portal.domain.import_entries import Entry, Skipped
-from portal.domain.import_formats import Written
-from portal.domain.import_preview import Defaults, Preview
+from portal.domain.imports import import_entries, import_formats, import_preview, runner_import
+from portal.domain.imports.import_entries import Entry, Skipped
+from portal.domain.imports.import_formats import Written
+from portal.domain.imports.import_preview import Defaults, Preview
 from portal.domain.permissions import Action
-from portal.domain.runner_settings import split_tags
+from portal.domain.runners.runner_settings import split_tags
 from portal.domain.scopes import ScopeKind
 from portal.requests import settings
 from portal.web import guards, scoped

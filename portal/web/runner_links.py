@@ -7,9 +7,11 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import deletion_lists, permissions, runner_access, scopes
+from portal.domain import permissions, scopes
+from portal.domain.deletions import deletion_lists
 from portal.domain.errors import NOTHING_HERE, NotFound
 from portal.domain.permissions import Action
+from portal.domain.runners import runner_access
 from portal.models import Runner
 from portal.requests import settings
 from portal.web import guards

@@ -11,15 +11,16 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
 from portal.database import db, now
-from portal.domain import (
-    audit,
-    bulk_acts,
-    bulk_lists,
-    refused_machines,
+from portal.domain import audit
+from portal.domain.bulk import bulk_acts, bulk_lists
+from portal.domain.errors import AlreadyIssued, Invalid, Stale
+from portal.domain.machines import refused_machines, runner_managers
+from portal.domain.machines.refused_machines import TooOld
+from portal.domain.permissions import Action
+from portal.domain.runners import (
     runner_access,
     runner_creation,
     runner_lists,
-    runner_managers,
     runner_projects,
     runner_settings,
     runner_status,
@@ -27,12 +28,9 @@ from portal.domain import (
     runners,
     token_life,
 )
-from portal.domain.errors import AlreadyIssued, Invalid, Stale
-from portal.domain.permissions import Action
-from portal.domain.refused_machines import TooOld
-from portal.domain.runner_lists import SORTS, RunnerFilter
-from portal.domain.runner_settings import RunnerSettings
-from portal.domain.runner_status import Status
+from portal.domain.runners.runner_lists import SORTS, RunnerFilter
+from portal.domain.runners.runner_settings import RunnerSettings
+from portal.domain.runners.runner_status import Status
 from portal.domain.scopes import of_runner
 from portal.models import RegistrationType, Runner, RunnerType, TokenOrigin
 from portal.requests import registration_configured

@@ -7,8 +7,9 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import runner_projects, scopes
+from portal.domain import scopes
 from portal.domain.errors import NOTHING_HERE, Invalid, NotFound
+from portal.domain.runners import runner_projects
 from portal.domain.scopes import Scope
 from portal.models import Project, Runner
 from portal.web import guards

@@ -11,9 +11,10 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import permissions, runner_cleanup, runner_creation, runner_rules, token_life
+from portal.domain import permissions
 from portal.domain.errors import Invalid
 from portal.domain.permissions import Action
+from portal.domain.runners import runner_cleanup, runner_creation, runner_rules, token_life
 from portal.domain.scopes import Scope, ScopeKind
 from portal.web import guards, scoped
 from portal.web.forms import (

@@ -10,10 +10,11 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
 from portal.database import db, now
-from portal.domain import instructions, runner_managers, runner_status, runner_tokens, token_life
 from portal.domain.errors import AlreadyIssued, NotFound, Stale
-from portal.domain.runner_status import Status
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.machines import runner_managers
+from portal.domain.runners import instructions, runner_status, runner_tokens, token_life
+from portal.domain.runners.runner_status import Status
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.models import Runner, RunnerToken
 from portal.requests import portal_url
 from portal.web import guards

@@ -9,10 +9,13 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import scope_url
 from portal.database import db
-from portal.domain import enrolment_key_lists, groups, runner_lists, scopes
+from portal.domain import scopes
+from portal.domain.enrolment import enrolment_key_lists
 from portal.domain.errors import Invalid
+from portal.domain.groups import groups
 from portal.domain.permissions import Action
-from portal.domain.runner_lists import RunnerFilter
+from portal.domain.runners import runner_lists
+from portal.domain.runners.runner_lists import RunnerFilter
 from portal.domain.scopes import Scope, ScopeKind
 from portal.models import Group, Project
 from portal.web import deletions, guards, scoped

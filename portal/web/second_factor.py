@@ -11,9 +11,9 @@ from werkzeug.wrappers import Response as BaseResponse
 from wtforms import HiddenField, StringField
 
 from portal.database import db
-from portal.domain import second_factor
 from portal.domain.errors import Invalid, NotFound
-from portal.domain.second_factor import Draft
+from portal.domain.people import second_factor
+from portal.domain.people.second_factor import Draft
 from portal.requests import portal_url, second_factor_configured
 from portal.web import guards, pending_sign_ins, sessions, sign_in_attempts
 from portal.web.forms import EmptyForm, PortalForm

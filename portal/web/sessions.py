@@ -10,10 +10,11 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import local
 from portal.database import db
-from portal.domain import accounts, actors, user_sessions
-from portal.domain import second_factor as factors
+from portal.domain import actors
 from portal.domain.errors import NotAllowed, TryLater
-from portal.domain.sign_in_throttle import refused
+from portal.domain.people import accounts, user_sessions
+from portal.domain.people import second_factor as factors
+from portal.domain.people.sign_in_throttle import refused
 from portal.models import User
 from portal.requests import client_address, settings
 from portal.web import guards, pending_sign_ins, refused_sign_ins, sign_in_attempts

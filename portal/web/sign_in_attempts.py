@@ -12,7 +12,7 @@ from portal.database import db
 from portal.domain import actors
 from portal.domain.actors import Actor
 from portal.domain.errors import TryLater
-from portal.domain.sign_in_throttle import KNOWN_FOR
+from portal.domain.people.sign_in_throttle import KNOWN_FOR
 from portal.models import SignInAttempt, User
 from portal.requests import client_address, settings, sign_in_throttle
 

@@ -6,8 +6,10 @@ from flask import Blueprint, render_template, request
 from sqlalchemy import func, select
 
 from portal.database import db, now
-from portal.domain import access_token_lists, groups, runner_lists
-from portal.domain.runner_lists import RunnerFilter
+from portal.domain.groups import groups
+from portal.domain.people import access_token_lists
+from portal.domain.runners import runner_lists
+from portal.domain.runners.runner_lists import RunnerFilter
 from portal.domain.scopes import INSTANCE
 from portal.web import guards
 

@@ -8,11 +8,10 @@ from wtforms import StringField
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import runner_tokens, token_lookup
 from portal.domain.errors import Stale
 from portal.domain.permissions import Action
-from portal.domain.scopes import ScopeKind
-from portal.domain.token_lookup import (
+from portal.domain.runners import runner_tokens, token_lookup
+from portal.domain.runners.token_lookup import (
     BeginningOfToken,
     KeyFound,
     NobodysToken,
@@ -20,6 +19,7 @@ from portal.domain.token_lookup import (
     RunnersToken,
     ScopesToken,
 )
+from portal.domain.scopes import ScopeKind
 from portal.requests import registration_configured
 from portal.web import guards, scoped
 from portal.web.forms import EmptyForm, PortalForm

@@ -11,11 +11,13 @@ from sqlalchemy import Select
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import audit, runner_access, trail
+from portal.domain import audit
 from portal.domain.errors import NotFound
 from portal.domain.permissions import Action
+from portal.domain.runners import runner_access
 from portal.domain.scopes import ScopeKind
-from portal.domain.trail import TrailFilter
+from portal.domain.trail import trail
+from portal.domain.trail.trail import TrailFilter
 from portal.models import AuditEvent, User
 from portal.request_logs import redacted
 from portal.web import guards, scoped

@@ -10,8 +10,8 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from portal.database import db
-from portal.domain.registration import Configured
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.registration.registration import Configured
+from portal.domain.runners.runner_tokens import IssuedRunner
 from tests.api.machines import Machine, through
 from tests.api.registering import Office
 from tests.cast import Cast

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from portal import create_app
 from portal.background import Background
 from portal.database import db
-from portal.domain.heartbeats import Heartbeats
-from portal.domain.known_runners import KnownRunners
+from portal.domain.machines.heartbeats import Heartbeats
+from portal.domain.machines.known_runners import KnownRunners
 from tests import databases
 from tests.api.machines import Machine, through, until
 

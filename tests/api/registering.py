@@ -10,9 +10,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import registration_switch, registration_tokens
 from portal.domain.actors import Actor
-from portal.domain.registration import Configured
+from portal.domain.registration import registration_switch, registration_tokens
+from portal.domain.registration.registration import Configured
 from portal.domain.scopes import Scope
 from portal.models import Runner
 from tests.api.machines import Answer, Machine, through

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.runners.runner_tokens import IssuedRunner
 from tests.api.machines import JSON, Answer, Machine, info_of, through
 from tests.api.registering import FORM
 

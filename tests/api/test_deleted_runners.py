@@ -13,11 +13,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import deletion_lists, deletion_purge, groups, restores, runner_managers, runner_tokens, runners
+from portal.domain.deletions import deletion_lists, deletion_purge, restores
 from portal.domain.errors import NotFound
-from portal.domain.groups import Naming
-from portal.domain.runner_managers import Contact
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.groups import groups
+from portal.domain.groups.groups import Naming
+from portal.domain.machines import runner_managers
+from portal.domain.machines.runner_managers import Contact
+from portal.domain.runners import runner_tokens, runners
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE, find_group
 from portal.models import WITH_DELETED, Deletion, Group, Project, Runner, RunnerManager
 from tests.api.machines import Machine, until

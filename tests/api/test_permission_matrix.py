@@ -11,7 +11,8 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from portal.domain import people, runner_projects
+from portal.domain.people import people
+from portal.domain.runners import runner_projects
 from portal.models import Role
 from tests.api.for_users.scripts import Script
 from tests.api.graphql.queries import Asker

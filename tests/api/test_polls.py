@@ -10,8 +10,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import runner_tokens, runners
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.runners import runner_tokens, runners
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.models import RunnerManager, RunnerToken
 from tests.api.machines import JSON, VERSIONS, Machine, info_of, through
 from tests.cast import TAGGED, Cast

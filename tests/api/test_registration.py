@@ -11,8 +11,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import scope_settings, tokens
-from portal.domain.runner_settings import settings_of
+from portal.domain import tokens
+from portal.domain.groups import scope_settings
+from portal.domain.runners.runner_settings import settings_of
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import AuditEvent, RegistrationType, Runner, RunnerToken, TokenOrigin
 from tests.api.machines import JSON, Answer, Machine, info_of, through

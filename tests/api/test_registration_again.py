@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from portal.domain import scope_settings
+from portal.domain.groups import scope_settings
 from portal.domain.scopes import INSTANCE
 from portal.models import AuditEvent, RunnerToken
 from tests.api.machines import Answer, Machine, through

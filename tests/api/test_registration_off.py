@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from portal.domain.registration import Configured
+from portal.domain.registration.registration import Configured
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import LEGACY
 from tests.api.machines import Answer, Machine, through, until

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from portal.domain import groups, scope_settings
+from portal.domain.groups import groups, scope_settings
 from portal.domain.scopes import INSTANCE
 from portal.models import RegistrationToken, Runner, RunnerToken
 from tests.api.machines import Answer, Machine, over_http

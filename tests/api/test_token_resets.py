@@ -9,8 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import runner_tokens, tokens
-from portal.domain.runner_tokens import UNUSED_RESETS, IssuedRunner
+from portal.domain import tokens
+from portal.domain.runners import runner_tokens
+from portal.domain.runners.runner_tokens import UNUSED_RESETS, IssuedRunner
 from portal.models import RunnerToken
 from tests.api.machines import Machine
 from tests.cast import Cast

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.models import AuditEvent, RegistrationType, Runner, RunnerManager
 from tests.api.machines import Machine, through
 

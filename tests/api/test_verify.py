@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import tokens
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.models import CreationState, RunnerManager
 from tests.api.machines import Answer, Machine, info_of, through
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from portal.database import now
-from portal.domain.runner_settings import RunnerSettings
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.runners.runner_settings import RunnerSettings
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE
 from portal.models import RunnerManager
 from portal.models.runner import CreationState

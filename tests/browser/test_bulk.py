@@ -9,9 +9,9 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import create_engine, func, insert, select
 from sqlalchemy.orm import Session
 
-from portal.domain import bulk_acts
-from portal.domain.bulk_changes import Act, Wanted
-from portal.domain.runner_lists import RunnerFilter
+from portal.domain.bulk import bulk_acts
+from portal.domain.bulk.bulk_changes import Act, Wanted
+from portal.domain.runners.runner_lists import RunnerFilter
 from portal.models import AuditEvent, Runner, RunnerType
 from tests.browser.conftest import DESKTOP, PHONE, Visit
 from tests.browser.test_every_page import look as problems_of

@@ -8,21 +8,18 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from portal.database import now
-from portal.domain import (
-    access_tokens,
-    bulk_acts,
-    deletions,
-    enrolment_keys,
-    enrolment_use,
-    groups,
-    runner_projects,
-)
-from portal.domain import runners as runners_
-from portal.domain.access_tokens import NewAccessToken
-from portal.domain.bulk_changes import Act, Wanted
-from portal.domain.enrolment_keys import NewEnrolmentKey
-from portal.domain.enrolment_use import Asked
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.bulk import bulk_acts
+from portal.domain.bulk.bulk_changes import Act, Wanted
+from portal.domain.deletions import deletions
+from portal.domain.enrolment import enrolment_keys, enrolment_use
+from portal.domain.enrolment.enrolment_keys import NewEnrolmentKey
+from portal.domain.enrolment.enrolment_use import Asked
+from portal.domain.groups import groups
+from portal.domain.people import access_tokens
+from portal.domain.people.access_tokens import NewAccessToken
+from portal.domain.runners import runner_projects
+from portal.domain.runners import runners as runners_
+from portal.domain.runners.runner_settings import RunnerSettings
 from tests.browser import fleet
 from tests.browser.conftest import DESKTOP, PHONE, Visit, Visitor
 from tests.browser.fleet import Fleet

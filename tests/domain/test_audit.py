@@ -10,8 +10,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from portal.domain import audit, groups, memberships, runner_tokens, runners
-from portal.domain.groups import Naming
+from portal.domain import audit
+from portal.domain.groups import groups, memberships
+from portal.domain.groups.groups import Naming
+from portal.domain.runners import runner_tokens, runners
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import AuditEvent, Group, Membership, Role, Runner
 from tests.cast import PASSWORD, TAGGED, Cast, send, sign_in

@@ -17,26 +17,18 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import (
-    bulk_acts,
-    deletion_purge,
-    deletions,
-    ended_tokens,
-    groups,
-    person_deletion,
-    restores,
-    runner_managers,
-    runner_projects,
-    runner_tokens,
-    runners,
-    scopes,
-    silent_machines,
-)
-from portal.domain.bulk_changes import Act, Wanted
+from portal.domain import scopes
+from portal.domain.bulk import bulk_acts
+from portal.domain.bulk.bulk_changes import Act, Wanted
+from portal.domain.deletions import deletion_purge, deletions, restores
 from portal.domain.errors import NotFound, Refusal
-from portal.domain.groups import Naming
-from portal.domain.person_deletion import Runners
-from portal.domain.runner_managers import Contact
+from portal.domain.groups import groups
+from portal.domain.groups.groups import Naming
+from portal.domain.machines import runner_managers, silent_machines
+from portal.domain.machines.runner_managers import Contact
+from portal.domain.people import person_deletion
+from portal.domain.people.person_deletion import Runners
+from portal.domain.runners import ended_tokens, runner_projects, runner_tokens, runners
 from portal.models import WITH_DELETED, Runner, User
 from tests.cast import SYSTEM, TAGGED, Cast
 

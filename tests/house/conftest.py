@@ -6,8 +6,11 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import bulk_acts, deletions, runners, scopes
-from portal.domain.bulk_changes import Act, Wanted
+from portal.domain import scopes
+from portal.domain.bulk import bulk_acts
+from portal.domain.bulk.bulk_changes import Act, Wanted
+from portal.domain.deletions import deletions
+from portal.domain.runners import runners
 from portal.models import AccessToken, Role, RunnerManager, UserIdentity
 from tests.cast import Cast
 

@@ -60,7 +60,7 @@ def test_every_public_function_of_the_domain_says_what_it_promises(path: Path) -
 PLAIN = {
     # Functions whose name and types already say all there is.
     "portal.domain.scopes": {"of_group", "of_project"},
-    "portal.domain.accounts": {"set_password"},
+    "portal.domain.people.accounts": {"set_password"},
 }
 
 

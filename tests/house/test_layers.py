@@ -1,5 +1,6 @@
 """The floors of the house: imports only go down, and nobody goes round in circles."""
 
+import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -70,7 +71,32 @@ def test_the_domain_and_the_models_know_no_web_framework(path: Path) -> None:
     assert not [each for each in imports(path) if each.split(".")[0].startswith(WEB_FRAMEWORK)]
 
 
+HALL = {
+    "actors",
+    "audit",
+    "csv_lines",
+    "errors",
+    "last_uses",
+    "names",
+    "permissions",
+    "scopes",
+    "slices",
+    "tokens",
+    "vault",
+}
+
+
+def test_the_domain_has_rooms_and_only_what_they_stand_on_is_in_the_hall() -> None:
+    in_hall = {path.stem for path in (PORTAL / "domain").glob("*.py")} - {"__init__"}
+    assert in_hall == HALL
+    for room in (path for path in (PORTAL / "domain").iterdir() if path.is_dir() and path.name != "__pycache__"):
+        said = ast.parse((room / "__init__.py").read_text())
+        assert ast.get_docstring(said), f"{room.name} does not say what lives there"
+        assert len(said.body) == 1, f"{room.name} lets others in by its door: name the module instead"
+
+
 def test_the_wording_of_this_test_finds_what_it_forbids() -> None:
     assert "flask" in imports(PORTAL / "web" / "guards.py")
     assert "portal.domain.permissions" in of_the_portal(PORTAL / "web" / "guards.py")
-    assert floor("portal.domain.runners") < floor("portal.web.guards") < floor("portal") < floor("portal.serve")
+    upwards = ["portal.domain.runners.runners", "portal.web.guards", "portal", "portal.serve"]
+    assert sorted(upwards, key=floor) == upwards

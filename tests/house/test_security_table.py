@@ -8,15 +8,10 @@ import pytest
 
 from portal import config
 from portal.config import ROOT, Settings
-from portal.domain import (
-    bulk_acts,
-    import_preview,
-    passwords,
-    runner_settings,
-    second_factor,
-    sign_in_throttle,
-    user_sessions,
-)
+from portal.domain.bulk import bulk_acts
+from portal.domain.imports import import_preview
+from portal.domain.people import passwords, second_factor, sign_in_throttle, user_sessions
+from portal.domain.runners import runner_settings
 from tests.house.trees import templates
 
 DOCUMENT = (ROOT / "docs" / "security.md").read_text()

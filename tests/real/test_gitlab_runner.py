@@ -7,7 +7,8 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from portal.database import now
-from portal.domain import restores, runners
+from portal.domain.deletions import restores
+from portal.domain.runners import runners
 from portal.models import Runner, RunnerManager, RunnerToken
 from tests.api.machines import until
 from tests.api.people import Person, block_on, runner_id_on, token_on

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from portal.database import now
-from portal.domain import groups
-from portal.domain.groups import Naming
+from portal.domain.groups import groups
+from portal.domain.groups.groups import Naming
 from portal.domain.scopes import INSTANCE as THE_INSTANCE
 from portal.models import LEGACY, RegistrationType, RunnerManager
 from tests.api.machines import until

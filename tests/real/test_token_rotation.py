@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
-from portal.domain import runner_settings, runners
-from portal.domain.runner_settings import RunnerSettings
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.runners import runner_settings, runners
+from portal.domain.runners.runner_settings import RunnerSettings
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE
 from portal.models import AuditEvent, Runner, RunnerManager
 from tests.api.processes import Process

@@ -14,7 +14,7 @@ from pathlib import Path
 import gitlab
 import pytest
 
-from portal.domain import access_token_examples
+from portal.domain.people import access_token_examples
 from tests.cast import Cast
 from tests.portals import RunningPortal
 

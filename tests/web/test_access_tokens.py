@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import people
+from portal.domain.people import people
 from portal.models import AccessToken, AuditEvent, TokenScope, UserSession
 from tests.cast import Cast, csrf_of, hidden, sign_in
 from tests.domain.queries import asked

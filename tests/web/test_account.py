@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from portal.config import ROOT
-from portal.domain.sign_in_throttle import PER_PLACE
+from portal.domain.people.sign_in_throttle import PER_PLACE
 from portal.models import AuditEvent
 from tests.cast import PASSWORD, Cast, csrf_of, sign_in
 from tests.web.reading import copy_of, fill, part, read, words

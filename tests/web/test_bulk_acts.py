@@ -11,9 +11,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from portal.domain import bulk_acts, scopes
-from portal.domain.bulk_changes import Act, Wanted
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain import scopes
+from portal.domain.bulk import bulk_acts
+from portal.domain.bulk.bulk_changes import Act, Wanted
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import AuditEvent, BulkAct, Role, Runner
 from portal.web import bulk_acts as pages
 from tests.cast import TAGGED, Cast, csrf_of, sign_in
@@ -219,7 +220,7 @@ def test_progress_is_shown_until_the_report_and_a_stop_is_told(
 
 
 def test_more_than_a_page_can_show_is_counted(acme: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from portal.domain import bulk_preview
+    from portal.domain.bulk import bulk_preview
 
     monkeypatch.setattr(bulk_preview, "SHOWN", 2)
     address = drafted(acme, Wanted(Act.PAUSE), *(acme.runner(TAGGED).runner for _ in range(5)))

@@ -9,8 +9,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import deletions, groups, import_entries, runners
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.deletions import deletions
+from portal.domain.groups import groups
+from portal.domain.imports import import_entries
+from portal.domain.runners import runners
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import WITH_DELETED, AuditEvent, Deletion, Runner, RunnerManager
 from tests.cast import SYSTEM, Cast, csrf_of, send, sign_in

@@ -12,10 +12,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import enrolment_keys, enrolment_use, people, runner_rules, tokens
-from portal.domain.enrolment_keys import IssuedEnrolmentKey
-from portal.domain.enrolment_use import Asked
-from portal.domain.runner_rules import Registrars
+from portal.domain import tokens
+from portal.domain.enrolment import enrolment_keys, enrolment_use
+from portal.domain.enrolment.enrolment_keys import IssuedEnrolmentKey
+from portal.domain.enrolment.enrolment_use import Asked
+from portal.domain.people import people
+from portal.domain.runners import runner_rules
+from portal.domain.runners.runner_rules import Registrars
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import EnrolmentKey, Role, Runner
 from tests.api.people import block_on, token_on

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from portal.config import Settings
 from portal.database import now
-from portal.domain.refused_acts import SECONDS, Flood
+from portal.domain.trail.refused_acts import SECONDS, Flood
 from portal.models import AuditEvent, Membership, User, UserIdentity, UserSession
 from portal.web.openid_provider import Provider
 from tests import databases

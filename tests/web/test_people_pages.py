@@ -8,8 +8,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from portal.database import now
-from portal.domain import people_lists
-from portal.domain.refused_acts import Flood
+from portal.domain.people import people_lists
+from portal.domain.trail.refused_acts import Flood
 from portal.models import AuditEvent, Role, Runner, SecondFactor, User, UserSession
 from tests.cast import PASSWORD, Cast, csrf_of, send, sign_in
 from tests.web.reading import fill, links, part, read, row_titles, words

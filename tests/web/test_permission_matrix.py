@@ -11,12 +11,16 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from portal.domain import (
-    bulk_acts,
-    groups,
-    registration_switch,
-    registration_tokens,
-    restores,
+from portal.domain.actors import Actor
+from portal.domain.bulk import bulk_acts
+from portal.domain.bulk.bulk_changes import Act, Wanted
+from portal.domain.deletions import restores
+from portal.domain.errors import NotAllowed, NotFound
+from portal.domain.groups import groups, scope_settings
+from portal.domain.permissions import Action, may, require
+from portal.domain.registration import registration_switch, registration_tokens
+from portal.domain.registration.registration import Configured
+from portal.domain.runners import (
     runner_cleanup,
     runner_lists,
     runner_projects,
@@ -24,13 +28,7 @@ from portal.domain import (
     runner_settings,
     runner_tokens,
     runners,
-    scope_settings,
 )
-from portal.domain.actors import Actor
-from portal.domain.bulk_changes import Act, Wanted
-from portal.domain.errors import NotAllowed, NotFound
-from portal.domain.permissions import Action, may, require
-from portal.domain.registration import Configured
 from portal.domain.scopes import INSTANCE
 from portal.models import Role, Runner
 from tests.cast import SYSTEM, TAGGED, Cast, csrf_of, sign_in

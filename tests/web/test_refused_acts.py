@@ -10,9 +10,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import refused_acts
-from portal.domain.refused_acts import SECONDS, Flood
-from portal.domain.registration import Configured
+from portal.domain.registration.registration import Configured
+from portal.domain.trail import refused_acts
+from portal.domain.trail.refused_acts import SECONDS, Flood
 from portal.models import AuditEvent, Role
 from tests.api.registering import Office
 from tests.cast import Cast, csrf_of, sign_in

@@ -11,8 +11,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import registration_tokens, scope_settings
-from portal.domain.registration import Configured
+from portal.domain.groups import scope_settings
+from portal.domain.registration import registration_tokens
+from portal.domain.registration.registration import Configured
 from portal.domain.scopes import INSTANCE
 from portal.models import LEGACY, RegistrationToken, Role, RunnerManager
 from tests.cast import Cast, send, sign_in

@@ -9,9 +9,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import runner_cleanup
-from portal.domain.runner_cleanup import Criteria
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners import runner_cleanup
+from portal.domain.runners.runner_cleanup import Criteria
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import AuditEvent, RegistrationType, Role, Runner
 from portal.web import runner_cleanup as pages

@@ -3,7 +3,7 @@
 import pytest
 from flask.testing import FlaskClient
 
-from portal.domain import runner_settings
+from portal.domain.runners import runner_settings
 from portal.models import Runner
 from tests.cast import Cast, csrf_of, hidden, sign_in
 

@@ -17,8 +17,8 @@ from portal.domain import tokens
 from portal.models import InstanceSettings, Runner
 from portal.web import runner_import
 from tests.cast import Cast, csrf_of, hidden, sign_in
+from tests.domain.imports.test_runner_import import BARE, CONFIG, CREATED, DASHES, OLD
 from tests.domain.test_audit import every_row
-from tests.domain.test_runner_import import BARE, CONFIG, CREATED, DASHES, OLD
 from tests.web.reading import INFO, fill, links, part, poll, read, verify, words
 
 ADDRESS, CONFIRM = "/admin/import", "/admin/import/confirm"

@@ -5,7 +5,7 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import Role
 from tests.cast import Cast, csrf_of, send, sign_in

@@ -4,15 +4,16 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from portal.domain import import_formats, import_preview, registration_tokens, runner_import, runner_registration
-from portal.domain.import_preview import Defaults
-from portal.domain.registration import Configured
-from portal.domain.runner_registration import Registering
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.imports import import_formats, import_preview, runner_import
+from portal.domain.imports.import_preview import Defaults
+from portal.domain.registration import registration_tokens, runner_registration
+from portal.domain.registration.registration import Configured
+from portal.domain.registration.runner_registration import Registering
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import Runner
 from portal.requests import portal_url
 from tests.cast import Cast, send, sign_in
-from tests.domain.test_runner_import import CREATED, OLD
+from tests.domain.imports.test_runner_import import CREATED, OLD
 from tests.web.conftest import Place
 from tests.web.reading import read, words
 

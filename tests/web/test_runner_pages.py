@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from portal.database import now
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import Runner, RunnerManager
 from tests.cast import send
 from tests.web.conftest import Place

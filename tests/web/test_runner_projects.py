@@ -5,8 +5,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import runner_projects
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners import runner_projects
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import Scope
 from portal.models import Role, Runner, RunnerProject
 from tests.cast import Cast, csrf_of, send, sign_in

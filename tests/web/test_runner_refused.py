@@ -4,9 +4,9 @@ import re
 
 from flask.testing import FlaskClient
 
-from portal.domain import registration_switch
-from portal.domain.registration import Configured
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.registration import registration_switch
+from portal.domain.registration.registration import Configured
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import Scope
 from tests.cast import Cast, sign_in
 from tests.web.conftest import Place

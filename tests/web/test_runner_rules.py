@@ -5,8 +5,9 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-from portal.domain import runner_rules, scope_settings
-from portal.domain.runner_rules import Limits, Registrars, TokenLives
+from portal.domain.groups import scope_settings
+from portal.domain.runners import runner_rules
+from portal.domain.runners.runner_rules import Limits, Registrars, TokenLives
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import Role
 from tests.cast import Cast, csrf_of, sign_in

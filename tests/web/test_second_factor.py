@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain.second_factor import Configured, Demand
+from portal.domain.people.second_factor import Configured, Demand
 from portal.domain.vault import Vault
 from portal.models import AuditEvent, SecondFactor, User, UserSession
 from portal.web import pending_sign_ins

@@ -15,8 +15,8 @@ from werkzeug.test import TestResponse
 
 from portal import create_app
 from portal.database import db, now
-from portal.domain import accounts
-from portal.domain.sign_in_throttle import PER_ACCOUNT, PER_PLACE, WINDOW
+from portal.domain.people import accounts
+from portal.domain.people.sign_in_throttle import PER_ACCOUNT, PER_PLACE, WINDOW
 from portal.models import AuditEvent, SignInAttempt, UserSession
 from tests import databases
 from tests.api.processes import Process

@@ -8,11 +8,12 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from portal.database import now
-from portal.domain import registration_tokens, runner_registration, scope_settings
-from portal.domain.registration import Configured
-from portal.domain.runner_registration import Registering
-from portal.domain.runner_settings import RunnerSettings
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.groups import scope_settings
+from portal.domain.registration import registration_tokens, runner_registration
+from portal.domain.registration.registration import Configured
+from portal.domain.registration.runner_registration import Registering
+from portal.domain.runners.runner_settings import RunnerSettings
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.models import Role, Runner, RunnerToken
 from tests.cast import Cast, csrf_of, send, sign_in
 from tests.domain.clock import let_pass

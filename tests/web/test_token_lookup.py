@@ -6,9 +6,11 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from portal.domain import groups, registration_tokens, runner_registration, tokens
-from portal.domain.runner_registration import Registering
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain import tokens
+from portal.domain.groups import groups
+from portal.domain.registration import registration_tokens, runner_registration
+from portal.domain.registration.runner_registration import Registering
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import GroupSettings
 from tests.cast import Cast, sign_in

@@ -16,9 +16,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.domain import audit
-from portal.domain.audit_chain import COLUMNS
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
+from portal.domain.trail.audit_chain import COLUMNS
 from portal.models import AuditEvent, Role
 from tests.cast import SYSTEM, Cast, sign_in
 from tests.domain.queries import asked

@@ -8,11 +8,11 @@ from flask import Blueprint, current_app, g
 
 from portal.api.params import Params, runner_token
 from portal.database import db, now
-from portal.domain import machine_facts, runner_managers
 from portal.domain.actors import Actor
-from portal.domain.heartbeats import Heartbeats
-from portal.domain.known_runners import KnownRunner, KnownRunners
-from portal.domain.runner_managers import Contact
+from portal.domain.machines import machine_facts, runner_managers
+from portal.domain.machines.heartbeats import Heartbeats
+from portal.domain.machines.known_runners import KnownRunner, KnownRunners
+from portal.domain.machines.runner_managers import Contact
 from portal.models import LEGACY
 from portal.requests import client_address, registration_configured
 

@@ -21,20 +21,16 @@ from portal.api.for_runners.door import (
 from portal.api.for_users import user_runners
 from portal.api.params import Params
 from portal.database import db
-from portal.domain import (
-    deletions,
-    machine_facts,
-    runner_managers,
-    runner_registration,
-    runner_tokens,
-    runners,
-    tokens,
-)
-from portal.domain import registration as domain
+from portal.domain import tokens
+from portal.domain.deletions import deletions
 from portal.domain.errors import BadRequest, RunnerDeleted, TokenUnknown, TryLater
-from portal.domain.known_runners import KnownRunner
-from portal.domain.runner_registration import Registering
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.machines import machine_facts, runner_managers
+from portal.domain.machines.known_runners import KnownRunner
+from portal.domain.registration import registration as domain
+from portal.domain.registration import runner_registration
+from portal.domain.registration.runner_registration import Registering
+from portal.domain.runners import runner_tokens, runners
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import Runner
 from portal.requests import client_address, portal_url, registration_configured, settings
 

@@ -18,10 +18,10 @@ from portal.api.for_users.paging import MOST_COUNTED, Page, Paged
 from portal.api.for_users.parameters import Day, Id, OptionalFlag, OptionalId, OptionalText, Parameters, Text, Words
 from portal.api.for_users.shapes import Moment
 from portal.database import db, now
-from portal.domain import access_token_lists, access_tokens, people
-from portal.domain.access_token_lists import TokenQuery
-from portal.domain.access_tokens import IssuedAccessToken, NewAccessToken
 from portal.domain.errors import BadRequest
+from portal.domain.people import access_token_lists, access_tokens, people
+from portal.domain.people.access_token_lists import TokenQuery
+from portal.domain.people.access_tokens import IssuedAccessToken, NewAccessToken
 from portal.domain.permissions import Action
 from portal.models import AccessToken, TokenScope, User
 from portal.requests import settings

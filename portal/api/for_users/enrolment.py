@@ -16,10 +16,10 @@ from portal.api.for_users.runner_creation import Creation
 from portal.api.for_users.runner_shapes import RunnerDetails
 from portal.api.for_users.shapes import GroupBasic, group_basic, projects_in_short
 from portal.database import db
-from portal.domain import enrolment_use
-from portal.domain.enrolment_use import Asked
+from portal.domain.enrolment import enrolment_use
+from portal.domain.enrolment.enrolment_use import Asked
 from portal.domain.errors import EnrolmentRefused
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.models import EnrolmentKey
 from portal.requests import client_address
 

@@ -28,10 +28,10 @@ from portal.api.for_users.parameters import (
 from portal.api.for_users.runner_shapes import ACCESS_LEVELS
 from portal.api.for_users.shapes import Moment, UserBasic, user_basic
 from portal.database import db
-from portal.domain import enrolment_key_lists, enrolment_keys
-from portal.domain.enrolment_keys import NewEnrolmentKey
+from portal.domain.enrolment import enrolment_key_lists, enrolment_keys
+from portal.domain.enrolment.enrolment_keys import NewEnrolmentKey
 from portal.domain.permissions import Action
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import Scope
 from portal.models import AccessLevel, EnrolmentKey
 from portal.requests import settings

@@ -23,8 +23,8 @@ from portal.api.for_users.parameters import (
 from portal.api.for_users.scope_parameters import AccessLevel, Ids, OneGroup, OneProject, called
 from portal.api.for_users.shapes import Moment, UserBasic, user_basic
 from portal.database import db
-from portal.domain import memberships
-from portal.domain.memberships import MembersAsked
+from portal.domain.groups import memberships
+from portal.domain.groups.memberships import MembersAsked
 from portal.domain.scopes import Scope
 from portal.models import Membership
 

@@ -10,8 +10,8 @@ from portal.api.for_users.parameters import Flag, Text
 from portal.api.for_users.scope_parameters import OneGroup
 from portal.api.for_users.scope_shapes import Namespace
 from portal.database import db
-from portal.domain import scope_lists
-from portal.domain.scope_lists import ScopeFilter
+from portal.domain.groups import scope_lists
+from portal.domain.groups.scope_lists import ScopeFilter
 
 ROOM = "Groups"
 

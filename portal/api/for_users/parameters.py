@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from portal.api import params as bodies
 from portal.domain.errors import NOTHING_HERE, BadRequest, NotFound, ParametersWrong
-from portal.domain.runner_settings import split_tags
+from portal.domain.runners.runner_settings import split_tags
 
 LARGEST = 2**63 - 1  # what the database can hold
 NOT_READ = ("private_token", "access_token")  # a secret in an address is not taken

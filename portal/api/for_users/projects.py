@@ -24,10 +24,11 @@ from portal.api.for_users.scope_shapes import (
 )
 from portal.api.for_users.shapes import names_for
 from portal.database import db
-from portal.domain import groups, scope_lists, scopes
-from portal.domain.groups import Naming
+from portal.domain import scopes
+from portal.domain.groups import groups, scope_lists
+from portal.domain.groups.groups import Naming
+from portal.domain.groups.scope_lists import Order, ScopeFilter
 from portal.domain.names import path_from
-from portal.domain.scope_lists import Order, ScopeFilter
 from portal.domain.scopes import Scope
 from portal.models import Role
 

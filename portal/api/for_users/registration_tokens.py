@@ -9,9 +9,9 @@ from portal.api.for_users.operations import Nothing
 from portal.api.for_users.parameters import Parameters
 from portal.api.for_users.runner_shapes import NewToken
 from portal.database import db
-from portal.domain import registration_tokens
 from portal.domain.errors import NotAllowed, RegistrationOff
 from portal.domain.permissions import Action
+from portal.domain.registration import registration_tokens
 from portal.domain.scopes import Scope
 from portal.requests import registration_configured
 

@@ -20,12 +20,13 @@ from portal.api.for_users.paging import MOST_COUNTED, Page, Paged, Stretch
 from portal.api.for_users.parameters import OptionalFlag, OptionalText, Words
 from portal.api.for_users.runner_shapes import RunnerManagerShape, RunnerWithManagers
 from portal.database import db, now
-from portal.domain import permissions, runner_access, runner_paging, runner_queries, tokens
+from portal.domain import permissions, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import BadRequest, NotAllowed
 from portal.domain.permissions import Action
-from portal.domain.runner_paging import Order
-from portal.domain.runner_queries import MOST_MANAGERS, RunnerQuery
+from portal.domain.runners import runner_access, runner_paging, runner_queries
+from portal.domain.runners.runner_paging import Order
+from portal.domain.runners.runner_queries import MOST_MANAGERS, RunnerQuery
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import Runner, RunnerType
 

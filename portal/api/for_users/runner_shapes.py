@@ -19,10 +19,12 @@ from portal.api.for_users.shapes import (
     user_basic,
 )
 from portal.database import now
-from portal.domain import permissions, runner_access, runner_managers, runner_status
+from portal.domain import permissions
 from portal.domain.actors import Actor
+from portal.domain.machines import runner_managers
 from portal.domain.permissions import Action
-from portal.domain.runner_status import Status
+from portal.domain.runners import runner_access, runner_status
+from portal.domain.runners.runner_status import Status
 from portal.domain.scopes import of_group, of_project
 from portal.models import AccessLevel, Runner, RunnerManager, RunnerType
 

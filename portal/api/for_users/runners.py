@@ -27,8 +27,9 @@ from portal.api.for_users.parameters import (
 from portal.api.for_users.runner_shapes import NewToken, RunnerDetails, RunnerManagerShape
 from portal.api.for_users.shapes import Moment, ProjectBasic, projects_in_short
 from portal.database import db, now
-from portal.domain import runner_access, runner_managers, runner_projects, runner_tokens, runners
+from portal.domain.machines import runner_managers
 from portal.domain.permissions import Action
+from portal.domain.runners import runner_access, runner_projects, runner_tokens, runners
 from portal.models import Runner, TokenScope
 
 MANAGE = (TokenScope.MANAGE_RUNNER,)

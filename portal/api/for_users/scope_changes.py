@@ -7,7 +7,8 @@ from portal.api.for_users import scope_settings
 from portal.api.for_users.scope_parameters import Named
 from portal.api.for_users.scope_settings import SwitchChange
 from portal.database import db
-from portal.domain import groups, registration_switch
+from portal.domain.groups import groups
+from portal.domain.registration import registration_switch
 from portal.domain.scopes import Scope
 
 NAMING = ("name", "path", "description")

@@ -10,18 +10,14 @@ from portal.api.for_users.operations import Shape
 from portal.api.for_users.parameters import OptionalFlag, OptionalNumber, Parameters
 from portal.api.for_users.scope_parameters import called
 from portal.database import db
-from portal.domain import (
-    permissions,
-    registration,
-    registration_switch,
-    runner_cleanup,
-    runner_rules,
-    scope_settings,
-)
+from portal.domain import permissions
 from portal.domain.errors import Invalid
+from portal.domain.groups import scope_settings
 from portal.domain.permissions import Action
-from portal.domain.registration import Decision
-from portal.domain.runner_cleanup import Criteria
+from portal.domain.registration import registration, registration_switch
+from portal.domain.registration.registration import Decision
+from portal.domain.runners import runner_cleanup, runner_rules
+from portal.domain.runners.runner_cleanup import Criteria
 from portal.domain.scopes import Scope, ScopeKind
 from portal.requests import registration_configured
 

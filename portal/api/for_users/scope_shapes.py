@@ -8,7 +8,7 @@ from typing import Any, Literal
 from portal.addresses import absolute, scope_url
 from portal.api.for_users.operations import Shape
 from portal.api.for_users.shapes import Moment, names_for, project_basic
-from portal.domain.full_names import FullNames
+from portal.domain.groups.full_names import FullNames
 from portal.domain.scopes import of_group, of_project
 from portal.models import Group, Project
 

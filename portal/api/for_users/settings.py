@@ -14,9 +14,10 @@ from portal.api.for_users.operations import Nothing
 from portal.api.for_users.parameters import OptionalFlag, OptionalNumber, Words
 from portal.api.for_users.scope_settings import SwitchChange, SwitchShape
 from portal.database import db
-from portal.domain import permissions, runner_rules
+from portal.domain import permissions
 from portal.domain.permissions import Action
-from portal.domain.runner_rules import Registrars
+from portal.domain.runners import runner_rules
+from portal.domain.runners.runner_rules import Registrars
 from portal.domain.scopes import INSTANCE
 from portal.models import REGISTRARS
 

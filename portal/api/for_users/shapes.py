@@ -13,8 +13,8 @@ from portal.addresses import absolute, scope_url
 from portal.api import credentials
 from portal.api.for_users.operations import Shape
 from portal.database import db
-from portal.domain import full_names
-from portal.domain.full_names import FullNames
+from portal.domain.groups import full_names
+from portal.domain.groups.full_names import FullNames
 from portal.domain.scopes import Scope, of_group, of_project
 from portal.models import Group, Project, User
 

@@ -15,11 +15,12 @@ from portal.api.for_users.operations import OPERATIONS, Answer
 from portal.api.for_users.runner_creation import Creation
 from portal.api.for_users.runner_shapes import NewRunner
 from portal.database import db, now
-from portal.domain import deletions, runner_tokens, runners
+from portal.domain.deletions import deletions
 from portal.domain.errors import AlreadyIssued, BadRequest, Invalid, ParametersWrong, RunnerDeleted, Stale
 from portal.domain.permissions import Action
-from portal.domain.runner_settings import RunnerSettings
-from portal.domain.runner_tokens import IssuedRunner
+from portal.domain.runners import runner_tokens, runners
+from portal.domain.runners.runner_settings import RunnerSettings
+from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.domain.scopes import Scope
 from portal.models import Runner, TokenScope
 

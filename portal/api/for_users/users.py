@@ -22,11 +22,12 @@ from portal.api.for_users.parameters import (
 )
 from portal.api.for_users.shapes import Moment, UserBasic, user_basic
 from portal.database import db
-from portal.domain import people, people_search, permissions, person_deletion, person_facts
+from portal.domain import permissions
 from portal.domain.errors import CredentialRefused
-from portal.domain.people_search import Order, PeopleAsked
+from portal.domain.people import people, people_search, person_deletion, person_facts
+from portal.domain.people.people_search import Order, PeopleAsked
+from portal.domain.people.person_deletion import Runners
 from portal.domain.permissions import Action
-from portal.domain.person_deletion import Runners
 from portal.models import User
 
 ROOM = "People"

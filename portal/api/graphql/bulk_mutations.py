@@ -12,8 +12,9 @@ from sqlalchemy.orm import joinedload
 from portal.api.graphql.context import Context
 from portal.api.graphql.mutations import Payload, changes, numbered
 from portal.api.graphql.siblings import RunnerNode, runner_nodes
-from portal.domain import deletions, runners
+from portal.domain.deletions import deletions
 from portal.domain.errors import Refusal
+from portal.domain.runners import runners
 from portal.models import Deletion, Runner
 
 MOST = 50  # in one call

@@ -12,9 +12,10 @@ from portal.api.graphql import paging
 from portal.api.graphql.context import Info
 from portal.api.graphql.paging import Connection, Edge, Part, Window
 from portal.api.graphql.siblings import RunnerNode
-from portal.domain import machine_lists, runner_status
-from portal.domain.machine_lists import MachineQuery
-from portal.domain.runner_status import Status
+from portal.domain.machines import machine_lists
+from portal.domain.machines.machine_lists import MachineQuery
+from portal.domain.runners import runner_status
+from portal.domain.runners.runner_status import Status
 from portal.models import RunnerManager
 
 manager = ObjectType("CiRunnerManager")

@@ -8,9 +8,10 @@ from ariadne import MutationType
 
 from portal.api.graphql.context import Context
 from portal.api.graphql.mutations import Payload, changes
-from portal.domain import permissions, runner_access, runner_projects, scopes
+from portal.domain import permissions, scopes
 from portal.domain.errors import NOTHING_HERE, NotFound
 from portal.domain.permissions import Action
+from portal.domain.runners import runner_access, runner_projects
 from portal.domain.scopes import Scope
 from portal.models import Runner, RunnerType
 

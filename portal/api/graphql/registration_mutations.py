@@ -12,8 +12,8 @@ from portal.api.graphql import global_ids, scope_ids
 from portal.api.graphql.context import Context
 from portal.api.graphql.mutations import Payload, changes
 from portal.api.graphql.problems import ArgumentWrong
-from portal.domain import registration_tokens
 from portal.domain.errors import Refusal
+from portal.domain.registration import registration_tokens
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import RunnerType
 from portal.requests import registration_configured, settings

@@ -12,8 +12,9 @@ from portal.api.for_users.metadata import GITLAB, REVISION
 from portal.api.graphql import context, runner_lists
 from portal.api.graphql.context import Info
 from portal.api.graphql.siblings import RunnerNode, ScopeNode, runner_nodes, shown
-from portal.domain import runner_access, scopes
+from portal.domain import scopes
 from portal.domain.errors import NotFound
+from portal.domain.runners import runner_access
 from portal.domain.scopes import Scope
 from portal.models import User
 

@@ -15,7 +15,8 @@ from portal.api.graphql import context, machines, paging, runner_projects
 from portal.api.graphql.context import Info
 from portal.api.graphql.paging import Connection
 from portal.api.graphql.siblings import RunnerNode, ScopeNode
-from portal.domain import machine_lists, runner_lists, runner_paging, runner_status
+from portal.domain.machines import machine_lists
+from portal.domain.runners import runner_lists, runner_paging, runner_status
 from portal.domain.scopes import of_runner
 from portal.models import AccessLevel, CreationState, RegistrationType, RunnerType, User
 

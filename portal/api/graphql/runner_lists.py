@@ -13,11 +13,12 @@ from portal.api.graphql.context import Context, Info
 from portal.api.graphql.paging import Connection, Edge, Part
 from portal.api.graphql.problems import NotAvailable
 from portal.api.graphql.siblings import RunnerNode, ScopeNode, runner_nodes
-from portal.domain import permissions, runner_paging, runner_queries, scopes
+from portal.domain import permissions, scopes
 from portal.domain.errors import NotFound
 from portal.domain.permissions import Action
-from portal.domain.runner_paging import Order
-from portal.domain.runner_queries import RunnerQuery
+from portal.domain.runners import runner_paging, runner_queries
+from portal.domain.runners.runner_paging import Order
+from portal.domain.runners.runner_queries import RunnerQuery
 from portal.domain.scopes import Scope
 
 

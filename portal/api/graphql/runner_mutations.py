@@ -14,10 +14,11 @@ from portal.api.graphql.global_ids import write
 from portal.api.graphql.mutations import Payload, changes
 from portal.api.graphql.problems import ArgumentWrong
 from portal.api.graphql.siblings import RunnerNode, Runners
-from portal.domain import permissions, runner_access, runner_creation, runner_handover, runner_projects, runners
+from portal.domain import permissions
 from portal.domain.errors import AlreadyIssued, Invalid
 from portal.domain.permissions import Action
-from portal.domain.runner_settings import RunnerSettings, split_tags
+from portal.domain.runners import runner_access, runner_creation, runner_handover, runner_projects, runners
+from portal.domain.runners.runner_settings import RunnerSettings, split_tags
 from portal.domain.scopes import INSTANCE, Scope, of_project
 from portal.models import AccessLevel, Project, Runner, RunnerType
 

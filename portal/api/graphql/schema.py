@@ -21,8 +21,8 @@ from portal.api.graphql import (
 )
 from portal.api.graphql.context import Info
 from portal.api.graphql.paging import Connection
-from portal.domain.runner_paging import Order
-from portal.domain.runner_status import Status
+from portal.domain.runners.runner_paging import Order
+from portal.domain.runners.runner_status import Status
 from portal.models import AccessLevel, CreationState, RegistrationType, RunnerType
 
 FILE = Path(__file__).with_name("schema.graphql")

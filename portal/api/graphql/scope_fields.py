@@ -11,7 +11,7 @@ from portal.addresses import absolute, scope_url
 from portal.api.graphql import runner_lists
 from portal.api.graphql.context import Info
 from portal.api.graphql.siblings import ScopeNode, shown
-from portal.domain import full_names
+from portal.domain.groups import full_names
 from portal.domain.scopes import of_group
 from portal.models import User
 

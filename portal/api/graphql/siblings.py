@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from portal.api.graphql.context import Context
-from portal.domain import permissions, runner_access, runner_projects
+from portal.domain import permissions
 from portal.domain.errors import NotAllowed, NotFound
 from portal.domain.permissions import Action
+from portal.domain.runners import runner_access, runner_projects
 from portal.domain.scopes import Scope, of_group, of_project, of_runner
 from portal.models import Project, Runner, RunnerType
 

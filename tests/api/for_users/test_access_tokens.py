@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import people
+from portal.domain.people import people
 from portal.models import AccessToken, AuditEvent, TokenScope
 from tests.api.for_users.conftest import ScriptOf
 from tests.api.for_users.scripts import Script

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from portal.api.for_users.operations import OPERATIONS
 from portal.database import now
-from portal.domain import access_tokens, people, tokens
-from portal.domain.second_factor import Configured, Demand
+from portal.domain import tokens
+from portal.domain.people import access_tokens, people
+from portal.domain.people.second_factor import Configured, Demand
 from portal.models import AccessToken
 from tests.api.for_users.conftest import ScriptOf
 from tests.api.for_users.scripts import Script

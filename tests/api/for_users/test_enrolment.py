@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from portal.api.for_users.operations import OPERATIONS
 from portal.api.rate_limits import RateLimits
 from portal.database import now
-from portal.domain import enrolment_keys, people
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.enrolment import enrolment_keys
+from portal.domain.people import people
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import AuditEvent, EnrolmentKey, Runner
 from tests.api.for_users.conftest import ScriptOf

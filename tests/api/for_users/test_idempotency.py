@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from portal.database import now
-from portal.domain import scope_settings
+from portal.domain.groups import scope_settings
 from portal.models import Membership, Runner, RunnerToken
 from tests.api.for_users.conftest import ScriptOf
 from tests.api.for_users.scripts import Script

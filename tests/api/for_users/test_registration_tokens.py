@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain import scope_settings
-from portal.domain.registration import Configured
+from portal.domain.groups import scope_settings
+from portal.domain.registration.registration import Configured
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import AuditEvent, RegistrationToken
 from tests.api.for_users.conftest import ScriptOf

@@ -10,8 +10,8 @@ import pytest
 
 from portal.api.for_users import paging, runner_lists
 from portal.database import db, now
-from portal.domain import runner_projects
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners import runner_projects
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import Role, Runner, RunnerManager, RunnerProject
 from tests.api.for_users.conftest import ScriptOf

@@ -10,7 +10,7 @@ from hypothesis import given
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import AuditEvent, Role, Runner, RunnerProject
 from tests.api.for_users.conftest import ScriptOf

@@ -17,9 +17,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import runner_projects, runners
 from portal.domain.errors import Invalid
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners import runner_projects, runners
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import AuditEvent, Role, Runner, RunnerManager, User
 from tests.api.for_users.conftest import ScriptOf

@@ -13,8 +13,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import scope_settings
-from portal.domain.registration import Configured
+from portal.domain.groups import scope_settings
+from portal.domain.registration.registration import Configured
 from portal.domain.scopes import INSTANCE
 from portal.models import AuditEvent, Runner
 from tests.api.for_users.conftest import ScriptOf

@@ -8,8 +8,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain import access_tokens, accounts, actors, groups, people
+from portal.domain import actors
 from portal.domain.errors import NotFound
+from portal.domain.groups import groups
+from portal.domain.people import access_tokens, accounts, people
 from portal.models import AuditEvent, Role, User
 from tests.api.for_users.conftest import ScriptOf
 from tests.cast import Cast, sign_in

@@ -11,7 +11,7 @@ from hypothesis_graphql import from_schema, nodes
 
 from portal.api.graphql.global_ids import MODELS
 from portal.api.graphql.schema import FILE
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import RunnerManager
 from tests.api.graphql.conftest import AskerOf
 from tests.api.graphql.queries import DOOR, Asker, gid

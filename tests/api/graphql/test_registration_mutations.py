@@ -8,8 +8,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import update
 
 from portal.database import now
-from portal.domain import registration_tokens, scope_settings
-from portal.domain.registration import Configured
+from portal.domain.groups import scope_settings
+from portal.domain.registration import registration_tokens
+from portal.domain.registration.registration import Configured
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import UserSession
 from tests.api.graphql.conftest import AskerOf

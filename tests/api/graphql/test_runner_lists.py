@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select
 
 from portal.database import now
-from portal.domain import runner_projects
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners import runner_projects
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import CreationState, Runner, RunnerManager
 from tests.api.graphql.conftest import AskerOf

@@ -6,9 +6,11 @@ import pytest
 from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session
 
-from portal.domain import deletions, groups, runner_projects, scope_settings
-from portal.domain.runner_access import further_projects
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.deletions import deletions
+from portal.domain.groups import groups, scope_settings
+from portal.domain.runners import runner_projects
+from portal.domain.runners.runner_access import further_projects
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import of_runner
 from portal.models import AuditEvent, Role, Runner, RunnerToken
 from tests.api.graphql.conftest import AskerOf
@@ -376,7 +378,7 @@ def test_a_failure_of_ours_in_one_leaves_the_others(
         cast.session.scalar(select(func.count()).select_from(groups.Group))
         raise RuntimeError("of ours")
 
-    monkeypatch.setattr("portal.domain.runners.delete_runner", fails)
+    monkeypatch.setattr("portal.domain.runners.runners.delete_runner", fails)
     query = """mutation($id: CiRunnerID!) { a: runnerUpdate(input: {id: $id, description: "kept"}) { errors }
         b: runnerDelete(input: {id: $id}) { errors } }"""
     body = asker_of(cast.alice).whole(query, id=gid("Ci::Runner", runner.id))

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from portal.database import now
-from portal.domain import runner_projects
-from portal.domain.runner_settings import RunnerSettings
+from portal.domain.runners import runner_projects
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import CreationState, Executor, Role, RunnerManager
 from tests.api.graphql.conftest import AskerOf
 from tests.api.graphql.queries import Asker

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 
 from portal.api.graphql.budget import LONGEST
 from portal.api.rate_limits import RateLimits
-from portal.domain import runner_queries
+from portal.domain.runners import runner_queries
 from portal.models import Runner
 from tests.api.graphql.conftest import AskerOf
 from tests.api.graphql.queries import DOOR, Asker, gid, mutation_of
@@ -254,7 +254,7 @@ def test_a_failure_of_a_field_is_told_with_what_others_answer(
     cast: Cast, asker_of: AskerOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asker, runner = asker_of(cast.dana), cast.runner(cast.acme).runner
-    monkeypatch.setattr("portal.domain.machine_lists.of_each", lambda *_args, **_more: {})
+    monkeypatch.setattr("portal.domain.machines.machine_lists.of_each", lambda *_args, **_more: {})
     query = "query($id: CiRunnerID!) { runner(id: $id) { id managers { nodes { id } } } }"
     body = asker.whole(query, id=gid("Ci::Runner", runner.id))
     assert body["data"]["runner"]["managers"] == {"nodes": None}
@@ -279,7 +279,7 @@ def test_a_batch_that_takes_too_long_after_it_has_written_has_written_nothing(
     cast: Cast, asker_of: AskerOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asker, runner = asker_of(cast.dana), cast.runner(cast.acme).runner
-    monkeypatch.setattr("portal.domain.runner_queries.everywhere", late(monkeypatch))
+    monkeypatch.setattr("portal.domain.runners.runner_queries.everywhere", late(monkeypatch))
     given = {"id": gid("Ci::Runner", runner.id), "paused": True}
     body = [
         {"query": mutation_of("runnerUpdate"), "variables": {"input": given}},
@@ -314,7 +314,7 @@ def test_a_query_that_takes_too_long_is_given_up(
 ) -> None:
     asker = asker_of(cast.dana)
     monkeypatch.setattr("portal.api.graphql.view.IN_TIME", text("SET LOCAL statement_timeout = 1"))
-    monkeypatch.setattr("portal.domain.runner_queries.everywhere", lambda: text("pg_sleep(1) IS NOT NULL"))
+    monkeypatch.setattr("portal.domain.runners.runner_queries.everywhere", lambda: text("pg_sleep(1) IS NOT NULL"))
     cast.runner(cast.acme)
     answer = asker.send("{ runners { count } }")
     assert "too long" in errors_of(answer, 503)[0]

@@ -1,0 +1,1 @@
+"""What was deleted: kept for a while, restored, or gone for good."""

@@ -1,0 +1,1 @@
+"""Enrolment keys: secrets that create runners from one template, and nothing else."""

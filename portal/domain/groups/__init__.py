@@ -1,0 +1,1 @@
+"""Groups and projects: create, rename, delete, members, settings that are handed down, lists."""

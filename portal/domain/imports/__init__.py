@@ -1,0 +1,1 @@
+"""Runners brought from elsewhere with the tokens that their machines hold."""

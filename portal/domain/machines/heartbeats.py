@@ -1,0 +1,98 @@
+"""Heartbeats on their way to the database: collected in the process, written together about once a second."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from portal.domain.machines.machine_facts import MachineFacts, read_facts
+from portal.domain.machines.runner_managers import Contact
+
+MOST_MACHINES = 200_000
+
+
+@dataclass(slots=True)
+class _Machine:
+    token_id: int
+    polled: bool
+    info: Mapping[str, Any] | None
+    facts: MachineFacts | None
+
+
+class Heartbeats:
+    """The machines that this process has seen (and that have a row), and what they said since the last write."""
+
+    def __init__(self) -> None:
+        self._machines: dict[tuple[int, str], _Machine] = {}
+        self._pending: dict[tuple[int, str], Contact] = {}
+        self._lock = threading.Lock()
+
+    def facts_of(self, runner_id: int, system_xid: str, info: Any) -> MachineFacts | None:
+        """The facts in `info`, read once per machine as long as it says the same. Raises BadRequest."""
+        machine = self._machines.get((runner_id, system_xid))
+        if machine is not None and machine.info is not None and machine.info == info:
+            return machine.facts
+        return read_facts(info)
+
+    def note(self, contact: Contact, info: Mapping[str, Any] | None) -> bool:
+        """Keep a contact for the next write. False for a machine that must be recorded at once instead:
+        one that is new here, uses another token than before, or polls for the first time.
+        """
+        key = (contact.runner_id, contact.system_xid)
+        with self._lock:
+            machine = self._machines.get(key)
+            if machine is None or machine.token_id != contact.token_id or (contact.polled and not machine.polled):
+                return False
+            if contact.facts is not None and machine.facts is not contact.facts:
+                machine.info, machine.facts = info, contact.facts
+            self._pending[key] = _merged(self._pending.get(key), contact)
+            return True
+
+    def remember(self, contact: Contact, info: Mapping[str, Any] | None) -> None:
+        """From now on this machine's contacts may wait: its row exists and its token is marked used."""
+        key = (contact.runner_id, contact.system_xid)
+        with self._lock:
+            if len(self._machines) >= MOST_MACHINES:
+                self._machines.clear()
+            self._machines[key] = _Machine(contact.token_id, contact.polled, info, contact.facts)
+
+    def take(self) -> list[Contact]:
+        """Hand over what is to be written, in the one order that all processes use, so that two cannot deadlock."""
+        with self._lock:
+            pending, self._pending = self._pending, {}
+        return [pending[key] for key in sorted(pending)]
+
+    def put_back(self, contacts: list[Contact]) -> None:
+        """Keep contacts whose write failed, unless something newer came in meanwhile."""
+        with self._lock:
+            for contact in contacts:
+                key = (contact.runner_id, contact.system_xid)
+                newer = self._pending.get(key)
+                self._pending[key] = _merged(contact, newer) if newer else contact
+
+    def forget(self, keys: set[tuple[int, str]]) -> None:
+        """These machines have no row any more; their next contact makes one."""
+        with self._lock:
+            for key in keys:
+                self._machines.pop(key, None)
+
+    def forget_runner(self, runner_id: int) -> None:
+        """The same for all machines of a runner, and what they said is not written any more."""
+        with self._lock:
+            for kept in (self._machines, self._pending):
+                for key in [key for key in kept if key[0] == runner_id]:
+                    kept.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Forget which machines have rows; what waits to be written still is."""
+        with self._lock:
+            self._machines.clear()
+
+
+def _merged(older: Contact | None, newer: Contact) -> Contact:
+    """The newer contact, with what only the older one told."""
+    if older is None:
+        return newer
+    return replace(newer, polled=newer.polled or older.polled, facts=newer.facts or older.facts)

@@ -1,0 +1,265 @@
+"""Runner managers: their rows, their heartbeats, and how a machine leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    case,
+    delete,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal.domain import audit
+from portal.domain.actors import Actor
+from portal.domain.deletions import deletions
+from portal.domain.errors import ManagerUnknown, TokenUnknown, TryLater
+from portal.domain.machines.machine_facts import MachineFacts
+from portal.domain.runners import runner_changes, runner_tokens
+from portal.domain.scopes import of_runner
+from portal.models import CreationState, Runner, RunnerManager, RunnerToken
+
+NEW_ROWS = 1000  # a runner may get this many new managers …
+NEW_ROWS_WINDOW = timedelta(minutes=10)  # … in this time; reference/users.md section 4.1
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """One sign of life. `polled` is true for a poll for jobs, false for a verification.
+
+    `facts` is None when the request told nothing (verify before 19.3): what is stored then stays.
+    """
+
+    runner_id: int
+    token_id: int
+    system_xid: str
+    at: datetime
+    address: str
+    polled: bool
+    facts: MachineFacts | None
+
+
+def record_contact(session: Session, contact: Contact) -> None:
+    """Make or refresh the manager of (runner, system ID) at once; safe under any number of concurrent calls.
+
+    Raises TokenUnknown when the runner was deleted meanwhile, TryLater when it gets too many new managers.
+    """
+    if not runner_tokens.hold(session, contact.runner_id):
+        raise deletions.refusal_of(session, contact.runner_id)
+    try:
+        with session.begin_nested():
+            inserted = session.execute(_upsert(contact)).scalar_one()
+            if inserted:
+                _refuse_flood(session, contact)
+            runner_tokens.mark_used(session, contact.runner_id, contact.token_id)
+            if contact.polled:
+                _note_poll(session, contact)
+    except IntegrityError:  # the token ended so long ago that it was deleted
+        raise TokenUnknown("This token is over.") from None
+
+
+def _upsert(contact: Contact) -> Any:
+    values = {
+        "runner_id": contact.runner_id,
+        "system_xid": contact.system_xid,
+        "creation_state": CreationState.FINISHED if contact.polled else CreationState.STARTED,
+        "created_at": contact.at,
+        "contacted_at": contact.at,
+        "token_id": contact.token_id,
+        "ip_address": contact.address,
+        **_fact_columns(contact.facts or MachineFacts()),
+    }
+    statement = insert(RunnerManager).values(**values)
+    new = statement.excluded
+    refreshed: dict[str, Any] = {
+        "creation_state": func.greatest(RunnerManager.creation_state, new.creation_state),
+        "contacted_at": func.greatest(RunnerManager.contacted_at, new.contacted_at),
+    }
+    told = ["token_id", "ip_address", *(_fact_columns(contact.facts) if contact.facts is not None else ())]
+    late = RunnerManager.contacted_at > new.contacted_at  # another process was quicker with something newer
+    refreshed |= {name: case((late, getattr(RunnerManager, name)), else_=new[name]) for name in told}
+    return statement.on_conflict_do_update(index_elements=["runner_id", "system_xid"], set_=refreshed).returning(
+        literal_column("xmax = 0")
+    )  # true for a row that is new
+
+
+def _fact_columns(facts: MachineFacts) -> dict[str, Any]:
+    return {
+        "version": facts.version,
+        "revision": facts.revision,
+        "platform": facts.platform,
+        "architecture": facts.architecture,
+        "executor_type": facts.executor_type,
+        "config": dict(facts.config),
+        "runtime_features": dict(facts.features),
+        "labels": dict(facts.labels),
+    }
+
+
+def _refuse_flood(session: Session, contact: Contact) -> None:
+    recent = session.scalar(
+        select(func.count()).where(
+            RunnerManager.runner_id == contact.runner_id,
+            RunnerManager.contacted_at > contact.at - NEW_ROWS_WINDOW,
+            RunnerManager.created_at > contact.at - NEW_ROWS_WINDOW,
+        )
+    )
+    if (recent or 0) > NEW_ROWS:
+        raise TryLater(
+            f"This runner got {NEW_ROWS} new machines within ten minutes. If they are containers that start "
+            "again and again, keep /etc/gitlab-runner on a volume so that each keeps its system ID.",
+            600,
+        )
+
+
+def _note_poll(session: Session, contact: Contact) -> None:
+    session.execute(
+        update(Runner)
+        .where(Runner.id == contact.runner_id)
+        .values(
+            contacted_at=func.greatest(func.coalesce(Runner.contacted_at, contact.at), contact.at),
+            creation_state=CreationState.FINISHED,
+        )
+    )
+
+
+# Without it, writers of the same rows would hold some of them and wait for each other: see runner_tokens.hold.
+_HOLD = text(
+    "SELECT id FROM ci_runners WHERE id = ANY(CAST(:ids AS bigint[])) AND deletion_id IS NULL "
+    "ORDER BY id FOR NO KEY UPDATE"
+)
+
+# One statement for a second's heartbeats. One that is older than what is stored (another process was quicker) says
+# nothing of the machine any more. It only refreshes rows that exist: a machine that was
+# unregistered, pruned or whose runner was deleted a moment ago is not brought back by a late heartbeat, and
+# nothing in the batch can fail because of it. The caller learns which machines had no row.
+_REFRESH = text("""
+WITH beats AS (
+  SELECT * FROM unnest(
+    CAST(:runner_ids AS bigint[]), CAST(:system_xids AS text[]), CAST(:token_ids AS bigint[]),
+    CAST(:ats AS timestamptz[]), CAST(:addresses AS text[]), CAST(:polls AS boolean[]), CAST(:tells AS boolean[]),
+    CAST(:versions AS text[]), CAST(:revisions AS text[]), CAST(:platforms AS text[]),
+    CAST(:architectures AS text[]), CAST(:executors AS smallint[]), CAST(:configs AS jsonb[]),
+    CAST(:features AS jsonb[]), CAST(:labels AS jsonb[])
+  ) AS b(runner_id, system_xid, token_id, at, address, polled, tells, version, revision, platform,
+         architecture, executor_type, config, features, labels)
+),
+touched_runners AS (
+  UPDATE ci_runners r SET contacted_at = greatest(r.contacted_at, b.at)
+  FROM (SELECT runner_id, max(at) AS at FROM beats WHERE polled GROUP BY runner_id) b WHERE r.id = b.runner_id
+),
+touched_tokens AS (
+  UPDATE ci_runner_tokens t SET last_used_at = greatest(t.last_used_at, b.at)
+  FROM (SELECT token_id, max(at) AS at FROM beats GROUP BY token_id) b WHERE t.id = b.token_id
+)
+UPDATE ci_runner_machines m SET
+  contacted_at = greatest(m.contacted_at, b.at),
+  creation_state = CASE WHEN b.polled THEN 100 ELSE m.creation_state END,
+  token_id = CASE WHEN b.at < m.contacted_at THEN m.token_id
+    ELSE (SELECT t.id FROM ci_runner_tokens t WHERE t.id = b.token_id) END,
+  ip_address = CASE WHEN b.at < m.contacted_at THEN m.ip_address ELSE b.address END,
+  version = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.version ELSE m.version END,
+  revision = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.revision ELSE m.revision END,
+  platform = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.platform ELSE m.platform END,
+  architecture = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE
+    THEN b.architecture ELSE m.architecture END,
+  executor_type = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE
+    THEN b.executor_type ELSE m.executor_type END,
+  config = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.config ELSE m.config END,
+  runtime_features = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE
+    THEN b.features ELSE m.runtime_features END,
+  labels = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.labels ELSE m.labels END
+FROM beats b WHERE m.runner_id = b.runner_id AND m.system_xid = b.system_xid
+RETURNING m.runner_id, m.system_xid
+""")
+
+
+def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any) -> set[tuple[int, str]]:
+    """Write many contacts together: their runners are held, then one statement writes them all.
+
+    Returns (runner id, system ID) of those without a row. What machines of a deleted runner said before counts no
+    more, and they are among them: restored, their first call is recorded at once.
+
+    `encode` turns a mapping into JSON text.
+    """
+    held = set(session.scalars(_HOLD, {"ids": sorted({c.runner_id for c in contacts})}))
+    missing = {(c.runner_id, c.system_xid) for c in contacts if c.runner_id not in held}
+    contacts = [contact for contact in contacts if contact.runner_id in held]
+    facts = [contact.facts or MachineFacts() for contact in contacts]
+    columns = {
+        "runner_ids": [c.runner_id for c in contacts],
+        "system_xids": [c.system_xid for c in contacts],
+        "token_ids": [c.token_id for c in contacts],
+        "ats": [c.at for c in contacts],
+        "addresses": [c.address for c in contacts],
+        "polls": [c.polled for c in contacts],
+        "tells": [c.facts is not None for c in contacts],
+        "versions": [f.version for f in facts],
+        "revisions": [f.revision for f in facts],
+        "platforms": [f.platform for f in facts],
+        "architectures": [f.architecture for f in facts],
+        "executors": [f.executor_type for f in facts],
+        "configs": [encode(f.config) for f in facts],
+        "features": [encode(f.features) for f in facts],
+        "labels": [encode(f.labels) for f in facts],
+    }
+    found = {(row.runner_id, row.system_xid) for row in session.execute(_REFRESH, columns)}
+    return missing | {(c.runner_id, c.system_xid) for c in contacts} - found
+
+
+def of_runner_newest_first(session: Session, runner: Runner, limit: int) -> list[RunnerManager]:
+    """The runner's managers, the most recently heard of first."""
+    newest = RunnerManager.contacted_at.desc().nulls_last()
+    query = select(RunnerManager).where(RunnerManager.runner_id == runner.id).order_by(newest, RunnerManager.id)
+    return list(session.scalars(query.limit(limit)))
+
+
+def newest_with_token(session: Session, runner: Runner, token: RunnerToken) -> RunnerManager | None:
+    """The manager heard of last that uses this token, or one that a machine's reset minted after it."""
+    mine = (RunnerManager.runner_id == runner.id) & (RunnerManager.token_id >= token.id)
+    newest = RunnerManager.contacted_at.desc().nulls_last()
+    return session.scalar(select(RunnerManager).where(mine).order_by(newest, RunnerManager.id).limit(1))
+
+
+def count(session: Session, runner: Runner) -> int:
+    """How many machines use the runner."""
+    return session.scalar(select(func.count()).where(RunnerManager.runner_id == runner.id)) or 0
+
+
+def remove(session: Session, actor: Actor, runner: Runner, system_xid: str) -> None:
+    """Delete one manager on its machine's request; the runner stays. Raises ManagerUnknown."""
+    runner_tokens.hold(session, runner.id)
+    gone = session.execute(
+        delete(RunnerManager)
+        .where(RunnerManager.runner_id == runner.id, RunnerManager.system_xid == system_xid)
+        .returning(RunnerManager.id)
+    ).all()
+    if not gone:
+        raise ManagerUnknown("This runner has no machine with this system ID.")
+    audit.record(session, actor, "machine_unregistered", runner, of_runner(runner), {"system_id": (system_xid, None)})
+    runner_changes.announce(session, runner.id, managers_gone=True)
+
+
+def remove_only_one(session: Session, actor: Actor, runner: Runner) -> None:
+    """The same for clients up to 15.11, which name no system ID: it is clear only if there is just one."""
+    ids = session.scalars(select(RunnerManager.system_xid).where(RunnerManager.runner_id == runner.id).limit(2)).all()
+    if len(ids) == 1:
+        remove(session, actor, runner, ids[0])
+
+
+def tokens_in_use(session: Session, managers: Sequence[RunnerManager]) -> dict[int, RunnerToken]:
+    """The tokens that these managers used last, by id."""
+    ids = {manager.token_id for manager in managers if manager.token_id}
+    if not ids:
+        return {}
+    return {row.id: row for row in session.scalars(select(RunnerToken).where(RunnerToken.id.in_(ids)))}

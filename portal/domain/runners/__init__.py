@@ -1,0 +1,1 @@
+"""Runners: the configuration that people create, its tokens, its rules, and lists of them."""

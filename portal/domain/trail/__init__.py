@@ -1,0 +1,1 @@
+"""The trail: read, chained, shortened, and what it tells of refusals."""
