@@ -20,6 +20,7 @@ from portal.models import AuditEvent, EnrolmentKey, Runner
 from tests.api.for_users.conftest import ScriptOf
 from tests.api.for_users.scripts import Script
 from tests.cast import Cast
+from tests.domain.queries import asked
 
 CREATE = "/user/runners"
 
@@ -302,3 +303,16 @@ def test_with_below_an_administrator_reads_every_key_and_an_owner_those_of_the_g
     }
     alice.get("/enrolment_keys", expect=403, below="true")
     script_of(cast.bob, "read_api").get("/enrolment_keys", expect=404, group_id=cast.acme.id, below="true")
+
+
+def test_a_list_of_many_keys_takes_as_many_statements_as_one_of_few(
+    app: Flask, session: Session, cast: Cast, script_of: ScriptOf
+) -> None:
+    dana, taken = script_of(cast.dana), []
+    for number in (2, 30):
+        for _ in range(number):
+            cast.enrolment_key(cast.dana, cast.web)
+        with asked(session) as statements:
+            assert dana.get("/enrolment_keys", below="true", per_page=100)
+        taken.append(len(statements))
+    assert taken[0] == taken[1]
