@@ -13,6 +13,9 @@ from tests.cast import Cast
 from tests.portals import RunningPortal
 
 
+IN_TIME = 20_000  # milliseconds: the page asks every three seconds, and the machine may be busy
+
+
 def enrol(portal: RunningPortal, key: str, name: str) -> None:
     """A machine uses the key."""
     body = json.dumps({"description": name}).encode()
@@ -33,7 +36,7 @@ def test_its_page_shows_a_machine_that_enrols(
     enrol(portal, issued.token, "rack-7-machine-1")
     if not javascript:
         page.reload()
-    expect(page.get_by_text("1 of 10 runners")).to_be_visible()
+    expect(page.get_by_text("1 of 10 runners")).to_be_visible(timeout=IN_TIME)
     expect(page.get_by_role("link", name="rack-7-machine-1").first).to_be_visible()
 
 

@@ -94,6 +94,7 @@ PARAMETERS: dict[str, str] = {
     "skip_groups": "Groups to leave out: their numbers.",
     "simple": "Fewer attributes of each.",
     "include_subgroups": "Also of the groups inside.",
+    "below": "Also those of all groups and projects below.",
     "creator": "Only runners that this person made, by user name.",
     "state": "`active` or `inactive`.",
     "revoked": "Only those that were revoked, or only those that were not.",

@@ -172,7 +172,7 @@ def test_who_loses_the_role_meanwhile_is_refused_the_rest(session: Session, cast
         session.commit()
     session.refresh(act)
     assert [runner.paused for runner in made] == [True, True, False, False]
-    assert "You may not create or change its runners (acme)" in act.refused[0][2]
+    assert "You may not create, change or delete its runners (acme)" in act.refused[0][2]
 
 
 def test_a_runner_that_was_deleted_meanwhile_is_refused(session: Session, cast: Cast) -> None:
