@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
@@ -59,9 +58,6 @@ def portal(database: str) -> Iterator[RunningPortal]:
         yield running
 
 
-CUT_SHORT = "Failed to load resource: net::ERR_FAILED"
-
-
 class Visitor:
     """Somebody with a browser of their own: opens pages, and remembers what the console said."""
 
@@ -80,16 +76,7 @@ class Visitor:
         source = message.location.get("url", "")
         ours = not source.startswith("chrome-error:")  # the browser's own page, "send the form again?"
         if ours and message.type in ("error", "warning") and not EXPECTED.match(message.text):
-            if message.text == CUT_SHORT and self._serves(source):
-                return  # the page was left before its picture came
             self.complaints.append(f"{source}: {message.text}")
-
-    def _serves(self, url: str) -> bool:
-        """Whether the portal has this file."""
-        if not url.startswith(f"{self.portal.url}/static/"):
-            return False
-        with urlopen(url, timeout=10) as answer:
-            return bool(answer.status == 200)
 
     def open(self, path: str, page: Page | None = None) -> Page:
         page = page or self.page
