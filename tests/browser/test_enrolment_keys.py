@@ -12,7 +12,6 @@ from tests.browser.conftest import PHONE, Visit
 from tests.cast import Cast
 from tests.portals import RunningPortal
 
-
 IN_TIME = 20_000  # milliseconds: the page asks every three seconds, and the machine may be busy
 
 

@@ -125,9 +125,13 @@ def test_back_and_forward_show_no_token_and_make_no_second_runner(visit: Visit, 
     before = count(cast)
     page.get_by_role("link", name="Runners", exact=True).first.click()
     for way in (page.go_back, page.go_forward, page.go_back):
+        page.wait_for_load_state(
+            "networkidle"
+        )  # who leaves before the icon has come makes the browser complain of it
         with suppress(Error):  # the browser kept no copy of the answer and asks whether to send the form again
             way()
         expect(page.locator("body")).not_to_contain_text(token)
+    page.wait_for_load_state("networkidle")
     page.reload()  # without script: "yes, send it again"
     if not javascript:
         expect(page.get_by_text("cannot be shown again; if it is lost, reset the token.")).to_be_visible()
