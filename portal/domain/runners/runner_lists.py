@@ -197,16 +197,23 @@ def creators_in(session: Session, scope: Scope, *, limit: int = 200) -> list[Use
     return list(session.scalars(select(User).where(User.id.in_(ids)).order_by(User.name).limit(limit)))
 
 
+def set_so(type_: RunnerType | None, *, paused: bool | None, tags: Collection[str]) -> list[ColumnElement[bool]]:
+    """Conditions for runners of this type, paused or not, with all of these tags; nothing asked is no condition."""
+    parts: list[ColumnElement[bool]] = []
+    if type_ is not None:
+        parts.append(Runner.runner_type == type_)
+    if paused is not None:
+        parts.append(Runner.active == (not paused))
+    if tags:
+        parts.append(Runner.tag_list.contains(list(tags)))
+    return parts
+
+
 def _wanted(scope: Scope, wanted: RunnerFilter, *, with_status: bool) -> ColumnElement[bool]:
     parts = [shown_in(scope, inherited=wanted.inherited)]
     if with_status and wanted.status is not None:
         parts.append(runner_status.condition(wanted.status, now()))
-    if wanted.type is not None:
-        parts.append(Runner.runner_type == wanted.type)
-    if wanted.paused is not None:
-        parts.append(Runner.active == (not wanted.paused))
-    if wanted.tags:
-        parts.append(Runner.tag_list.contains(list(wanted.tags)))
+    parts += set_so(wanted.type, paused=wanted.paused, tags=wanted.tags)
     if wanted.creator:
         parts.append(created_by(wanted.creator))
     if wanted.due:

@@ -116,12 +116,7 @@ def narrowed(which: ColumnElement[bool], query: RunnerQuery, at: datetime) -> Co
     parts = [which]
     if query.status is not None:
         parts.append(_has_status(query.status, at))
-    if query.type is not None:
-        parts.append(Runner.runner_type == query.type)
-    if query.paused is not None:
-        parts.append(Runner.active == (not query.paused))
-    if query.tags:
-        parts.append(Runner.tag_list.contains(list(query.tags)))
+    parts += runner_lists.set_so(query.type, paused=query.paused, tags=query.tags)
     if query.version_prefix:
         parts.append(_has_version(query.version_prefix))
     if query.search:
