@@ -9,9 +9,8 @@ from wtforms import StringField
 from portal.addresses import url_in
 from portal.database import db
 from portal.domain.errors import Stale
-from portal.domain.permissions import Action
-from portal.domain.runners import runner_tokens, token_lookup
-from portal.domain.runners.token_lookup import (
+from portal.domain.lookup import token_lookup
+from portal.domain.lookup.token_lookup import (
     BeginningOfToken,
     KeyFound,
     NobodysToken,
@@ -19,6 +18,8 @@ from portal.domain.runners.token_lookup import (
     RunnersToken,
     ScopesToken,
 )
+from portal.domain.permissions import Action
+from portal.domain.runners import runner_tokens
 from portal.domain.scopes import ScopeKind
 from portal.requests import registration_configured
 from portal.web import guards, scoped

@@ -11,13 +11,8 @@ from portal.database import now
 from portal.domain import audit, tokens
 from portal.domain.enrolment import enrolment_keys
 from portal.domain.errors import NotAllowed, NotFound, Stale, TokenUnknown
-from portal.domain.people import access_tokens
-from portal.domain.registration import registration_tokens, runner_registration
-from portal.domain.registration.registration import Configured
-from portal.domain.registration.runner_registration import Registering
-from portal.domain.runners import runner_tokens, token_lookup
-from portal.domain.runners.runner_settings import RunnerSettings
-from portal.domain.runners.token_lookup import (
+from portal.domain.lookup import token_lookup
+from portal.domain.lookup.token_lookup import (
     BeginningOfToken,
     KeyFound,
     NobodysToken,
@@ -26,6 +21,12 @@ from portal.domain.runners.token_lookup import (
     ScopesToken,
     TokenState,
 )
+from portal.domain.people import access_tokens
+from portal.domain.registration import registration_tokens, runner_registration
+from portal.domain.registration.registration import Configured
+from portal.domain.registration.runner_registration import Registering
+from portal.domain.runners import runner_tokens
+from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
 from portal.models import GroupSettings, RunnerManager
 from tests.cast import Cast
