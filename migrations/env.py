@@ -5,7 +5,7 @@ from flask import current_app
 from sqlalchemy import text
 
 from portal import models
-from portal.database import Base
+from portal.database import Base, is_modelled
 
 ONE_AT_A_TIME = 0x706F7274616C02  # advisory lock: several server processes may start at once
 
@@ -18,7 +18,9 @@ def run() -> None:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ONE_AT_A_TIME})
         connection.commit()
         try:
-            context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+            context.configure(
+                connection=connection, target_metadata=Base.metadata, compare_type=True, include_object=is_modelled
+            )
             with context.begin_transaction():
                 context.run_migrations()
         finally:

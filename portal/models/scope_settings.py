@@ -14,6 +14,7 @@ from portal.models.user import User
 
 SHORTEST_INTERVAL = 7200  # seconds a token of a scope lives at least; GitLab's rule
 REGISTRARS = ("group", "project")
+DEFAULT_JOB_TIMEOUT = 3600  # seconds; GitLab's
 
 
 def _long_enough(*columns: str) -> CheckConstraint:
@@ -115,11 +116,29 @@ class GroupSettings(RegistrationSwitch, StaleRunnerCleanup, Base):
 
 
 class ProjectSettings(RegistrationSwitch, Base):
-    """One project's settings; no row while nothing was settled."""
+    """One project's settings; no row while nothing was settled.
+
+    `protected_refs` are patterns in which `*` stands for anything; `build_timeout` is in seconds.
+    """
 
     __tablename__ = "project_ci_cd_settings"  # GitLab's name
-    __table_args__ = (_long_enough("runner_token_expiration_interval"),)
+    installed: ClassVar[dict[str, Any]] = {
+        "shared_runners_enabled": True,
+        "group_runners_enabled": True,
+        "build_timeout": DEFAULT_JOB_TIMEOUT,
+        "protected_refs": [],
+    }
+    __table_args__ = (
+        _long_enough("runner_token_expiration_interval"),
+        CheckConstraint("build_timeout BETWEEN 600 AND 2592000", name="jobs_end_within_a_month"),
+    )
 
     project_id: Mapped[int] = mapped_column(
         ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
+    shared_runners_enabled: Mapped[bool] = mapped_column(default=True, server_default=true())
+    group_runners_enabled: Mapped[bool] = mapped_column(default=True, server_default=true())
+    build_timeout: Mapped[int] = mapped_column(
+        default=DEFAULT_JOB_TIMEOUT, server_default=text(str(DEFAULT_JOB_TIMEOUT))
+    )
+    protected_refs: Mapped[list[str]] = mapped_column(ARRAY(String(255)), default=list, server_default=text("'{}'"))

@@ -8,8 +8,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.orm import Session
 
 from portal.config import ROOT
+from portal.database import is_modelled
 from portal.models import Runner
 
+COMPARED = {"compare_type": True, "include_object": is_modelled}
 FOLDER = ROOT / "migrations" / "versions"
 
 
@@ -28,11 +30,11 @@ def test_each_migration_follows_the_one_before_it() -> None:
 
 
 def test_the_migrated_database_is_what_the_models_say(session: Session) -> None:
-    migrations = MigrationContext.configure(session.connection(), opts={"compare_type": True})
+    migrations = MigrationContext.configure(session.connection(), opts=COMPARED)
     assert compare_metadata(migrations, Runner.metadata) == []
 
 
 def test_the_comparison_would_see_a_difference(session: Session) -> None:
     session.connection().exec_driver_sql("ALTER TABLE ci_runners DROP COLUMN revision")
-    migrations = MigrationContext.configure(session.connection(), opts={"compare_type": True})
+    migrations = MigrationContext.configure(session.connection(), opts=COMPARED)
     assert [difference[0] for difference in compare_metadata(migrations, Runner.metadata)] == ["add_column"]
