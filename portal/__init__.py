@@ -18,6 +18,10 @@ from portal.api.rate_limits import RateLimits
 from portal.config import ROOT, SettingError, Settings
 from portal.database import db, ran_into_each_other
 from portal.domain.errors import Collided, Refusal
+from portal.domain.jobs.artifact_store import ArtifactStore
+from portal.domain.jobs.job_classes import KnownClasses
+from portal.domain.jobs.log_watches import LogWatches
+from portal.domain.jobs.queue_news import QueueNews
 from portal.domain.last_uses import LastUses
 from portal.domain.machines.heartbeats import Heartbeats
 from portal.domain.machines.known_runners import KnownRunners
@@ -25,7 +29,7 @@ from portal.domain.people.second_factor import Configured as SecondFactorConfigu
 from portal.domain.people.second_factor import Demand
 from portal.domain.registration.registration import Configured
 from portal.domain.trail.refused_acts import Flood
-from portal.domain.vault import SECOND_FACTORS, Vault
+from portal.domain.vault import JOB_SECRETS, SECOND_FACTORS, Vault
 from portal.requests import HeadAsGet, PathPrefix, assign_request_id, harden_answer, label_api_answer
 from portal.web import errors as web_errors
 from portal.web import pages, refused_acts
@@ -54,6 +58,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["heartbeats"] = Heartbeats()
     app.extensions["session_uses"] = LastUses()
     app.extensions["token_uses"] = LastUses()
+    app.extensions["machine_uses"] = LastUses()
+    app.extensions["log_watches"] = LogWatches()
+    app.extensions["queue_news"] = QueueNews()
+    app.extensions["known_classes"] = KnownClasses()
+    app.extensions["job_vault"] = Vault(settings.encryption_keys, JOB_SECRETS)
+    app.extensions["artifact_store"] = ArtifactStore(settings)
     app.extensions["rate_limits"] = RateLimits(settings)
     app.extensions["refused_registrations"] = Flood(each=1, most=60)
     app.extensions["refused_acts"] = Flood(each=30, most=600)

@@ -16,6 +16,10 @@ from sqlalchemy.orm import Session
 
 from portal.database import db
 from portal.domain.bulk import bulk_acts
+from portal.domain.jobs import log_watches, queue_news
+from portal.domain.jobs.job_classes import KnownClasses
+from portal.domain.jobs.log_watches import LogWatches
+from portal.domain.jobs.queue_news import QueueNews
 from portal.domain.last_uses import LastUses
 from portal.domain.machines import runner_managers
 from portal.domain.machines.heartbeats import Heartbeats
@@ -49,6 +53,10 @@ class Background:
         self.known: KnownRunners = app.extensions["known_runners"]
         self.session_uses: LastUses = app.extensions["session_uses"]
         self.token_uses: LastUses = app.extensions["token_uses"]
+        self.machine_uses: LastUses = app.extensions["machine_uses"]
+        self.log_watches: LogWatches = app.extensions["log_watches"]
+        self.news: QueueNews = app.extensions["queue_news"]
+        self.classes: KnownClasses = app.extensions["known_classes"]
         self._stopping = threading.Event()
         self.housekeeping = Housekeeping(self.engine, app.config["PORTAL"], stopping=self._stopping.is_set)
         self._parent = os.getppid()
@@ -56,6 +64,8 @@ class Background:
             threading.Thread(target=self._repeat, args=(self.write_heartbeats, WRITE_EVERY), name="heartbeats"),
             threading.Thread(target=self._repeat, args=(self.write_session_uses, WRITE_EVERY), name="session-uses"),
             threading.Thread(target=self._repeat, args=(self.write_token_uses, WRITE_EVERY), name="token-uses"),
+            threading.Thread(target=self._repeat, args=(self.write_machine_uses, WRITE_EVERY), name="machine-uses"),
+            threading.Thread(target=self._repeat, args=(self.write_log_watches, WRITE_EVERY), name="log-watches"),
             threading.Thread(target=self._listen, name="runner-changes"),
             threading.Thread(target=self._repeat, args=(self.work_on_bulk_acts, WORK_EVERY), name="bulk-acts"),
             threading.Thread(target=self._repeat, args=(self.housekeeping.tidy_up, TIDY_EVERY), name="housekeeping"),
@@ -75,6 +85,7 @@ class Background:
         self._guarded(self.write_heartbeats)
         self._guarded(self.write_session_uses)
         self._guarded(self.write_token_uses)
+        self._guarded(self.write_machine_uses)
         self.engine.dispose()
 
     def _repeat(self, work: Callable[[], object], seconds: float) -> None:
@@ -117,6 +128,20 @@ class Background:
                 access_tokens.write_uses(session, uses)
                 session.commit()
 
+    def write_machine_uses(self) -> None:
+        """Write when machines spoke of their jobs since the last time: whoever runs one may not ask for another."""
+        if uses := self.machine_uses.take():
+            with Session(self.engine) as session:
+                runner_managers.write_job_contacts(session, uses)
+                session.commit()
+
+    def write_log_watches(self) -> None:
+        """Write which logs were looked at since the last time; their machines then send what they have sooner."""
+        if watched := self.log_watches.take():
+            with Session(self.engine) as session:
+                log_watches.write(session, watched)
+                session.commit()
+
     def work_on_bulk_acts(self) -> int:
         """Go on with the bulk acts that are not over, a batch of each in turn. Returns how many batches were done."""
         batches = 0
@@ -156,6 +181,7 @@ class Background:
                 log.warning("lost the connection that hears of runner changes: %s", failure)
             finally:
                 # Unheard changes may have happened: until we listen again, every look-up asks the database.
+                self.news.stop()
                 self.known.forget_all(listening=False)
                 self.heartbeats.forget_all()
             self._stopping.wait(1.0)
@@ -163,12 +189,24 @@ class Background:
     def _listen_once(self) -> None:
         url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(url, autocommit=True, connect_timeout=10, **ALIVE) as connection:
-            connection.add_notify_handler(lambda notice: self._heard(notice.payload))
+            connection.add_notify_handler(self._heard_on)
             connection.execute(f"LISTEN {runner_changes.CHANNEL}")
+            connection.execute(f"LISTEN {queue_news.CHANNEL}")
+            with Session(self.engine) as session:
+                mark = queue_news.present_mark(session)
+            self.classes.forget()
+            self.news.start(mark)
             self.known.forget_all(listening=True)
             while not self._stopping.is_set():
                 select.select([connection.fileno()], [], [], min(LISTEN_TICK, 1.0))
                 connection.execute("SELECT 1")  # hands over what has arrived, and fails when the server is gone
+
+    def _heard_on(self, notice: psycopg.Notify) -> None:
+        if notice.channel == queue_news.CHANNEL:
+            if (class_id := self.news.hear(notice.payload)) is not None:
+                self.classes.expect(class_id)
+            return
+        self._heard(notice.payload)
 
     def _heard(self, payload: str) -> None:
         if payload == runner_changes.SWITCHES:

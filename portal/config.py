@@ -91,6 +91,23 @@ def _kept(value: str) -> timedelta | None:
     return timedelta(days=int(match[1])) if match else None
 
 
+def _store(value: str) -> str:
+    """`s3://bucket/prefix` or a folder's full path; empty stands for one in the data folder."""
+    if not value or "://" not in value:
+        return str(_folder(value)) if value else ""
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.=-]+)*/?", value) or "/." in value:
+        raise ValueError("a folder such as /srv/artifacts, or a bucket such as s3://bucket/prefix")
+    return value.rstrip("/")
+
+
+def _expiry(value: str) -> timedelta | None:
+    """Days; None stands for as long as the job."""
+    match = re.fullmatch(r"(\d{1,5})d", value)
+    if value != "never" and (match is None or not 1 <= int(match[1]) <= 36_500):
+        raise ValueError("a number of days such as 30d, from 1d to 36500d, or never")
+    return timedelta(days=int(match[1])) if match else None
+
+
 def _log_format(value: str) -> str:
     if value.lower() not in ("json", "text"):
         raise ValueError("json or text")
@@ -390,6 +407,49 @@ class Settings:
         "Largest request body in bytes; a larger one is refused with 413.",
         _number(16_384, 1 << 30),
     )
+    artifacts: str = setting(
+        "PORTAL_ARTIFACTS",
+        "",
+        "Where the artifacts of jobs lie: a folder, or a bucket that belongs to this portal alone, such as "
+        "s3://bucket/prefix; empty is the folder artifacts in the data folder.",
+        _store,
+    )
+    artifacts_s3_endpoint: str = setting(
+        "PORTAL_ARTIFACTS_S3_ENDPOINT",
+        "",
+        "Address of the S3-compatible store, such as https://s3.example.com; empty is AWS.",
+        _address,
+    )
+    artifacts_s3_region: str = setting(
+        "PORTAL_ARTIFACTS_S3_REGION", "us-east-1", "Region that requests to the S3-compatible store name.", _visible
+    )
+    artifacts_s3_key: str = setting(
+        "PORTAL_ARTIFACTS_S3_KEY",
+        "",
+        "Access key of the S3-compatible store; empty uses the role of the machine, as AWS has them.",
+        _visible,
+    )
+    artifacts_s3_secret: str = setting(
+        "PORTAL_ARTIFACTS_S3_SECRET", "", "Secret that belongs to the access key.", _visible, secret=True
+    )
+    artifact_limit: int = setting(
+        "PORTAL_ARTIFACT_LIMIT",
+        "104857600",
+        "Largest artifact in bytes; a larger one is refused with 413, and the job fails.",
+        _number(1024, 1 << 40),
+    )
+    artifacts_kept: timedelta | None = setting(
+        "PORTAL_ARTIFACTS_KEPT",
+        "30d",
+        "How long artifacts stay for which a job does not say it, such as 30d, or never to keep them with the job.",
+        _expiry,
+    )
+    job_log_limit: int = setting(
+        "PORTAL_JOB_LOG_LIMIT",
+        "104857600",
+        "Longest log of a job in bytes; a job that writes more fails.",
+        _number(1 << 20, 10 << 30),
+    )
     trail_kept: timedelta | None = setting(
         "PORTAL_TRAIL_KEPT",
         "",
@@ -423,6 +483,10 @@ class Settings:
         if len(values["secret_key"]) < SHORTEST_KEY:
             raise SettingError(f"SECRET_KEY is too short; it must have at least {SHORTEST_KEY} characters.")
         _check_sign_in(values)
+        if bool(values["artifacts_s3_key"]) is not bool(values["artifacts_s3_secret"]):
+            raise SettingError(
+                "PORTAL_ARTIFACTS_S3_SECRET is without its pair; it must be set together with PORTAL_ARTIFACTS_S3_KEY."
+            )
         values["encryption_keys"] = (*values["encryption_keys"], values["secret_key"])
         return cls(**values)
 

@@ -1,11 +1,11 @@
-"""What is swept away in time: silent machines, ended tokens, stale runners, what was deleted, old events."""
+"""What is swept away in time: silent machines, ended tokens, stale runners, what was deleted, events, artifacts."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
@@ -14,6 +14,8 @@ from portal.config import Settings
 from portal.database import now
 from portal.domain.bulk import bulk_acts
 from portal.domain.deletions import deletion_purge
+from portal.domain.jobs import job_artifacts
+from portal.domain.jobs.artifact_store import ArtifactStore
 from portal.domain.machines import silent_machines
 from portal.domain.people import access_tokens, sign_in_throttle, user_sessions
 from portal.domain.people.user_sessions import Limits
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 # Advisory lock: one process prunes or cleans up at a time. A stale runner whose machines are just being pruned would
 # look as if one of them was calling, and stay for another hour.
 PRUNE_LOCK = 0x706F7274616C01
+ORPHANS_EVERY = timedelta(days=1)  # looking for them reads the names of all files in the store
 
 
 def in_batches(
@@ -57,6 +60,8 @@ class Housekeeping:
         self.trail_kept = settings.trail_kept
         self.session_limits = Limits(settings.session_idle, settings.session_longest)
         self.deleted_kept = settings.deleted_kept
+        self.artifact_store = ArtifactStore(settings)
+        self._orphans_sought: datetime | None = None
         self._stopping = stopping
 
     def tidy_up(self) -> None:
@@ -71,6 +76,8 @@ class Housekeeping:
             self.forget_bulk_acts,
             self.prune_sign_ins,
             self.shorten_trail,
+            self.sweep_artifacts,
+            self.sweep_orphaned_artifacts,
         ):
             try:
                 work()
@@ -114,6 +121,28 @@ class Housekeeping:
         return self._sweep(
             lambda session: audit_retention.shorten(session, kept, moment), "old events of the trail deleted"
         )
+
+    def sweep_artifacts(self) -> int:
+        """Delete artifacts that have expired or whose job is gone, files first. Returns how many."""
+        moment = now()
+        return self._sweep(
+            lambda session: job_artifacts.sweep(session, self.artifact_store, moment), "artifacts deleted"
+        )
+
+    def sweep_orphaned_artifacts(self) -> int:
+        """Delete files of the store that no artifact names, once a day. Returns how many."""
+        moment = now()
+        if self._orphans_sought is not None and moment - self._orphans_sought < ORPHANS_EVERY:
+            return 0
+        with self._alone() as alone:
+            if not alone:
+                return 0
+            with Session(self.engine) as session:
+                gone = job_artifacts.delete_orphans(session, self.artifact_store, moment)
+        self._orphans_sought = moment
+        if gone:
+            log.info("files without an artifact deleted: %d", gone)
+        return gone
 
     def clean_up(self) -> int:
         """Delete stale runners where that is turned on and was not done within the hour. Returns how many.

@@ -16,16 +16,21 @@ from portal.domain.enrolment import enrolment_keys
 from portal.domain.enrolment.enrolment_keys import IssuedEnrolmentKey, NewEnrolmentKey
 from portal.domain.groups import groups, memberships
 from portal.domain.groups.groups import Naming
+from portal.domain.jobs import jobs
+from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.people import access_tokens, accounts
 from portal.domain.people.access_tokens import NewAccessToken
 from portal.domain.runners import runners
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.domain.scopes import Scope
-from portal.models import Group, Project, Role, User
+from portal.domain.vault import JOB_SECRETS, Vault
+from portal.models import Group, Job, Project, Role, Runner, RunnerManager, User
+from tests import databases
 
 PASSWORD = "correct horse battery"
 SYSTEM = actors.system("tests")
+JOB_VAULT = Vault([databases.ENCRYPTION_KEY], JOB_SECRETS)
 TAGGED = RunnerSettings(description="Linux build fleet", tags=("docker", "linux"))
 
 
@@ -102,6 +107,19 @@ class Cast:
         )
         self.session.commit()
         return issued
+
+    def job(self, scope: Scope | None = None, **asked: Any) -> Job:
+        """A committed job that Dana submitted, which waits; in acme/web, and without tags, unless told otherwise."""
+        new = NewJob(**{"name": "build", "script": ("make",), **asked})
+        found = jobs.submit(self.session, self.as_(self.dana), scope or self.web, new, JOB_VAULT)
+        self.session.commit()
+        return found
+
+    def check(self, runner: Runner, manager: RunnerManager | None = None) -> Job:
+        """A committed check of the runner, which waits."""
+        found = jobs.check(self.session, self.as_(self.dana), runner, JOB_VAULT, manager)
+        self.session.commit()
+        return found
 
     @staticmethod
     def as_(user: User) -> Actor:

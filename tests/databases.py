@@ -20,6 +20,7 @@ from portal.database import db
 _numbers = itertools.count(1)
 ENCRYPTION_KEY = "another key for tests only of no use either"
 SECRET_KEY = "a key for tests only, of no use to anybody else"
+DATA_DIR = Path(tempfile.gettempdir()) / f"portal-tests-data-{os.getpid()}"  # nobody's artifacts lie there
 
 
 class Server:
@@ -89,6 +90,7 @@ def settings(database_url: str, **changes: str) -> Settings:
     return Settings.from_environment(
         {
             "DATABASE_URL": database_url,
+            "PORTAL_DATA_DIR": str(DATA_DIR),
             "SECRET_KEY": SECRET_KEY,
             "PORTAL_ENCRYPTION_KEYS": ENCRYPTION_KEY,
             "PORTAL_URL": "https://portal.example.com",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,9 +36,11 @@ class RunningPortal:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = Path(tempfile.mkstemp(prefix="portal-", suffix=".log")[1])
+        self.data = Path(tempfile.mkdtemp(prefix="portal-", suffix="-data"))
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")},
             "DATABASE_URL": database_url,
+            "PORTAL_DATA_DIR": str(self.data),
             "SECRET_KEY": SECRET_KEY,
             "PORTAL_ENCRYPTION_KEYS": ENCRYPTION_KEY,
             "PORTAL_PORT": str(self.port),
@@ -103,3 +106,4 @@ class RunningPortal:
         if self.process is not None and self.process.poll() is None:
             self.stop()
         self._log.unlink(missing_ok=True)
+        shutil.rmtree(self.data, ignore_errors=True)

@@ -87,6 +87,7 @@ def upgrade():
         sa.Column("partition_id", sa.BigInteger(), nullable=False),
         sa.Column("project_id", sa.BigInteger(), nullable=True),
         sa.Column("checks_runner_id", sa.BigInteger(), nullable=True),
+        sa.Column("system_xid", sa.String(length=64), nullable=True),
         sa.Column("definition_id", sa.BigInteger(), nullable=False),
         sa.Column("user_id", sa.BigInteger(), nullable=True),
         sa.Column("name", sa.String(length=255), nullable=False),
@@ -104,6 +105,7 @@ def upgrade():
         sa.Column("request_key", sa.Uuid(), nullable=True),
         sa.Column("request_digest", sa.LargeBinary(), nullable=True),
         sa.Column("runner_id", sa.BigInteger(), nullable=True),
+        sa.Column("runner_type", sa.SmallInteger(), nullable=True),
         sa.Column("token_digest", sa.LargeBinary(), nullable=True),
         sa.Column("claim_digest", sa.LargeBinary(), nullable=True),
         sa.Column("effective_timeout", sa.Integer(), nullable=True),
@@ -111,7 +113,6 @@ def upgrade():
         sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("acknowledged_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("heard_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("erased_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
@@ -177,11 +178,11 @@ def upgrade():
         unique=False,
     )
     op.create_index(
-        "ix_ci_builds_project_served",
+        "ix_ci_builds_served",
         "ci_builds",
         ["project_id", sa.literal_column("started_at DESC")],
         unique=False,
-        postgresql_where=sa.text("started_at IS NOT NULL"),
+        postgresql_where=sa.text("runner_type = 1"),
     )
     op.create_index(op.f("ix_ci_builds_retry_of_id"), "ci_builds", ["retry_of_id"], unique=False)
     op.create_index(
@@ -196,7 +197,7 @@ def upgrade():
     op.create_index(
         "ix_ci_builds_running",
         "ci_builds",
-        ["heard_at"],
+        ["id"],
         unique=False,
         postgresql_where=sa.text("status IN ('running', 'canceling')"),
     )
@@ -254,6 +255,7 @@ def upgrade():
         sa.Column("size", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("lines", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("crc32", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("heard_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("watched_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["job_id"], ["ci_builds.id"], name=op.f("fk_ci_job_logs_job_id_ci_builds"), ondelete="CASCADE"
@@ -293,6 +295,12 @@ def upgrade():
         ),
         sa.PrimaryKeyConstraint("job_id", "attempt", "start", name=op.f("pk_ci_job_log_pieces")),
     )
+    op.create_index(
+        "ix_ci_job_log_pieces_lines",
+        "ci_job_log_pieces",
+        ["job_id", "attempt", "lines_before", "start"],
+        unique=False,
+    )
     op.add_column(
         "project_ci_cd_settings",
         sa.Column("shared_runners_enabled", sa.Boolean(), server_default=sa.text("true"), nullable=False),
@@ -311,6 +319,7 @@ def upgrade():
             "protected_refs", postgresql.ARRAY(sa.String(length=255)), server_default=sa.text("'{}'"), nullable=False
         ),
     )
+    op.execute("CREATE SEQUENCE ci_queue_marks")
     # Jobs of the first days belong to the seeds' partition; further ones are made ahead as time goes by.
     op.execute("INSERT INTO ci_partitions (id, starts_at) VALUES (100, '2020-01-01 00:00:00+00')")
     op.execute(
@@ -324,6 +333,7 @@ def upgrade():
 
 
 def downgrade():
+    op.execute("DROP SEQUENCE ci_queue_marks")
     op.drop_column("project_ci_cd_settings", "protected_refs")
     op.drop_column("project_ci_cd_settings", "build_timeout")
     op.drop_column("project_ci_cd_settings", "group_runners_enabled")

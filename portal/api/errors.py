@@ -23,6 +23,10 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.AlreadyMember: 409,
     errors.LeftWithoutOwner: 409,
     errors.NotAllowed: 403,
+    errors.JobRefused: 403,  # on purpose never 404, which can come from anywhere in a network; 403 stops the job
+    errors.LogElsewhere: 416,
+    errors.LostRace: 409,
+    errors.TooLarge: 413,
     errors.TokenUnknown: 403,  # the only status by which a client knows that its token is no good
     errors.NotFound: 404,
     errors.ManagerUnknown: 404,
@@ -35,6 +39,7 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.ChangedSince: 412,
     errors.KeyReused: 422,
     errors.Collided: 503,
+    errors.StoreUnreachable: 503,  # after which a runner uploads again
     errors.TryLater: 429,
 }
 OURS = 500  # what is our own fault is never a 403, which would silence a runner for an hour
@@ -64,6 +69,10 @@ def _refused(refusal: errors.Refusal) -> Response:
     if response is None and isinstance(refusal, errors.Invalid) and status == STATUS[errors.Invalid]:
         response = _messages(status, refusal)
     response = response or _json(status, _sentence(refusal))
+    if isinstance(refusal, errors.JobRefused) and refusal.status:
+        response.headers["Job-Status"] = refusal.status  # by which the machine knows that it shall stop
+    if isinstance(refusal, errors.LogElsewhere):
+        response.headers["Range"] = f"0-{refusal.size}"  # the number of stored bytes, where the next one belongs
     if isinstance(refusal, errors.TryLater):
         response.headers["Retry-After"] = str(refusal.seconds)
     return response

@@ -15,6 +15,8 @@ from portal.models import (
     AuditEvent,
     EnrolmentKey,
     Group,
+    Job,
+    JobTemplate,
     Membership,
     Project,
     RegistrationToken,
@@ -32,6 +34,8 @@ _KINDS: dict[type, str] = {
     RegistrationToken: "registration_token",
     AccessToken: "access_token",
     EnrolmentKey: "enrolment_key",
+    Job: "job",
+    JobTemplate: "job_template",
 }
 
 
@@ -80,8 +84,10 @@ def _name(target: Any) -> str:
         return target.user.name
     if isinstance(target, RegistrationToken):
         return target.short
-    if isinstance(target, Scope):
+    if isinstance(target, Scope | Job):
         return target.title
+    if isinstance(target, JobTemplate):
+        return target.name
     return target.name if isinstance(target, User | AccessToken | EnrolmentKey) else str(target.full_path)
 
 

@@ -220,6 +220,37 @@ class ManagerUnknown(Refusal):
     """The runner has no manager with this system ID."""
 
 
+class JobRefused(Refusal):
+    """A machine may not speak of this job (any more): the token is no good, or the job is over.
+
+    `status` is the job's, where the token was its own; the machine then stops.
+    """
+
+    def __init__(self, sentence: str, *, status: str = "") -> None:
+        self.status = status
+        super().__init__(sentence)
+
+
+class LogTooLong(JobRefused):
+    """The log would grow past its limit; the job has failed for it."""
+
+
+class LogElsewhere(Refusal):
+    """The piece does not continue the log, of which `size` bytes are stored."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        super().__init__("Range Not Satisfiable")
+
+
+class LostRace(Refusal):
+    """Others took the jobs that were found; there may be more at the next try."""
+
+
+class TooLarge(Refusal):
+    """A file is larger than what is taken."""
+
+
 class BadRequest(Refusal):
     """A machine's request has a value that cannot be taken; the text names it."""
 
@@ -247,6 +278,13 @@ class Collided(TryLater):
         super().__init__(
             "Somebody else was changing the same things at this very moment. Nothing was changed; send it again.", 1
         )
+
+
+class StoreUnreachable(TryLater):
+    """Where the artifacts lie does not answer, or takes nothing."""
+
+    def __init__(self, sentence: str = "The store of artifacts does not answer. Try again in a while.") -> None:
+        super().__init__(sentence, 5)
 
 
 class TooMany(TryLater):

@@ -35,6 +35,11 @@ class Action(enum.StrEnum):
     WRITE_PEOPLE = "manage people"
     LIMIT_RUNNERS = "say who may create runners, and how many"
     LOOK_UP_TOKENS = "look up tokens"
+    READ_JOBS = "see its jobs"
+    WRITE_JOBS = "run jobs, or stop them"
+    WRITE_PROTECTED_JOBS = "run jobs on protected refs"
+    SET_JOB_RULES = "change its job settings"
+    CHECK_RUNNERS = "check its runners"
     IMPORT_RUNNERS = "import runners"
 
 
@@ -56,6 +61,11 @@ TABLE: dict[Action, Rule] = {
     Action.SWITCH_REGISTRATION: Rule(Role.OWNER, Role.MAINTAINER),
     Action.SET_RUNNER_RULES: Rule(Role.OWNER, Role.MAINTAINER),
     Action.CLEAN_UP_RUNNERS: Rule(Role.OWNER, Role.MAINTAINER),
+    Action.READ_JOBS: Rule(Role.REPORTER, Role.REPORTER),
+    Action.WRITE_JOBS: Rule(Role.DEVELOPER, Role.DEVELOPER),
+    Action.WRITE_PROTECTED_JOBS: Rule(Role.MAINTAINER, Role.MAINTAINER),
+    Action.SET_JOB_RULES: Rule(Role.MAINTAINER, Role.MAINTAINER),
+    Action.CHECK_RUNNERS: Rule(Role.OWNER, Role.MAINTAINER),
     Action.READ_TRAIL: Rule(Role.MAINTAINER, Role.MAINTAINER),
     Action.WRITE_MEMBERS: Rule(Role.OWNER, Role.MAINTAINER),
     Action.CREATE_GROUP: Rule(Role.OWNER),

@@ -18,6 +18,7 @@ CREATED = "glrt-"  # the client treats exactly this prefix as "created by a pers
 REGISTERED = "glrtr-"
 PERSONAL = "glpat-"  # GitLab's prefix of personal access tokens
 ENROLMENT = "glenrol-"  # ours; GitLab has no such thing
+JOB = "glcbt-"  # GitLab's prefix of job tokens; the client shortens tokens that begin so in its logs
 SHORTEST_LENGTH = 4  # of a token of a person or an enrolment key, by which it is told from others
 REGISTRATION = "GR1348941"  # GitLab's constant prefix of registration tokens; secret scanners look for it
 
@@ -57,6 +58,11 @@ def _closed(prefix: str) -> str:
     body = "".join(secrets.choice(BASE62) for _ in range(RANDOM_LENGTH))
     before = f"{prefix}{body}.{_base36(RANDOM_LENGTH, 2)}"
     return before + _checksum(before)
+
+
+def make_for_job() -> str:
+    """A new job token: 160 random bits in the same form."""
+    return _closed(JOB)
 
 
 def make_registration() -> str:

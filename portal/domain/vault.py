@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 REGISTRATION_TOKENS = "registration tokens"
 SECOND_FACTORS = "second factors"
+JOB_SECRETS = "secrets of jobs"
 
 
 class Vault:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Identity,
     Index,
     LargeBinary,
+    Sequence,
     SmallInteger,
     String,
     Table,
@@ -52,8 +53,11 @@ class QueueScope(enum.IntEnum):
     INSTANCE = 1
     GROUP = 2
     PROJECT = 3
-    RUNNER = 4  # a check of one runner
-    MANAGER = 5  # a check of one of its machines
+    RUNNER = 4  # the checks of one runner
+
+
+# Counts what is put into the queue, in the order of the commits: who takes a number holds a lock until then.
+QUEUE_MARKS = Sequence("ci_queue_marks", metadata=Base.metadata)
 
 
 class JobDefinition(Base):
@@ -76,7 +80,8 @@ class Job(Base):
 
     `token_digest` is of the job token of the machine that has it; a machine from which the job was taken back holds
     another. `claim_digest` is of the request that got the job: the same request sent again gets it again.
-    `acknowledged_at` is when the runner first spoke of it, `heard_at` when it last did.
+    `acknowledged_at` is when the runner first spoke of it; when it last did stands with its log.
+    `runner_type` is that of the runner that took it. `system_xid` aims a check at one of the runner's machines.
     `ref_protected` stands as it was when the job was submitted.
     """
 
@@ -93,17 +98,14 @@ class Job(Base):
         Index("ix_ci_builds_runner_id_id", "runner_id", text("id DESC")),
         Index("ix_ci_builds_runner_id_status_id", "runner_id", "status", text("id DESC")),
         Index("ix_ci_builds_checks_runner_id_id", "checks_runner_id", text("id DESC")),
-        # Few run at one moment, and they are looked through: who is silent, whose project was served last.
+        # Few run at one moment, and they are looked through: who is silent.
+        Index("ix_ci_builds_running", "id", postgresql_where=text("status IN ('running', 'canceling')")),
+        # Whose turn it is among the projects that share instance runners.
         Index(
-            "ix_ci_builds_running",
-            "heard_at",
-            postgresql_where=text("status IN ('running', 'canceling')"),
-        ),
-        Index(
-            "ix_ci_builds_project_served",
+            "ix_ci_builds_served",
             "project_id",
             text("started_at DESC"),
-            postgresql_where=text("started_at IS NOT NULL"),
+            postgresql_where=text("runner_type = 1"),
         ),
         Index("ix_ci_builds_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
@@ -112,6 +114,7 @@ class Job(Base):
     partition_id: Mapped[int] = mapped_column(BigInteger)
     project_id: Mapped[int | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     checks_runner_id: Mapped[int | None] = mapped_column(ForeignKey("ci_runners.id", ondelete="CASCADE"))
+    system_xid: Mapped[str | None] = mapped_column(String(64))
     definition_id: Mapped[int] = mapped_column(ForeignKey("p_ci_job_definitions.id"), index=True)
     user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"), index=True)
     name: Mapped[str] = mapped_column(String(255))
@@ -130,6 +133,7 @@ class Job(Base):
     request_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
 
     runner_id: Mapped[int | None] = mapped_column(ForeignKey("ci_runners.id", ondelete="SET NULL"))
+    runner_type: Mapped[int | None] = mapped_column(SmallInteger)
     token_digest: Mapped[bytes | None] = mapped_column(LargeBinary, unique=True)
     claim_digest: Mapped[bytes | None] = mapped_column(LargeBinary, unique=True)
     effective_timeout: Mapped[int | None]  # seconds, as the runner was told
@@ -138,7 +142,6 @@ class Job(Base):
     queued_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     acknowledged_at: Mapped[datetime | None]
-    heard_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     erased_at: Mapped[datetime | None]
 

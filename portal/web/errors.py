@@ -28,6 +28,7 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.AlreadyIssued: 409,
     errors.AlreadyMade: 409,
     errors.Collided: 503,
+    errors.StoreUnreachable: 503,
     errors.TryLater: 429,
 }
 KEPT = ("name", "description", "tags", "maintenance_note")  # what people type at length; no field here is a secret

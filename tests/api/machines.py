@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -99,8 +100,55 @@ class Machine:
         """What 15.11 and older send for every token."""
         return self.call("DELETE", "runners")
 
+    def ask_for_job(self, **said: Any) -> Job:
+        """The job that a poll is answered with."""
+        answer = self.poll(**said)
+        assert answer.status == 201, answer
+        return Job(self, answer.json)
+
     def reset_token(self) -> Answer:
         return self.call("POST", "runners/reset_authentication_token")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as a machine has it, and what the machine says of it."""
+
+    machine: Machine
+    payload: Mapping[str, Any]
+
+    @property
+    def id(self) -> int:
+        found: int = self.payload["id"]
+        return found
+
+    @property
+    def token(self) -> str:
+        found: str = self.payload["token"]
+        return found
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {each["key"]: each["value"] for each in self.payload["variables"]}
+
+    def report(self, state: str, **said: Any) -> Answer:
+        """What 18.5 and newer send first with the state running, and every version when the job has ended."""
+        body = {"info": self.machine.info or info_of("18.6.6"), "token": self.token, "state": state, **said}
+        return self.machine.way("PUT", f"/api/v4/jobs/{self.id}", json.dumps(body).encode(), JSON)
+
+    def finish(self, log: bytes = b"", state: str = "success", **said: Any) -> Answer:
+        """The last report, with the checksum of the whole log."""
+        output = {"checksum": f"crc32:{zlib.crc32(log):08x}", "bytesize": len(log)}
+        return self.report(state, checksum=output["checksum"], output=output, **said)
+
+    def write(self, data: bytes, start: int = 0) -> Answer:
+        """A piece of the log."""
+        headers = {
+            "Content-Type": "text/plain",
+            "Content-Range": f"{start}-{start + len(data) - 1}",
+            "JOB-TOKEN": self.token,
+        }
+        return self.machine.way("PATCH", f"/api/v4/jobs/{self.id}/trace?debug_trace=false", data, headers)
 
 
 _FLAGS = {

@@ -17,6 +17,7 @@ FLOORS = [
         "portal.requests",
         "portal.request_logs",
         "portal.addresses",
+        "portal.artifact_files",
         "portal.demo",
         "portal.demo_tables",
         "portal.background",

@@ -21,6 +21,12 @@ SILENT = {
     "user_sessions.prune",
     "access_tokens.write_uses",
     "last_uses.write",
+    # Logs of jobs, which are their own trace. Who erases one says so.
+    "job_logs.append",
+    "job_logs.begin_again",
+    "job_logs.settle",
+    "job_logs.erase",
+    "log_watches.write",
     # Memory of the throttle, which forgets by itself. What it refuses is recorded.
     "sign_in_throttle.prune",
     # Parts of an act, whose callers record it.

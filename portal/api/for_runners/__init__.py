@@ -2,10 +2,10 @@
 
 from flask import Flask
 
-from portal.api.for_runners import jobs, registration
+from portal.api.for_runners import job_artifacts, job_logs, jobs, registration
 from portal.api.for_runners.door import blueprint
 
-__all__ = ["blueprint", "jobs", "register", "registration"]
+__all__ = ["blueprint", "job_artifacts", "job_logs", "jobs", "register", "registration"]
 
 
 def register(app: Flask) -> None:

@@ -1,17 +1,137 @@
-"""`POST /jobs/request`: a runner's poll, which is its heartbeat too."""
+"""`POST /jobs/request`, a runner's poll, which is its heartbeat too, and `PUT /jobs/:id`, its reports of a job."""
 
 from __future__ import annotations
 
-from flask import Response
+from http import HTTPStatus
+
+from flask import Response, current_app, g, request
 
 from portal.api import params
+from portal.api.for_runners import job_door, job_payload
 from portal.api.for_runners.door import authenticated, blueprint, hear
+from portal.api.params import Params
+from portal.database import db
+from portal.domain.errors import BadRequest, JobRefused
+from portal.domain.jobs import job_claims, job_logs, jobs
+from portal.domain.jobs.job_claims import Claim
+from portal.domain.jobs.job_classes import KnownClasses
+from portal.domain.jobs.queue_news import QueueNews, mark_in, queue_value
+from portal.domain.machines import machine_facts
+from portal.domain.machines.known_runners import KnownRunner
+from portal.models import Job, JobStatus
+
+REPORTED = ("running", "success", "failed")
+MOST_RESENDS = 2  # times a log may be sent once more because its checksum does not fit; then it is taken as it is
 
 
 @blueprint.post("/jobs/request")
 def request_job() -> Response:
-    """204 with the runner's queue value: there is nothing to do. A paused runner hears the same."""
+    """201 with a job, or 204 with the runner's queue value when there is none; a paused runner hears the same."""
     given = params.read()
     known = authenticated(given)
     hear(known, given, polled=True)
-    return Response(status=204, headers={"X-GitLab-Last-Update": known.queue_value})
+    news, classes = _news(), _classes()
+    mark = news.mark  # before the search: what is announced while it runs is looked for again
+
+    def takes(class_id: int) -> bool:
+        return classes.takes(db.session, known.offer, class_id)
+
+    since = mark_in(given.get("last_update"), known.version)
+    quiet = since is not None and news.is_quiet(since, known.offer.scopes(), takes, known.runner_id)
+    if known.offer.paused or quiet:
+        return _nothing(known, since or mark)
+    takeable = classes.of(db.session, known.offer)
+    handed = job_claims.claim(db.session(), _claim(known, given), takeable, job_door.vault())
+    answer = job_payload.answer(db.session(), handed) if handed is not None else None
+    db.session.commit()
+    if answer is None:
+        return _nothing(known, mark)
+    return Response(answer, status=201, mimetype="application/json")
+
+
+def _claim(known: KnownRunner, given: Params) -> Claim:
+    sent = request.headers.get("X-Request-Id", "")
+    return Claim(
+        offer=known.offer,
+        token_id=known.token_id,
+        system_xid=machine_facts.read_system_id(given.get("system_id")),
+        request_id=g.request_id if sent == g.request_id else "",
+    )
+
+
+def _nothing(known: KnownRunner, mark: int) -> Response:
+    return Response(status=204, headers={"X-GitLab-Last-Update": queue_value(known.version, mark)})
+
+
+def _news() -> QueueNews:
+    found: QueueNews = current_app.extensions["queue_news"]
+    return found
+
+
+def _classes() -> KnownClasses:
+    found: KnownClasses = current_app.extensions["known_classes"]
+    return found
+
+
+@blueprint.put("/jobs/<int:job_id>")
+def report_job(job_id: int) -> Response:
+    """What the runner says of its job: that it has it and still runs it, or how it ended.
+
+    200, or 412 for a log that is to be sent once more; `Job-Status` tells when the job is to stop.
+    """
+    given = params.read()
+    job = job_door.job_of_request(job_id, given, over=True)
+    state = params.text(given, "state")
+    if state not in REPORTED:
+        raise BadRequest(f"state must be one of {', '.join(REPORTED)}")
+    if state == "running":
+        return _still_running(job)
+    return _ended(job, given, success=state == "success")
+
+
+def _still_running(job: Job) -> Response:
+    if job.state.is_over:
+        raise JobRefused(f"Job is not processing on runner: it is {job.status}.", status=job.status)
+    job_door.hear(job)
+    db.session.commit()
+    return _heard(job)
+
+
+def _ended(job: Job, given: Params, *, success: bool) -> Response:
+    session = db.session()
+    if not job.state.is_over:
+        job_door.hear(job)
+    if not job.state.is_over and not _log_is_whole(job, given):
+        db.session.commit()
+        return _heard(job, 412)
+    ended = jobs.finish(
+        session,
+        job,
+        success=success,
+        failure_reason=params.text(given, "failure_reason") or None,
+        exit_code=params.number(given, "exit_code"),
+    )
+    db.session.commit()
+    return _heard(ended)
+
+
+def _log_is_whole(job: Job, given: Params) -> bool:
+    """Whether all of the log has arrived as it was sent; if not, the runner is to send it once more."""
+    output = given.get("output")
+    told = output if isinstance(output, dict) else {}
+    checksum = params.text(told, "checksum") or params.text(given, "checksum")
+    bytesize = params.number(told, "bytesize")
+    if not checksum or job_logs.checksum_fits(db.session(), job.id, checksum, bytesize):
+        return True
+    if job_logs.extent(db.session(), job.id).attempt >= MOST_RESENDS:
+        current_app.logger.warning("the log of job %d does not fit its checksum; it is kept as it is", job.id)
+        return True
+    job_logs.begin_again(db.session(), job.id)
+    return False
+
+
+def _heard(job: Job, status: int = 200) -> Response:
+    """The status as text, as GitLab answers, and whether the job is to stop."""
+    interval = job_logs.update_interval(db.session(), job.id)
+    headers = {"Job-Status": JobStatus(job.status).value, "X-GitLab-Trace-Update-Interval": str(interval)}
+    return Response(str(HTTPStatus(status).value), status=status, headers=headers, mimetype="text/plain")

@@ -14,9 +14,11 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import scopes, tokens
 from portal.domain.errors import ClientTooOld, RunnerDeleted, TokenOver, TokenUnknown
-from portal.domain.machines.job_queue import queue_value
+from portal.domain.jobs import runner_offers
+from portal.domain.jobs.job_matching import Offer
 from portal.domain.registration import registration
 from portal.domain.registration.registration import Configured
+from portal.domain.runners import runner_changes
 from portal.models import WITH_DELETED, Deletion, RegistrationType, Runner, RunnerToken
 
 MOST_KNOWN = 200_000
@@ -33,7 +35,8 @@ _REFUSAL = (
 class KnownRunner:
     """A runner as its token finds it. `ends_at` is when the token stops working, whatever the reason.
 
-    `deleted_at` is set for a runner that is deleted and can be restored.
+    `version` is another text whenever the runner changed; `offer` says which jobs it takes. `deleted_at` is set for a
+    runner that is deleted and can be restored.
     """
 
     token_id: int
@@ -42,7 +45,8 @@ class KnownRunner:
     created_by_person: bool
     expires_at: datetime | None
     ends_at: datetime | None
-    queue_value: str
+    version: str
+    offer: Offer
     deleted_at: datetime | None = None
 
 
@@ -179,6 +183,7 @@ def _query(session: Session, digest: bytes) -> KnownRunner | None:
             RunnerToken.cut,
             Runner.registration_type,
             Runner.updated_at,
+            *runner_offers.COLUMNS,
             Deletion.created_at.label("deleted_at"),
             Deletion.final_at,
         )
@@ -199,6 +204,7 @@ def _query(session: Session, digest: bytes) -> KnownRunner | None:
         created_by_person=row.registration_type == RegistrationType.AUTHENTICATED_USER,
         expires_at=row.expires_at,
         ends_at=min(ends) if ends else None,
-        queue_value=queue_value(row.updated_at),
+        version=runner_changes.version(row.updated_at),
+        offer=runner_offers.offer(session, row),
         deleted_at=row.deleted_at,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -215,6 +215,29 @@ def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any)
     }
     found = {(row.runner_id, row.system_xid) for row in session.execute(_REFRESH, columns)}
     return missing | {(c.runner_id, c.system_xid) for c in contacts} - found
+
+
+_JOB_CONTACTS = text("""
+WITH words AS (
+  SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:ats AS timestamptz[]), CAST(:addresses AS text[]))
+    AS w(id, at, address)
+),
+touched AS (
+  UPDATE ci_runner_machines m SET contacted_at = greatest(m.contacted_at, w.at), ip_address = w.address
+  FROM words w WHERE m.id = w.id RETURNING m.runner_id, m.contacted_at
+)
+UPDATE ci_runners r SET contacted_at = greatest(r.contacted_at, t.at)
+FROM (SELECT runner_id, max(contacted_at) AS at FROM touched GROUP BY runner_id) t WHERE r.id = t.runner_id
+""")
+
+
+def write_job_contacts(session: Session, uses: Mapping[int, tuple[datetime, str]]) -> None:
+    """Write when machines last spoke of their jobs, by their numbers; their runners are held first, as always."""
+    ids = sorted(uses)
+    runners = select(RunnerManager.runner_id).where(RunnerManager.id.in_(ids)).distinct()
+    session.scalars(_HOLD, {"ids": sorted(session.scalars(runners))})
+    ats, addresses = [uses[each][0] for each in ids], [uses[each][1] for each in ids]
+    session.execute(_JOB_CONTACTS, {"ids": ids, "ats": ats, "addresses": addresses})
 
 
 def of_runner_newest_first(session: Session, runner: Runner, limit: int) -> list[RunnerManager]:

@@ -15,7 +15,7 @@ from portal.domain.scopes import of_project, of_runner
 from portal.models import Group, Membership, Project, Role, Runner, RunnerProject, RunnerType, User
 
 # What a maintainer of any project that the runner is assigned to may do with it (reference/rest.md section 3).
-_SHARED = (Action.READ_RUNNERS, Action.WRITE_RUNNERS)
+_SHARED = (Action.READ_RUNNERS, Action.WRITE_RUNNERS, Action.CHECK_RUNNERS)
 SHARED = "Runner associated with more than one project"  # in GitLab's words
 
 

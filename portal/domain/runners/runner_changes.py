@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -11,6 +12,11 @@ CHANNEL = "portal_runners"
 EVERYTHING = "*"
 SWITCHES = "switches"  # a registration switch was turned: who is refused for it is to be asked anew
 MANAGERS = ":managers"  # behind the id: some of its managers are gone
+
+
+def version(updated_at: datetime) -> str:
+    """A text that is another one whenever the runner changed, and the same in every server process."""
+    return f"{int(updated_at.timestamp() * 1_000_000):x}"
 
 
 def announce(session: Session, runner_id: int, *, managers_gone: bool = False) -> None:

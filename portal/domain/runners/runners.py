@@ -16,7 +16,6 @@ from portal.domain import audit
 from portal.domain.actors import Actor
 from portal.domain.deletions import deletions
 from portal.domain.errors import ChangedSince, Invalid, LimitReached, NotFound, Stale
-from portal.domain.machines.job_queue import queue_value
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access, runner_changes, runner_creation, runner_settings
 from portal.domain.runners.runner_settings import RunnerSettings
@@ -79,7 +78,7 @@ def create_runner(
 
 def version_of(runner: Runner) -> str:
     """What changes with every change of the runner; a form says by it what its reader has seen."""
-    return queue_value(runner.updated_at)
+    return runner_changes.version(runner.updated_at)
 
 
 def update_runner(

@@ -1,0 +1,161 @@
+"""Lists of jobs: of a project, of a runner, of one of its machines; filters, pages, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy.orm import Session, joinedload
+
+from portal.domain import permissions
+from portal.domain.actors import Actor
+from portal.domain.permissions import Action
+from portal.domain.runners import runner_access
+from portal.domain.scopes import Scope
+from portal.models import Job, JobMachine, JobStatus, Project, Runner, RunnerManager
+
+PAGE_SIZE = 20
+COUNTED = 1000  # counts stop there, as GitLab's do
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """What a list shows. `words` are looked for at the start of the job's name, or as its number."""
+
+    statuses: tuple[JobStatus, ...] = ()
+    words: str = ""
+    ref: str = ""
+    tag: str = ""
+    with_retried: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """A page of jobs, newest first. `before` and `after` are numbers to go on from, None at the ends."""
+
+    jobs: Sequence[Job]
+    before: int | None
+    after: int | None
+
+
+def of_project(scope: Scope) -> Select[Job]:
+    """The jobs of a project; the caller has asked who may see them."""
+    return select(Job).where(Job.project_id == scope.id)
+
+
+def of_runner(session: Session, actor: Actor, runner: Runner) -> Select[Job]:
+    """The jobs that the runner has or had, as far as the actor may see them."""
+    return select(Job).where(Job.runner_id == runner.id, _seen(session, actor, runner))
+
+
+def of_manager(session: Session, actor: Actor, manager: RunnerManager) -> Select[Job]:
+    """The jobs that one machine has or had, as far as the actor may see them."""
+    ran = select(JobMachine.job_id).where(JobMachine.runner_machine_id == manager.id)
+    return select(Job).where(
+        Job.runner_id == manager.runner_id, Job.id.in_(ran), _seen(session, actor, manager.runner)
+    )
+
+
+def checks_of(runner: Runner) -> Select[Job]:
+    """The checks of the runner, also those that wait; the caller has asked who may read the runner."""
+    return select(Job).where(Job.checks_runner_id == runner.id)
+
+
+def _seen(session: Session, actor: Actor, runner: Runner) -> ColumnElement[bool]:
+    """Jobs of projects whose jobs the actor may see, and the runner's checks for who looks after it."""
+    projects = permissions.where_allowed(actor, Action.READ_JOBS)[1]
+    theirs = Job.project_id.in_(select(Project.id).where(projects))
+    if runner_access.may(session, actor, Action.READ_RUNNERS, runner):
+        return or_(theirs, Job.checks_runner_id.is_not(None))
+    return theirs
+
+
+def narrowed(query: Select[Job], wanted: JobFilter) -> Select[Job]:
+    """The query with the filter's conditions."""
+    if wanted.statuses:
+        query = query.where(Job.status.in_(wanted.statuses))
+    if not wanted.with_retried:
+        query = query.where(Job.retried.is_(False))
+    if wanted.ref:
+        query = query.where(Job.ref == wanted.ref)
+    if wanted.tag:
+        query = query.where(Job.tag_list.contains([wanted.tag]))
+    if words := wanted.words.strip().removeprefix("#"):
+        named = Job.name.istartswith(words, autoescape=True)
+        numbered = words.isascii() and words.isdecimal() and len(words) <= 18
+        query = query.where(or_(named, Job.id == int(words)) if numbered else named)
+    return query
+
+
+def page(
+    session: Session,
+    query: Select[Job],
+    *,
+    after: int | None = None,
+    before: int | None = None,
+    size: int = PAGE_SIZE,
+) -> JobPage:
+    """The page behind the job numbered `after`, or in front of `before`, newest first; the first page for neither."""
+    query = query.options(*shown())
+    if before is not None:
+        found = list(session.scalars(query.where(Job.id > before).order_by(Job.id).limit(size + 1)).unique())
+        more_before, rows = len(found) > size, found[:size][::-1]
+        return JobPage(rows, rows[0].id if more_before and rows else None, rows[-1].id if rows else None)
+    if after is not None:
+        query = query.where(Job.id < after)
+    found = list(session.scalars(query.order_by(Job.id.desc()).limit(size + 1)).unique())
+    rows = found[:size]
+    first = rows[0].id if rows and after is not None else None
+    return JobPage(rows, first, rows[-1].id if len(found) > size else None)
+
+
+def shown() -> tuple[joinedload, ...]:  # type: ignore[valid-type]
+    """What a list needs of each job, in the same query."""
+    return (joinedload(Job.project), joinedload(Job.runner), joinedload(Job.user), joinedload(Job.checks_runner))
+
+
+def count(session: Session, query: Select[Job]) -> int:
+    """How many, up to one more than COUNTED."""
+    limited = query.with_only_columns(Job.id).order_by(None).limit(COUNTED + 1).subquery()
+    return session.scalar(select(func.count()).select_from(limited)) or 0
+
+
+def counts(session: Session, query: Select[Job]) -> dict[JobStatus, int]:
+    """How many of each status, each up to one more than COUNTED."""
+    return {status: count(session, query.where(Job.status == status)) for status in JobStatus}
+
+
+def machines_of(session: Session, jobs: Sequence[Job]) -> dict[int, JobMachine]:
+    """Which machine has or had each of these jobs, by the job's number, with one query."""
+    pairs = {(job.partition_id, job.id) for job in jobs if job.runner_id is not None or job.started_at is not None}
+    if not pairs:
+        return {}
+    partitions = {partition for partition, _ in pairs}
+    query = select(JobMachine).where(
+        and_(JobMachine.partition_id.in_(partitions), JobMachine.job_id.in_({number for _, number in pairs}))
+    )
+    return {row.job_id: row for row in session.scalars(query)}
+
+
+def busy(session: Session, runners: Sequence[Runner]) -> set[int]:
+    """The numbers of those runners that run a job at this moment, with one query."""
+    running = Job.status.in_((JobStatus.RUNNING, JobStatus.CANCELING))
+    ids = [runner.id for runner in runners]
+    return (
+        set(session.scalars(select(Job.runner_id).where(Job.runner_id.in_(ids), running).distinct()))
+        if ids
+        else set()
+    )
+
+
+def busy_managers(session: Session, managers: Sequence[RunnerManager]) -> set[int]:
+    """The numbers of those machines that run a job at this moment, with one query."""
+    running = Job.status.in_((JobStatus.RUNNING, JobStatus.CANCELING))
+    ids = [manager.id for manager in managers]
+    if not ids:
+        return set()
+    query = select(JobMachine.runner_machine_id).join(
+        Job, and_(Job.id == JobMachine.job_id, Job.partition_id == JobMachine.partition_id)
+    )
+    return set(session.scalars(query.where(running, JobMachine.runner_machine_id.in_(ids)).distinct()))

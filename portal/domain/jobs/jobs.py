@@ -1,0 +1,388 @@
+"""Jobs as people and scripts handle them, and as runners report them: submit, find, cancel, retry, finish."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain import audit, permissions
+from portal.domain.actors import Actor
+from portal.domain.errors import NOTHING_HERE, Invalid, JobRefused, KeyReused, NotFound, Stale
+from portal.domain.jobs import job_definitions, job_logs, job_partitions, pending_jobs
+from portal.domain.jobs.job_definitions import NewJob
+from portal.domain.permissions import Action
+from portal.domain.runners import runner_access
+from portal.domain.scopes import Scope, is_there, of_project, of_runner
+from portal.domain.vault import Vault
+from portal.models import (
+    Job,
+    JobDefinition,
+    JobLog,
+    JobMachine,
+    JobStatus,
+    Project,
+    ProjectSettings,
+    Runner,
+    RunnerManager,
+    job_dependencies,
+)
+
+MOST_PENDING_CHECKS = 20  # of one runner
+CHECK_TIMEOUT = 600  # seconds
+CHECK_SCRIPT = (
+    'echo "Hello from $(hostname 2>/dev/null || echo this machine)"',
+    'echo "It is $(date 2>/dev/null), and this runner takes jobs."',
+)
+CHECK = NewJob(name="Runner check", script=CHECK_SCRIPT, ref="main", timeout=CHECK_TIMEOUT)
+UNKNOWN_FAILURE = "unknown_failure"  # GitLab's word
+LONGEST_REASON = 64
+
+
+def is_protected(ref: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns, in which `*` stands for anything, fits the whole ref."""
+    return any(re.fullmatch(_pattern(each), ref) for each in patterns)
+
+
+def _pattern(written: str) -> str:
+    return ".*".join(re.escape(part) for part in written.split("*"))
+
+
+def settings_of(session: Session, project: Project) -> ProjectSettings:
+    """The project's settings; as installed where nobody has stored any."""
+    return session.get(ProjectSettings, project.id) or ProjectSettings(project_id=project.id)
+
+
+def submit(
+    session: Session,
+    actor: Actor,
+    scope: Scope,
+    new: NewJob,
+    vault: Vault,
+    *,
+    request_key: UUID | None = None,
+    request_digest: bytes | None = None,
+) -> Job:
+    """Put a new job of the project into the queue.
+
+    The same `request_key` sent again gives the first job again. Raises Invalid, NotAllowed, NotFound, or KeyReused
+    when the key was used for something else.
+    """
+    permissions.require(session, actor, Action.WRITE_JOBS, scope)
+    project = scope.project
+    if project is None or not is_there(session, scope):
+        raise NotFound(NOTHING_HERE)
+    new.check()
+    _require_needs(session, project, new)
+    if request_key is not None and (made := _made_before(session, project, request_key, request_digest)):
+        return made
+    definition = job_definitions.stored(new, vault)
+    session.add(definition)
+    protected = _protection(session, actor, scope, new)
+    job = _make(session, new, definition, project, protected)
+    job.user_id, job.request_key, job.request_digest = _person(actor), request_key, request_digest
+    _save(session, job, new.needs)
+    audit.record(session, actor, "job_submitted", job, scope, {"job": (None, job.id), "ref": (None, job.ref)})
+    pending_jobs.put(session, job)
+    return job
+
+
+def _person(actor: Actor) -> int | None:
+    return actor.user.id if actor.user is not None else None
+
+
+def _made_before(session: Session, project: Project, key: UUID, digest: bytes | None) -> Job | None:
+    made = session.scalar(select(Job).where(Job.request_key == key))
+    if made is not None and (made.project_id != project.id or made.request_digest != digest):
+        raise KeyReused
+    return made
+
+
+def _protection(session: Session, actor: Actor, scope: Scope, new: NewJob) -> bool:
+    """Whether the job's ref counts as protected. Raises NotAllowed for who may not run jobs on such refs.
+
+    What is protected by the project's patterns may be run unprotected (fewer runners take it), not the other way
+    round without the right to it: a protected runner may hold secrets.
+    """
+    assert scope.project is not None  # noqa: S101
+    matches = is_protected(new.ref, settings_of(session, scope.project).protected_refs)
+    protected = matches if new.protected is None else new.protected
+    if protected:
+        permissions.require(session, actor, Action.WRITE_PROTECTED_JOBS, scope)
+    return protected
+
+
+def _require_needs(session: Session, project: Project, new: NewJob) -> None:
+    if not new.needs:
+        return
+    there = set(session.scalars(select(Job.id).where(Job.id.in_(new.needs), Job.project_id == project.id)))
+    if missing := [number for number in new.needs if number not in there]:
+        raise Invalid({"needs": [f"There is no job #{missing[0]} in this project."]})
+
+
+def _make(session: Session, new: NewJob, definition: JobDefinition, project: Project | None, protected: bool) -> Job:
+    default = settings_of(session, project).build_timeout if project is not None else CHECK_TIMEOUT
+    return Job(
+        partition_id=job_partitions.current(session, now()),
+        project=project,
+        definition=definition,
+        name=new.name.strip(),
+        ref=new.ref,
+        ref_protected=protected,
+        tag_list=sorted(set(new.tags)),
+        timeout=new.timeout or default,
+        retries_left=new.retry,
+    )
+
+
+def _save(session: Session, job: Job, needs: Sequence[int]) -> None:
+    """Write the job. Raises Stale when the same request is just being answered elsewhere."""
+    try:
+        with session.begin_nested():
+            session.add(job)
+            session.flush()
+    except IntegrityError:
+        raise Stale("This was sent twice at the same moment. Send it again to hear the first answer.") from None
+    if needs:
+        session.execute(insert(job_dependencies), [{"job_id": job.id, "needs_id": each} for each in set(needs)])
+
+
+def check(session: Session, actor: Actor, runner: Runner, vault: Vault, manager: RunnerManager | None = None) -> Job:
+    """Let this runner, and no other, run a small script: the proof that it works. `manager` aims at one machine.
+
+    Raises NotFound, NotAllowed, or Invalid when the runner is paused or has many checks waiting.
+    """
+    runner_access.require(session, actor, Action.CHECK_RUNNERS, runner)
+    if runner.paused:
+        raise Invalid({"runner": ["This runner is paused, so it takes no jobs. Resume it first."]})
+    if manager is not None and manager.runner_id != runner.id:
+        raise NotFound(NOTHING_HERE)
+    waiting = select(Job.id).where(Job.checks_runner_id == runner.id, Job.status == JobStatus.PENDING)
+    if len(session.scalars(waiting.limit(MOST_PENDING_CHECKS)).all()) >= MOST_PENDING_CHECKS:
+        raise Invalid({"runner": [f"{MOST_PENDING_CHECKS} checks of this runner wait already. Cancel them first."]})
+    definition = job_definitions.stored(CHECK, vault)
+    job = _make(session, CHECK, definition, None, protected=False)
+    job.checks_runner_id, job.user_id = runner.id, _person(actor)
+    job.system_xid = manager.system_xid if manager is not None else None
+    session.add(definition)
+    _save(session, job, ())
+    told = {"job": (None, job.id)} | ({"system_id": (None, job.system_xid)} if manager is not None else {})
+    audit.record(session, actor, "runner_check_started", runner, of_runner(runner), told)
+    pending_jobs.put(session, job)
+    return job
+
+
+def find(session: Session, actor: Actor, scope: Scope, job_id: int) -> Job:
+    """The job of the project with this number, if the actor may see its jobs. Raises NotFound or NotAllowed."""
+    permissions.require(session, actor, Action.READ_JOBS, scope)
+    found = session.scalar(select(Job).where(Job.id == job_id, Job.project_id == scope.id))
+    if found is None or scope.project is None:
+        raise NotFound(NOTHING_HERE)
+    return found
+
+
+def find_check(session: Session, runner: Runner, job_id: int) -> Job:
+    """The check of the runner with this number; the caller has asked who may read the runner. Raises NotFound."""
+    found = session.scalar(select(Job).where(Job.id == job_id, Job.checks_runner_id == runner.id))
+    if found is None:
+        raise NotFound(NOTHING_HERE)
+    return found
+
+
+def may_write(session: Session, actor: Actor, job: Job) -> bool:
+    """Whether the actor may cancel the job, run it again and delete what it left."""
+    if job.checks_runner is not None:
+        return runner_access.may(session, actor, Action.CHECK_RUNNERS, job.checks_runner)
+    return job.project is not None and permissions.may(session, actor, _writing(job), of_project(job.project))
+
+
+def require_write(session: Session, actor: Actor, job: Job) -> None:
+    """Refuse who may not. Raises NotFound or NotAllowed."""
+    if job.checks_runner is not None:
+        runner_access.require(session, actor, Action.CHECK_RUNNERS, job.checks_runner)
+    elif job.project is not None:
+        permissions.require(session, actor, _writing(job), of_project(job.project))
+
+
+def _writing(job: Job) -> Action:
+    return Action.WRITE_PROTECTED_JOBS if job.ref_protected else Action.WRITE_JOBS
+
+
+def scope_of(job: Job) -> Scope:
+    """Where the job belongs: its project, or what owns the runner that it checks."""
+    if job.project is not None:
+        return of_project(job.project)
+    assert job.checks_runner is not None  # noqa: S101
+    return of_runner(job.checks_runner)
+
+
+def hold(session: Session, job_id: int) -> Job:
+    """The job as it stands now, held until the transaction ends: whoever changes its status asks here first."""
+    query = select(Job).where(Job.id == job_id).with_for_update(of=Job)
+    found = session.scalar(query.execution_options(populate_existing=True))
+    if found is None:
+        raise NotFound(NOTHING_HERE)
+    return found
+
+
+def cancel(session: Session, actor: Actor, job: Job, *, force: bool = False) -> Job:
+    """Stop the job. Raises NotFound, NotAllowed, or Stale when it is over.
+
+    One that waits is canceled at once. One that runs is told to stop: a runner that can (gitlab-runner 16.11 and
+    newer) runs its after script first, and the job is canceling until then; `force` does not wait for that.
+    """
+    require_write(session, actor, job)
+    job = hold(session, job.id)
+    before = job.state
+    if before.is_over:
+        raise Stale(f"This job is over already ({before}).")
+    if before is JobStatus.CANCELING and not force:
+        return job
+    asked = before is JobStatus.RUNNING and not force and job.acknowledged_at is not None
+    gentle = asked and _stops_gently(session, job)
+    _end(session, job, JobStatus.CANCELING if gentle else JobStatus.CANCELED)
+    told = {"job": (job.id, job.id), "status": (before.value, job.status)}
+    audit.record(session, actor, "job_canceled", job, scope_of(job), told)
+    return job
+
+
+def _stops_gently(session: Session, job: Job) -> bool:
+    """Whether the job's machine understands that a job is canceling."""
+    machine = machine_of(session, job)
+    manager = session.get(RunnerManager, machine.runner_machine_id) if machine is not None else None
+    return manager is not None and manager.runtime_features.get("cancel_gracefully") is True
+
+
+def machine_of(session: Session, job: Job) -> JobMachine | None:
+    """Which machine has, or had, the job; None while nobody has."""
+    return session.get(JobMachine, (job.partition_id, job.id))
+
+
+def _end(session: Session, job: Job, status: JobStatus) -> None:
+    """Give a job that is held its new status; over, it waits no more."""
+    job.status = status
+    if status.is_over:
+        job.finished_at = now()
+        if job.started_at is not None:
+            job_logs.settle(session, job.id)
+        pending_jobs.take_out(session, job.id)
+
+
+def retry(session: Session, actor: Actor, job: Job, vault: Vault) -> Job:
+    """Run the same once more, as a job of its own.
+
+    Raises NotFound, NotAllowed, Invalid, or Stale when it is not over.
+    """
+    require_write(session, actor, job)
+    job = hold(session, job.id)
+    if not job.state.is_over:
+        raise Stale("This job is not over yet. Cancel it first, or wait.")
+    if job.checks_runner is not None:
+        return check(session, actor, job.checks_runner, vault, _aimed_at(session, job))
+    if job.retried:
+        raise Stale("This job was run again already. Run the newest one again.")
+    again = _again(session, job, retries=0)
+    again.user_id = _person(actor)
+    told = {"job": (job.id, again.id)}
+    audit.record(session, actor, "job_retried", again, scope_of(again), told)
+    pending_jobs.put(session, again)
+    return again
+
+
+def _aimed_at(session: Session, job: Job) -> RunnerManager | None:
+    if job.system_xid is None:
+        return None
+    mine = (RunnerManager.runner_id == job.checks_runner_id) & (RunnerManager.system_xid == job.system_xid)
+    found = session.scalar(select(RunnerManager).where(mine))
+    if found is None:
+        raise Invalid({"runner": ["The machine that this check was for is gone. Check the runner instead."]})
+    return found
+
+
+def _again(session: Session, job: Job, *, retries: int) -> Job:
+    """A new job that runs what this one ran; this one counts as retried. It is not in the queue yet."""
+    made = Job(
+        partition_id=job_partitions.current(session, now()),
+        project_id=job.project_id,
+        checks_runner_id=job.checks_runner_id,
+        system_xid=job.system_xid,
+        definition_id=job.definition_id,
+        user_id=job.user_id,
+        name=job.name,
+        ref=job.ref,
+        ref_protected=job.ref_protected,
+        tag_list=list(job.tag_list),
+        timeout=job.timeout,
+        retries_left=retries,
+        retry_of_id=job.id,
+    )
+    job.retried = True
+    needs = session.scalars(select(job_dependencies.c.needs_id).where(job_dependencies.c.job_id == job.id)).all()
+    _save(session, made, needs)
+    return made
+
+
+def hear(session: Session, job: Job) -> None:
+    """The job's machine spoke of it: from now on it has it for sure."""
+    moment = now()
+    if job.acknowledged_at is None:
+        job.acknowledged_at, job.claim_digest = moment, None  # the answer was read: it is not given again
+    session.execute(update(JobLog).where(JobLog.job_id == job.id).values(heard_at=moment))
+
+
+def finish(
+    session: Session, job: Job, *, success: bool, failure_reason: str | None = None, exit_code: int | None = None
+) -> Job:
+    """The job ended as its machine, or whoever gives up on it, says. One that fails runs again while it has retries.
+
+    A runner knows no canceled jobs: one that was canceling and ends, however, is canceled. The same report sent again
+    changes nothing. Raises JobRefused for a job that is over and ended otherwise.
+    """
+    job = hold(session, job.id)
+    ended = JobStatus.SUCCESS if success else JobStatus.FAILED
+    if job.state is JobStatus.CANCELING:
+        ended = JobStatus.CANCELED
+    if job.state.is_over:
+        if job.state is ended:
+            return job
+        raise JobRefused(f"This job is over: {job.status}.", status=job.status)
+    job.exit_code = exit_code if exit_code is not None else (0 if success else None)
+    if not success:
+        job.failure_reason = (failure_reason or UNKNOWN_FAILURE)[:LONGEST_REASON]
+    _end(session, job, ended)
+    if ended is JobStatus.FAILED and job.retries_left > 0:
+        pending_jobs.put(session, _again(session, job, retries=job.retries_left - 1))
+    return job
+
+
+def take_back(session: Session, job: Job, *, most: int = 3) -> Job:
+    """Put a job into the queue again whose machine never said a word of it; after `most` times it fails.
+
+    The token that the machine was given is worth nothing from now on.
+    """
+    job = hold(session, job.id)
+    if job.state not in (JobStatus.RUNNING, JobStatus.CANCELING) or job.acknowledged_at is not None:
+        return job
+    if job.state is JobStatus.CANCELING:
+        _end(session, job, JobStatus.CANCELED)
+        return job
+    if job.taken_back >= most:
+        return finish(session, job, success=False, failure_reason="stuck_or_timeout_failure")
+    forget_machine(session, job)
+    job.status, job.taken_back = JobStatus.PENDING, job.taken_back + 1
+    pending_jobs.put(session, job, first=True)
+    return job
+
+
+def forget_machine(session: Session, job: Job) -> None:
+    """Nobody has the job: no runner, no machine, no token."""
+    if (machine := machine_of(session, job)) is not None:
+        session.delete(machine)
+    job.runner_id = job.runner_type = job.token_digest = job.claim_digest = None
+    job.started_at = job.effective_timeout = None
+    session.flush()

@@ -1,0 +1,141 @@
+"""What was put into the queue lately, as one process has heard it, so that an idle poll asks the database nothing.
+
+Whoever puts a job into the queue takes the next mark and announces it with the job's class and scopes. Marks are in
+the order of the commits: the lock that comes with one is held until then. A client that was told a mark has been
+looked for work at it or later, and needs looking for again only when something it may take was announced since.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from portal.models import QueueScope
+
+CHANNEL = "portal_jobs"
+LOCK = 0x706F7274616C03  # advisory: who announces holds it until the commit
+MOST_ANNOUNCED = 200_000  # scopes and classes that are remembered
+Scopes = Iterable[tuple[QueueScope, int]]
+
+_ANNOUNCE = text("""
+WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock(:lock)),
+     mark AS MATERIALIZED (SELECT nextval('ci_queue_marks') AS number FROM held)
+SELECT pg_notify(:channel, number || ' ' || said) FROM mark, unnest(CAST(:said AS text[])) AS said
+""")
+# Shared with nobody who announces: no mark up to the one that is read is still on its way.
+_PRESENT = text("""
+WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(:lock))
+SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM held, ci_queue_marks
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A job of this class can be found through these scopes."""
+
+    class_id: int
+    scopes: tuple[tuple[QueueScope, int], ...]
+
+    def text(self) -> str:
+        return f"{self.class_id} " + ",".join(f"{int(kind)}:{number}" for kind, number in self.scopes)
+
+
+def announce(session: Session, announcements: Iterable[Announcement]) -> None:
+    """Tell every process when, and only when, the transaction commits. To be called as its last act."""
+    said = list(dict.fromkeys(each.text() for each in announcements))
+    if said:
+        session.execute(_ANNOUNCE, {"lock": LOCK, "channel": CHANNEL, "said": said})
+
+
+def present_mark(session: Session) -> int:
+    """The mark up to which everything is committed."""
+    return int(session.scalar(_PRESENT, {"lock": LOCK}) or 0)
+
+
+class QueueNews:
+    """The memory of one process. While nobody listens, there is always news: slow but right."""
+
+    def __init__(self) -> None:
+        self.listening = False
+        self.mark = 0
+        self._since = 0  # what was announced up to this mark is not remembered
+        self._by_scope: dict[tuple[int, int], dict[int, int]] = {}
+        self._newest: dict[tuple[int, int], int] = {}
+        self._kept = 0
+        self._lock = threading.Lock()
+
+    def start(self, mark: int) -> None:
+        """From now on everything after this mark is heard."""
+        with self._lock:
+            self._clear(mark)
+            self.listening = True
+
+    def stop(self) -> None:
+        """Nothing is heard any more."""
+        with self._lock:
+            self.listening = False
+
+    def hear(self, payload: str) -> int | None:
+        """Take in an announcement, as it arrived. Returns the class, or None for what nobody announces so."""
+        try:
+            number, class_id, scopes = payload.split(" ")
+            mark, job_class = int(number), int(class_id)
+            found = [tuple(map(int, each.split(":"))) for each in scopes.split(",")]
+        except ValueError:
+            return None
+        with self._lock:
+            if self._kept + len(found) > MOST_ANNOUNCED:
+                self._clear(self.mark)
+            for kind, scope_id in found:
+                classes = self._by_scope.setdefault((kind, scope_id), {})
+                self._kept += job_class not in classes
+                classes[job_class] = self._newest[(kind, scope_id)] = mark
+            self.mark = max(self.mark, mark)
+        return job_class
+
+    def is_quiet(
+        self, since: int, scopes: Sequence[tuple[QueueScope, int]], takes: Callable[[int], bool], checks: int
+    ) -> bool:
+        """Whether nothing was announced after this mark that a runner with these scopes and classes could take.
+
+        `checks` is the runner's number: its checks are announced by it, and are of no class.
+        """
+        if not self.listening or since < self._since:
+            return False
+        if self._newest.get((QueueScope.RUNNER, checks), 0) > since:
+            return False
+        for scope in scopes:
+            if self._newest.get(scope, 0) > since:
+                classes = list(self._by_scope.get(scope, {}).items())
+                if any(mark > since and takes(class_id) for class_id, mark in classes):
+                    return False
+        return True
+
+    def _clear(self, mark: int) -> None:
+        self._by_scope.clear()
+        self._newest.clear()
+        self._kept = 0
+        self._since = self.mark = max(mark, self.mark)
+
+
+def queue_value(runner_version: str, mark: int) -> str:
+    """The opaque text of `X-GitLab-Last-Update`: the runner as it was, and up to which mark work was looked for.
+
+    A client echoes it, to whichever process; it means the same to all of them.
+    """
+    return f"{runner_version}-{mark:x}"
+
+
+def mark_in(value: object, runner_version: str) -> int | None:
+    """The mark of an echoed value; None when it is no such text, or the runner has changed since."""
+    if not isinstance(value, str) or len(value) > 64:
+        return None
+    version, _, mark = value.rpartition("-")
+    try:
+        return int(mark, 16) if version == runner_version else None
+    except ValueError:
+        return None

@@ -1,0 +1,140 @@
+"""The log on a job's page: a stretch of it, what is new since, and the whole as it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response, current_app, render_template, request, stream_with_context
+
+from portal.database import db, now
+from portal.domain.jobs import job_logs, log_stretches
+from portal.domain.jobs.job_logs import LogExtent
+from portal.domain.jobs.log_stretches import Closing, Opening, Row, StrayEnd, Stretch
+from portal.domain.jobs.log_watches import LogWatches
+from portal.models import Job
+from portal.web import log_looks
+
+FindJob = Callable[..., Job]
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """What the templates need of a log: `jobs/_log.html` as `log`. `base` is the address of the job's page."""
+
+    job: Job
+    stretch: Stretch
+    base: str
+
+    classes = staticmethod(log_looks.classes)
+    Row, Opening, Closing, StrayEnd = Row, Opening, Closing, StrayEnd
+
+    @property
+    def extent(self) -> LogExtent:
+        return self.stretch.log
+
+    @property
+    def is_live(self) -> bool:
+        """Whether more may come, and what comes follows what is shown."""
+        return not self.job.state.is_over and self.stretch.reaches_end
+
+    @property
+    def is_whole(self) -> bool:
+        return self.stretch.first == 0 and self.stretch.reaches_end
+
+    @property
+    def last(self) -> int:
+        """The number of the last line that is shown."""
+        numbers = [item.number for item in self.stretch.items if isinstance(item, Row) and item.number]
+        headers = [item.section.header for item in self.stretch.items if isinstance(item, Opening)]
+        return max([*numbers, *(row.number for row in headers if row and row.number)], default=self.stretch.first)
+
+
+def shown(job: Job, base: str = "") -> LogView:
+    """The stretch of the job's log that the address asks for, as the page of the job shows it; the last by default.
+
+    `?line=12` begins with line 12, `?until=12` ends before it. `base` is the address of the job's page, where that is
+    not the present one. Notes that somebody watches.
+    """
+    over = job.state.is_over  # asked first: the log of a job that is over is whole
+    session = db.session()
+    log = job_logs.extent(session, job.id)
+    watch(job)
+    if (line := _number("line")) is not None:
+        stretch = log_stretches.from_line(session, log, line - 1, over=over)
+    elif (until := _number("until")) is not None:
+        stretch = log_stretches.before(session, log, until - 1, over=over)
+    else:
+        stretch = log_stretches.last(session, log, over=over)
+    return LogView(job, stretch, base or request.script_root + request.path)
+
+
+def watch(job: Job) -> None:
+    """Somebody looks at the log of a job that runs: its machine then sends what it has sooner."""
+    if not job.state.is_over:
+        watches: LogWatches = current_app.extensions["log_watches"]
+        watches.note(job.id, now())
+
+
+def _number(name: str) -> int | None:
+    """A number in the address; what is none counts as not there."""
+    given = request.args.get(name, "")
+    return int(given) if given.isascii() and given.isdecimal() and len(given) <= 18 else None
+
+
+def news(job: Job) -> str:
+    """What is new in the log since `?from=` (a byte), as lines for the page that is open.
+
+    `?seen=` is how many bytes that page knew of, `?attempt=` of which sending: of another it must show all anew.
+    """
+    over = job.state.is_over
+    session = db.session()
+    log = job_logs.extent(session, job.id)
+    watch(job)
+    start, seen, attempt = _number("from") or 0, _number("seen"), _number("attempt") or 0
+    anew = attempt != log.attempt or start > log.size
+    if anew or (seen == log.size and not over):
+        stretch = Stretch(log, start=start, next=start)
+    else:
+        stretch = log_stretches.from_byte(session, log, start, over=over)
+    more = not anew and not stretch.reaches_end and seen != log.size
+    live = not over or more
+    return render_template(
+        "jobs/_log_news.html", log=LogView(job, stretch, ""), anew=anew, more=more, live=live, fresh=True
+    )
+
+
+def raw(job: Job) -> Response:
+    """The whole log as it was written, as a file; sent on as it is read."""
+    log = job_logs.extent(db.session(), job.id)
+    answer = Response(stream_with_context(_letting_go(log)), mimetype="text/plain")
+    answer.content_length = log.size
+    answer.headers["Content-Disposition"] = f'attachment; filename="job-{job.id}.log"'
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    return answer
+
+
+def _letting_go(log: LogExtent) -> Iterator[bytes]:
+    """Each piece, with the database's connection given back before it is sent: a slow reader holds none."""
+    for piece in job_logs.pieces(db.session(), log):
+        db.session().close()
+        yield piece
+
+
+def mount(blueprint: Blueprint, find: FindJob, at: str = "/<int:job_id>") -> None:
+    """Give a blueprint the fragment and the download of a job's log, below the job's own page.
+
+    `find` gets what the address names, and returns the job or refuses.
+    """
+
+    def log(**place: Any) -> str:
+        """What is new in the job's log."""
+        return news(find(**place))
+
+    def raw_log(**place: Any) -> Response:
+        """The job's log as a file."""
+        return raw(find(**place))
+
+    blueprint.add_url_rule(f"{at}/log", "log", log)
+    blueprint.add_url_rule(f"{at}/raw", "raw", raw_log)
