@@ -203,8 +203,7 @@ class Background:
 
     def _heard_on(self, notice: psycopg.Notify) -> None:
         if notice.channel == queue_news.CHANNEL:
-            if (class_id := self.news.hear(notice.payload)) is not None:
-                self.classes.expect(class_id)
+            self.news.hear(notice.payload, self.classes.expect)
             return
         self._heard(notice.payload)
 

@@ -18,6 +18,7 @@ from portal.domain.people.second_factor import Configured as SecondFactorConfigu
 from portal.domain.people.sign_in_throttle import Throttle
 from portal.domain.people.user_sessions import Limits
 from portal.domain.registration.registration import Configured
+from portal.domain.vault import Vault
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -152,6 +153,12 @@ def session_limits() -> Limits:
 def session_uses() -> LastUses:
     """Where this process collects when sessions were used."""
     found: LastUses = current_app.extensions["session_uses"]
+    return found
+
+
+def job_vault() -> Vault:
+    """What encrypts that which is secret in jobs."""
+    found: Vault = current_app.extensions["job_vault"]
     return found
 
 

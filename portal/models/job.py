@@ -63,7 +63,7 @@ QUEUE_MARKS = Sequence("ci_queue_marks", metadata=Base.metadata)
 class JobDefinition(Base):
     """What a job runs. Several jobs may share one: a retry runs what was run before.
 
-    `config` is what may be read again: script lines, image, artifacts. `secrets` is encrypted: the variables and the
+    `config` is what may be read again: script lines, image, artifacts. `ciphertext` is encrypted: the variables and the
     address of the repository, which may hold credentials. One that nothing refers to any more is swept away.
     """
 
@@ -71,7 +71,7 @@ class JobDefinition(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     config: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    secrets: Mapped[bytes] = mapped_column(LargeBinary)
+    ciphertext: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -181,12 +181,12 @@ def runner(runner_id: int) -> Runner:
     return found
 
 
-def own_runner(runner_id: int) -> Runner:
-    """The same for a page that changes the runner. Raises NotFound, or NotAllowed for one that is inherited."""
+def own_runner(runner_id: int, action: Action = Action.WRITE_RUNNERS) -> Runner:
+    """The same for a page that does this with the runner. Raises NotFound, or NotAllowed for one that is inherited."""
     found = runner(runner_id)
     owner = scopes.of_runner(found)
     try:
-        runner_access.require(db.session(), actor(), Action.WRITE_RUNNERS, found)
+        runner_access.require(db.session(), actor(), action, found)
     except NotFound:  # it is inherited: the person sees the runner, though not the scope that owns it
         raise NotAllowed(
             f"This runner belongs to {owner.title}: those who look after its runners may do that."

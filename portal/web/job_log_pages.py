@@ -11,12 +11,14 @@ from flask import Blueprint, Response, current_app, render_template, request, st
 from portal.database import db, now
 from portal.domain.jobs import job_logs, log_stretches
 from portal.domain.jobs.job_logs import LogExtent
-from portal.domain.jobs.log_stretches import Closing, Opening, Row, StrayEnd, Stretch
+from portal.domain.jobs.log_lines import Look
+from portal.domain.jobs.log_stretches import Closing, Item, Opening, Row, StrayEnd, Stretch
 from portal.domain.jobs.log_watches import LogWatches
 from portal.models import Job
 from portal.web import log_looks
 
 FindJob = Callable[..., Job]
+_KINDS = {Row: "row", Opening: "opening", Closing: "closing", StrayEnd: "end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,13 @@ class LogView:
     stretch: Stretch
     base: str
 
-    classes = staticmethod(log_looks.classes)
-    Row, Opening, Closing, StrayEnd = Row, Opening, Closing, StrayEnd
+    @staticmethod
+    def kind(item: Item) -> str:
+        return _KINDS[type(item)]
+
+    @staticmethod
+    def classes(look: Look) -> str:
+        return log_looks.classes(look)
 
     @property
     def extent(self) -> LogExtent:
@@ -98,11 +105,9 @@ def news(job: Job) -> str:
         stretch = Stretch(log, start=start, next=start)
     else:
         stretch = log_stretches.from_byte(session, log, start, over=over)
-    more = not anew and not stretch.reaches_end and seen != log.size
-    live = not over or more
-    return render_template(
-        "jobs/_log_news.html", log=LogView(job, stretch, ""), anew=anew, more=more, live=live, fresh=True
-    )
+    more = not stretch.reaches_end
+    view = LogView(job, stretch, (request.script_root + request.path).removesuffix("/log"))
+    return render_template("jobs/_log_news.html", log=view, anew=anew, more=more, live=more or not over, fresh=True)
 
 
 def raw(job: Job) -> Response:

@@ -32,6 +32,11 @@ NEEDED: dict[Action, tuple[Role | None, Role | None]] = {
     Action.LIMIT_RUNNERS: (None, None),
     Action.LOOK_UP_TOKENS: (None, None),
     Action.IMPORT_RUNNERS: (None, None),
+    Action.READ_JOBS: (Role.REPORTER, Role.REPORTER),
+    Action.WRITE_JOBS: (Role.DEVELOPER, Role.DEVELOPER),
+    Action.WRITE_PROTECTED_JOBS: (Role.MAINTAINER, Role.MAINTAINER),
+    Action.SET_JOB_RULES: (Role.MAINTAINER, Role.MAINTAINER),
+    Action.CHECK_RUNNERS: (Role.OWNER, Role.MAINTAINER),
 }
 GROUP = Scope(ScopeKind.GROUP, group=Group(id=7, name="Acme", path="acme", traversal_ids=[7]))
 PROJECT = Scope(ScopeKind.PROJECT, project=Project(id=8, name="Web", path="web", group=GROUP.group))

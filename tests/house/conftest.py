@@ -32,8 +32,10 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
     runners.delete_runner(session, cast.as_(cast.dana), gone, deletion=deletion)
     wanted = Wanted(Act.PAUSE)
     bulk_act = bulk_acts.draft(session, cast.as_(cast.dana), scopes.INSTANCE, wanted, {runner.id})
+    job = cast.job()
     session.commit()
     return {
+        "job_id": job.id,
         "deletion_id": deletion.id,
         "deleted_runner_id": gone.id,
         "group_path": "acme",

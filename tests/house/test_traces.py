@@ -27,6 +27,19 @@ SILENT = {
     "job_logs.settle",
     "job_logs.erase",
     "log_watches.write",
+    # What machines do with jobs, and what becomes of them by itself: the job's row and its log tell of it.
+    "job_claims.claim",
+    "jobs.hear",
+    "jobs.finish",
+    "jobs.take_back",
+    "jobs.forget_machine",
+    # The ways to a waiting job, and what classes and partitions there are.
+    "pending_jobs.put",
+    "pending_jobs.take_out",
+    "job_classes.class_of",
+    "job_classes.prune",
+    "job_partitions.make_ahead",
+    "job_partitions.drop_empty",
     # Memory of the throttle, which forgets by itself. What it refuses is recorded.
     "sign_in_throttle.prune",
     # Parts of an act, whose callers record it.

@@ -12,9 +12,10 @@ from portal.domain.errors import JobRefused
 from portal.domain.jobs import jobs
 from portal.domain.last_uses import LastUses
 from portal.domain.vault import Vault
-from portal.models import Job, JobStatus
+from portal.models import WITH_DELETED, Job, JobStatus, Project
 from portal.requests import client_address
 
+DELETED = "Forbidden - Project has been deleted!"  # in GitLab's words
 UNKNOWN = "Forbidden - This token is of no job, or not of this one: it was taken back, deleted, or is another's."
 
 
@@ -32,27 +33,33 @@ def machine_uses() -> LastUses:
 def job_of_request(job_id: int, params: Params | None = None, *, over: bool = False) -> Job:
     """The job with this number, whose token the request shows: as `token` in the body, or as JOB-TOKEN.
 
-    The token is valid while the job runs; `over` takes it afterwards too. Raises JobRefused, which is answered 403.
+    The token is valid while the job runs; `over` takes it afterwards too. Raises JobRefused, which is answered 403,
+    also while the job's project is deleted.
     """
     token = (params or {}).get("token") or request.headers.get("Job-Token", "")
     if not isinstance(token, str) or not token.startswith(tokens.JOB) or len(token) > tokens.LONGEST:
         raise JobRefused(UNKNOWN)
-    query = select(Job).where(Job.id == job_id, Job.token_digest == tokens.digest(token))
-    job = db.session.scalar(query)
-    if job is None or job.state is JobStatus.PENDING:
+    query = select(Job, Project.deletion_id).outerjoin(Job.project)
+    query = query.where(Job.id == job_id, Job.token_digest == tokens.digest(token))
+    found = db.session.execute(query, execution_options=WITH_DELETED).one_or_none()
+    if found is None or found.Job.state is JobStatus.PENDING:
         raise JobRefused(UNKNOWN)
+    job: Job = found.Job
     g.job_id, g.runner_id = job.id, job.runner_id  # for the log
+    if found.deletion_id is not None:  # a job that runs stays as it is, until somebody gives it up; the machine stops
+        raise JobRefused(DELETED, status=job.status if job.state.is_over else JobStatus.CANCELED)
     if job.state.is_over and not over:
         raise JobRefused(f"Job is not processing on runner: it is {job.status}.", status=job.status)
     return job
 
 
-def hear(job: Job) -> None:
+def hear(job: Job, *, over: bool = False) -> None:
     """The job's machine speaks: the job is its for sure, and it is alive, which is written with the heartbeats.
 
-    A runner that works on one job at a time asks for no other meanwhile.
+    A runner that works on one job at a time asks for no other meanwhile. Raises JobRefused when the job was taken
+    back at this moment, or, unless `over`, has ended.
     """
     machine = jobs.machine_of(db.session(), job) if job.runner_id is not None else None
     if machine is not None and machine.runner_machine_id:
         machine_uses().note(machine.runner_machine_id, now(), client_address())
-    jobs.hear(db.session(), job)
+    jobs.hear(db.session(), job, over=over)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from http import HTTPStatus
 
+import orjson
 from flask import Response, current_app, g, request
 
 from portal.api import params
@@ -11,9 +14,9 @@ from portal.api.for_runners import job_door, job_payload
 from portal.api.for_runners.door import authenticated, blueprint, hear
 from portal.api.params import Params
 from portal.database import db
-from portal.domain.errors import BadRequest, JobRefused
+from portal.domain.errors import BadRequest, JobRefused, LostRace
 from portal.domain.jobs import job_claims, job_logs, jobs
-from portal.domain.jobs.job_claims import Claim
+from portal.domain.jobs.job_claims import Claim, HandedOut
 from portal.domain.jobs.job_classes import KnownClasses
 from portal.domain.jobs.queue_news import QueueNews, mark_in, queue_value
 from portal.domain.machines import machine_facts
@@ -36,31 +39,50 @@ def request_job() -> Response:
     def takes(class_id: int) -> bool:
         return classes.takes(db.session, known.offer, class_id)
 
-    since = mark_in(given.get("last_update"), known.version)
+    # Clients that echo no value are spared the search too, when this process has made it.
+    version, system_xid = _version(known), machine_facts.read_system_id(given.get("system_id"))
+    told, seen = mark_in(given.get("last_update"), version), news.searched(known.runner_id, system_xid, version)
+    since = max((each for each in (told, seen) if each is not None), default=None)
     quiet = since is not None and news.is_quiet(since, known.offer.scopes(), takes, known.runner_id)
     if known.offer.paused or quiet:
-        return _nothing(known, since or mark)
+        return _nothing(known, mark if since is None else since)
     takeable = classes.of(db.session, known.offer)
-    handed = job_claims.claim(db.session(), _claim(known, given), takeable, job_door.vault())
+    handed = _claimed(_claim(known, system_xid), takeable)
     answer = job_payload.answer(db.session(), handed) if handed is not None else None
     db.session.commit()
     if answer is None:
+        news.found_nothing(known.runner_id, system_xid, version, mark)
         return _nothing(known, mark)
     return Response(answer, status=201, mimetype="application/json")
 
 
-def _claim(known: KnownRunner, given: Params) -> Claim:
+def _claimed(claim: Claim, takeable: Sequence[int]) -> HandedOut | None:
+    try:
+        return job_claims.claim(db.session(), claim, takeable, job_door.vault())
+    except LostRace:
+        if db.session.is_active:  # what nobody could run has failed; else the next request would find it again
+            db.session.commit()
+        raise
+
+
+def _claim(known: KnownRunner, system_xid: str) -> Claim:
     sent = request.headers.get("X-Request-Id", "")
     return Claim(
         offer=known.offer,
         token_id=known.token_id,
-        system_xid=machine_facts.read_system_id(given.get("system_id")),
+        system_xid=system_xid,
         request_id=g.request_id if sent == g.request_id else "",
     )
 
 
 def _nothing(known: KnownRunner, mark: int) -> Response:
-    return Response(status=204, headers={"X-GitLab-Last-Update": queue_value(known.version, mark)})
+    return Response(status=204, headers={"X-GitLab-Last-Update": queue_value(_version(known), mark)})
+
+
+def _version(known: KnownRunner) -> str:
+    """Another text whenever the runner changed, or serves other projects, which is no change of the runner's row."""
+    served = zlib.crc32(orjson.dumps(sorted(known.offer.project_ids)))
+    return f"{known.version}.{served:x}"
 
 
 def _news() -> QueueNews:
@@ -99,8 +121,7 @@ def _still_running(job: Job) -> Response:
 
 def _ended(job: Job, given: Params, *, success: bool) -> Response:
     session = db.session()
-    if not job.state.is_over:
-        job_door.hear(job)
+    job_door.hear(job, over=True)
     if not job.state.is_over and not _log_is_whole(job, given):
         db.session.commit()
         return _heard(job, 412)

@@ -54,12 +54,14 @@ def operation(
     enrolment: bool = False,
     reads: tuple[str, ...] = (),
     routed: bool = True,
+    media: str = "",
 ) -> Callable[[V], V]:
     """Make a view an operation: it takes its parameters, checked, and returns what is answered, or None for 204.
 
     `opens` are the scopes of a token any of which suffices, besides `api` (and `read_api` for reading). `also` are
     further statuses of success; `refuses` what it refuses with, besides what openapi_answers.py says of all.
-    `reads` are headers that it looks at. Without `routed` another door has the path and calls `run`.
+    `reads` are headers that it looks at. Without `routed` another door has the path and calls `run`. With `media` it
+    answers something of that type, which is no JSON, and returns the response.
     """
 
     def made(view: V) -> V:
@@ -76,6 +78,7 @@ def operation(
             enrolment=enrolment,
             reads=reads,
             routed=routed,
+            media=media,
         )
         if routed:
 
@@ -91,6 +94,9 @@ def operation(
 def run(asked: Operation, places: Mapping[str, Any]) -> Response:
     """Read the parameters, carry the operation out, write the answer."""
     answer = asked.view(parameters.read(asked.takes, places))
+    if asked.media:
+        whole: Response = answer
+        return whole
     status, headers = asked.status, {}
     if isinstance(answer, Answer):
         status, headers = answer.status or status, dict(answer.headers)

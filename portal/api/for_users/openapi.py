@@ -196,13 +196,20 @@ def _responses(operation: Operation, shape: Schema | None, *, body: bool) -> dic
     headers = answers.headers_of(operation)
     found: dict[str, Schema] = {}
     for status in (operation.status if shape else 204, *operation.also):
-        content = {"content": {JSON: {"schema": shape}}} if shape and status != 204 else {}
+        content = {"content": {operation.media or JSON: {"schema": shape}}} if shape and status != 204 else {}
         found[str(status)] = {"description": _DONE.get(status, "Done."), "headers": headers, **content}
     found |= {str(status): answers.refused(status) for status in answers.refusals(operation, body=body)}
     return found | ({"400": answers.refused_parameters(operation)} if "400" in found else {})
 
 
-_DONE = {200: "Done.", 201: "Made.", 202: "Begun.", 204: "Done; there is nothing to say.", 304: "Nothing was to do."}
+_DONE = {
+    200: "Done.",
+    201: "Made.",
+    202: "Begun.",
+    204: "Done; there is nothing to say.",
+    206: "The part that was asked for.",
+    304: "Nothing was to do.",
+}
 
 
 def _parameter(operation: Operation, where: str, name: str, schema: Schema, required: bool) -> Schema:
@@ -259,21 +266,30 @@ def _add_protocol(path: dict[str, Schema], spoken: Spoken) -> None:
 def _spoken(spoken: Spoken) -> Schema:
     success: Schema = {"description": _DONE[spoken.status], "headers": answers.headers("X-Request-Id")}
     if spoken.answer is not None:
-        success["content"] = {JSON: {"schema": spoken.answer}}
+        success["content"] = {spoken.media: {"schema": spoken.answer}}
     required = [name for name, schema in spoken.takes.items() if "minLength" in schema]
     schema = {"type": "object", "properties": spoken.takes, "required": required}
+    sent = (spoken.sends,) if spoken.sends else (JSON, FORM)
+    body = {"required": bool(required), "content": {kind: {"schema": schema} for kind in sent}}
+    shown = "header JOB-TOKEN" if spoken.by_job else "body"
     return {
         "operationId": spoken.name,
         "tags": [runner_protocol.ROOM],
         "summary": spoken.says,
-        "description": f"{spoken.says}\n\nThe token in the body says who asks.",
-        "requestBody": {"required": True, "content": {JSON: {"schema": schema}, FORM: {"schema": schema}}},
+        "description": f"{spoken.says}\n\nThe token in the {shown} says who asks.",
+        "parameters": [_spoken_parameter(*each) for each in spoken.parameters],
+        **({"requestBody": body} if spoken.takes else {}),
         "responses": {
             str(spoken.status): success,
             **{str(status): answers.refused(status) for status in spoken.refuses},
         },
         "security": [],
     }
+
+
+def _spoken_parameter(where: str, name: str, schema: Schema) -> Schema:
+    said, kind = schema.get("description", ""), {k: v for k, v in schema.items() if k != "description"}
+    return {"name": name, "in": where, "required": where != "query", "description": said, "schema": kind}
 
 
 def _own() -> Schema:

@@ -39,7 +39,8 @@ class Operation:
     """One operation. `path` is as Flask writes it, below /api/v4; `refuses` are the less usual statuses.
 
     `pages` says how its list is paged: by "number", by "cursor", or not at all. `reads` are request headers that it
-    looks at, besides those that say who asks.
+    looks at, besides those that say who asks. `media` is the type of an answer that is no JSON; its view returns the
+    whole response.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Operation:
     pages: str = ""
     reads: tuple[str, ...] = ()
     routed: bool = True
+    media: str = ""
 
     @property
     def places(self) -> list[str]:
@@ -96,6 +98,7 @@ def declare(
     enrolment: bool,
     reads: tuple[str, ...] = (),
     routed: bool = True,
+    media: str = "",
 ) -> Operation:
     """Note the operation that this view carries out; what it takes and answers stands in its annotations."""
     hints = get_type_hints(view)
@@ -111,7 +114,7 @@ def declare(
         room=room,
         view=view,
         takes=takes,
-        answers=_body_of(answers),
+        answers=str if media else _body_of(answers),
         status=status,
         also=also,
         refuses=refuses,
@@ -120,6 +123,7 @@ def declare(
         pages=_paging_of(answers),
         reads=reads,
         routed=routed,
+        media=media,
     )
     return OPERATIONS[name]
 

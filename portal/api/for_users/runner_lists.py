@@ -23,6 +23,7 @@ from portal.database import db, now
 from portal.domain import permissions, tokens
 from portal.domain.actors import Actor
 from portal.domain.errors import BadRequest, NotAllowed
+from portal.domain.jobs import job_lists
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access, runner_paging, runner_queries
 from portal.domain.runners.runner_paging import Order
@@ -212,8 +213,11 @@ def _stretch(
 
 def _rows(session: Session, runners: Sequence[Runner], given: Narrowed, at: datetime) -> list[RunnerWithManagers]:
     machines = _machines(session, credentials.actor(), runners, at) if given.include == "managers" else {}
+    busy = job_lists.busy(session, runners)
     return [
-        RunnerWithManagers(**runner_shapes.in_list(runner, at), managers=machines.get(runner.id))
+        RunnerWithManagers(
+            **runner_shapes.in_list(runner, at, busy=runner.id in busy), managers=machines.get(runner.id)
+        )
         for runner in runners
     ]
 
@@ -224,7 +228,10 @@ def _machines(
     """The machines of each runner, those heard of last first; addresses as `/runners/:id/managers` tells them."""
     trusted = runner_access.among(session, actor, Action.READ_RUNNERS, runners)
     found = runner_queries.newest_managers(session, [each.id for each in runners], each=MOST_MANAGERS)
+    busy = job_lists.busy_managers(session, [each for managers in found.values() for each in managers])
     return {
-        runner_id: [runner_shapes.manager(each, at, trusted=runner_id in trusted) for each in managers]
+        runner_id: [
+            runner_shapes.manager(each, at, busy=each.id in busy, trusted=runner_id in trusted) for each in managers
+        ]
         for runner_id, managers in found.items()
     }

@@ -41,7 +41,8 @@ def assign(given: Assignment) -> RunnerShape:
             runner_projects.assign(db.session(), credentials.actor(), runner, project)
     except Invalid as invalid:
         raise BadRequest(as_sentence(invalid)) from None
-    answer = RunnerShape(**runner_shapes.in_list(runner, now()))
+    busy = runner.id in job_lists.busy(db.session(), [runner])
+    answer = RunnerShape(**runner_shapes.in_list(runner, now(), busy=busy))
     db.session.commit()
     return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,13 @@ ROOM = "Runner protocol"
 _TOKEN = {"type": "string", "minLength": 1, "description": "The runner's authentication token."}
 _SYSTEM = {"description": "The machine's system ID, at most 64 characters."}
 _INFO = {"description": "What the machine is: version, revision, platform, architecture, executor and so on."}
+_JOB_ID = {"type": "integer", "minimum": 1, "maximum": 2**63 - 1, "description": "The job's number."}
+_JOB_TOKEN = {"type": "string", "minLength": 1, "description": "The token that the job came with."}
+_ARTIFACT = {
+    "artifact_type": {"type": "string", "description": "What it is: archive (as a rule), metadata, junit and so on."},
+    "artifact_format": {"type": "string", "description": "zip, gzip, raw, zipzstd or tarzstd."},
+}
+_FILE = {"description": "The file, in a form; other fields may say what the query can."}
 _REGISTERED = {
     "type": "object",
     "properties": {
@@ -27,7 +35,10 @@ _RESET = {
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """One operation of the protocol. `answer` is the schema of the body; None means 204 without one."""
+    """One operation of the protocol. `answer` is the schema of the body, of the type `media`; None: there is none.
+
+    `takes` stands in a body of the type `sends`, or else in JSON or a form. With `by_job` a job's token opens it.
+    """
 
     name: str
     method: str
@@ -37,6 +48,17 @@ class Spoken:
     answer: dict[str, Any] | None
     refuses: tuple[int, ...]
     takes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    media: str = "application/json"
+    sends: str = ""
+    by_job: bool = False
+    queried: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """What does not stand in the body: (where, name, schema)."""
+        own = [("path", name, _JOB_ID) for name in re.findall(r"{(\w+)}", self.path)]
+        shown = [("header", "JOB-TOKEN", _JOB_TOKEN)] if self.by_job else []
+        return [*own, *shown, *(("query", name, schema) for name, schema in self.queried.items())]
 
 
 PROTOCOL = (
@@ -99,5 +121,40 @@ PROTOCOL = (
         None,
         (400, 403, 404, 413),
         {"token": _TOKEN, "system_id": {"type": "string", "minLength": 1, "maxLength": 64, **_SYSTEM}},
+    ),
+    Spoken(
+        "protocol_authorize_artifacts",
+        "POST",
+        "/jobs/{job_id}/artifacts/authorize",
+        "Ask whether an upload would be taken.",
+        200,
+        {"type": "object", "properties": {"MaximumSize": {"type": "integer"}}, "required": ["MaximumSize"]},
+        (400, 403, 413),
+        {**_ARTIFACT, "filesize": {"type": "integer", "description": "How large the file is, in bytes."}},
+        by_job=True,
+    ),
+    Spoken(
+        "protocol_upload_artifacts",
+        "POST",
+        "/jobs/{job_id}/artifacts",
+        "Bring a file that the job left.",
+        201,
+        {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]},
+        (400, 403, 413, 503),
+        {"file": {"type": "string", "minLength": 1, "contentMediaType": "application/octet-stream"} | _FILE},
+        sends="multipart/form-data",
+        by_job=True,
+        queried={**_ARTIFACT, "expire_in": {"type": "string", "description": "How long it stays, such as 1 week."}},
+    ),
+    Spoken(
+        "protocol_download_artifacts",
+        "GET",
+        "/jobs/{job_id}/artifacts",
+        "Fetch the archive of a job that the token's job needs, or of that job itself.",
+        200,
+        {"type": "string"},
+        (401, 403, 404, 503),
+        media="application/octet-stream",
+        by_job=True,
     ),
 )

@@ -21,6 +21,7 @@ from portal.api.for_users.shapes import (
 from portal.database import now
 from portal.domain import permissions
 from portal.domain.actors import Actor
+from portal.domain.jobs import job_lists
 from portal.domain.machines import runner_managers
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access, runner_status
@@ -45,8 +46,8 @@ class RunnerManagerShape(Shape):
     job_execution_status: str
 
 
-class RunnerShape(Shape):
-    """A runner in a few words."""
+class RunnerBasic(Shape):
+    """A runner in the fewest words, as everybody may know it who sees what it did."""
 
     id: int
     description: str
@@ -57,10 +58,15 @@ class RunnerShape(Shape):
     runner_type: str
     name: str | None
     online: bool | None
-    created_by: UserBasic | None
     created_at: Moment
     status: str
     job_execution_status: str
+
+
+class RunnerShape(RunnerBasic):
+    """A runner in a few words."""
+
+    created_by: UserBasic | None
 
 
 class RunnerWithManagers(RunnerShape):
@@ -113,8 +119,13 @@ def status_of(runner: Runner, at: datetime) -> str:
     return status.value if told else "paused"
 
 
-def in_list(runner: Runner, at: datetime) -> dict[str, Any]:
-    """The attributes of a RunnerShape."""
+def execution(busy: bool) -> str:
+    """GitLab's word for whether a runner, or one of its machines, runs a job at this moment."""
+    return "active" if busy else "idle"
+
+
+def basic(runner: Runner, at: datetime, *, busy: bool) -> dict[str, Any]:
+    """The attributes of a RunnerBasic; `busy` says whether it runs a job."""
     online = None if runner.contacted_at is None else runner_status.of_runner(runner, at) is Status.ONLINE
     return {
         "id": runner.id,
@@ -126,14 +137,19 @@ def in_list(runner: Runner, at: datetime) -> dict[str, Any]:
         "runner_type": TYPES[runner.type],
         "name": None,
         "online": online,
-        "created_by": UserBasic(**user_basic(runner.creator)) if runner.creator else None,
         "created_at": runner.created_at,
         "status": status_of(runner, at),
-        "job_execution_status": "idle",
+        "job_execution_status": execution(busy),
     }
 
 
-def manager(found: RunnerManager, at: datetime, *, trusted: bool = True) -> RunnerManagerShape:
+def in_list(runner: Runner, at: datetime, *, busy: bool) -> dict[str, Any]:
+    """The attributes of a RunnerShape."""
+    creator = UserBasic(**user_basic(runner.creator)) if runner.creator else None
+    return {**basic(runner, at, busy=busy), "created_by": creator}
+
+
+def manager(found: RunnerManager, at: datetime, *, busy: bool, trusted: bool = True) -> RunnerManagerShape:
     """One machine. As on the pages, its address is for who is `trusted`: may see the runners of the owner."""
     return RunnerManagerShape(
         id=found.id,
@@ -146,7 +162,7 @@ def manager(found: RunnerManager, at: datetime, *, trusted: bool = True) -> Runn
         contacted_at=found.contacted_at,
         ip_address=found.ip_address if trusted else None,
         status=runner_status.of_manager(found, at).value,
-        job_execution_status="idle",
+        job_execution_status=execution(busy),
     )
 
 
@@ -156,7 +172,7 @@ def details(session: Session, actor: Actor, runner: Runner, *, projects: bool = 
     machine = newest or runner
     writable = runner_access.may(session, actor, Action.WRITE_RUNNERS, runner)
     return RunnerDetails(
-        **in_list(runner, now()),
+        **in_list(runner, now(), busy=runner.id in job_lists.busy(session, [runner])),
         tag_list=list(runner.tag_list),
         run_untagged=runner.run_untagged,
         locked=runner.locked,

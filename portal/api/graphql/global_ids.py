@@ -16,6 +16,9 @@ MODELS = {
     "ProjectID": "Project",
     "UserID": "User",
     "JobID": "Ci::Build",
+    "CiBuildID": "Ci::Build",  # what jobCancel takes in GitLab; a client's variable has to name it
+    "CiProcessableID": "Ci::Build",  # and jobRetry
+    "CiJobArtifactID": "Ci::JobArtifact",
 }
 _GID = re.compile(r"gid://gitlab/([A-Za-z:]{1,80})/([0-9]{1,19})", re.ASCII)
 

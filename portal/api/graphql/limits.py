@@ -34,7 +34,7 @@ MOST_FRAGMENTS = 50  # in one text: comparing what they select takes the square 
 MOST_ERRORS = 5
 INTROSPECTION = 250  # of the standard introspection query, for everybody; GitLab's 217 is of an older one
 NODES_TWICE = 100  # a page of so many nodes costs twice what it does without any: GitLab's multiplier of 0.01
-LIST_OF_RUNNERS = 5  # what asking the database for a list costs besides
+LISTS = {"CiRunnerConnection": 5, "CiJobConnection": 5}  # what asking the database for a list costs besides
 DEPTH_OF_VISITORS, DEPTH = 15, 20
 COMPLEXITY_OF_VISITORS, COMPLEXITY, COMPLEXITY_OF_ADMINISTRATORS = 200, 250, 300
 
@@ -184,7 +184,7 @@ class _Costs:
         below = self._of_selections(node.selection_set, None if is_leaf_type(kind) else kind)
         complexity = 1 + below.complexity
         if kind is not None and kind.name.endswith("Connection"):
-            complexity += LIST_OF_RUNNERS if kind.name == "CiRunnerConnection" else 0
+            complexity += LISTS.get(kind.name, 0)
             complexity = complexity * (NODES_TWICE + self._page_size(node)) // NODES_TWICE
         return Cost(complexity, 1 + below.depth)
 

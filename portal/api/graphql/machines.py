@@ -11,7 +11,8 @@ from ariadne import ObjectType
 from portal.api.graphql import paging
 from portal.api.graphql.context import Info
 from portal.api.graphql.paging import Connection, Edge, Part, Window
-from portal.api.graphql.siblings import RunnerNode
+from portal.api.graphql.siblings import RunnerNode, Siblings
+from portal.domain.jobs import job_lists
 from portal.domain.machines import machine_lists
 from portal.domain.machines.machine_lists import MachineQuery
 from portal.domain.runners import runner_status
@@ -19,6 +20,7 @@ from portal.domain.runners.runner_status import Status
 from portal.models import RunnerManager
 
 manager = ObjectType("CiRunnerManager")
+Machines = Siblings[RunnerManager]
 
 # GitLab's names of what machines tell, and ours.
 FACTS = {
@@ -33,10 +35,11 @@ FACTS = {
 
 @dataclass(frozen=True, slots=True)
 class MachineNode:
-    """One machine of one runner."""
+    """One machine of one runner. `beside` are the machines that were loaded together."""
 
     row: RunnerManager
     of: RunnerNode
+    beside: Siblings[RunnerManager]
 
 
 def of_runner(
@@ -52,8 +55,8 @@ def of_runner(
     which = query.condition(context.at)
 
     def load() -> Part[MachineNode]:
-        found = page.once(("machines", query, asked), lambda: _load(node, which, asked))
-        return _part(node, found[node.runner.id], asked)
+        found, beside = page.once(("machines", query, asked), lambda: _load(node, which, asked))
+        return _part(node, found[node.runner.id], beside, asked)
 
     def total() -> int:
         counts = page.once(
@@ -64,9 +67,9 @@ def of_runner(
     return Connection(context, load, total)
 
 
-def _load(node: RunnerNode, which: Any, asked: Window) -> dict[int, list[RunnerManager]]:
-    """One more than asked for, of each runner of the page, to know whether more follow."""
-    return machine_lists.of_each(
+def _load(node: RunnerNode, which: Any, asked: Window) -> tuple[dict[int, list[RunnerManager]], Machines]:
+    """One more than asked for, of each runner of the page, to know whether more follow; and all of them together."""
+    found = machine_lists.of_each(
         node.context.session,
         node.page.ids,
         which,
@@ -75,12 +78,13 @@ def _load(node: RunnerNode, which: Any, asked: Window) -> dict[int, list[RunnerM
         above=paging.read_cursor(asked.before),
         oldest=asked.backwards,
     )
+    return found, Siblings(node.context, [row for rows in found.values() for row in rows])
 
 
-def _part(node: RunnerNode, rows: list[RunnerManager], asked: Window) -> Part[MachineNode]:
+def _part(node: RunnerNode, rows: list[RunnerManager], beside: Machines, asked: Window) -> Part[MachineNode]:
     more = len(rows) > asked.size
     kept = rows[len(rows) - asked.size :] if asked.backwards and more else rows[: asked.size]
-    edges = [Edge(paging.write_cursor(row.id), MachineNode(row, node)) for row in kept]
+    edges = [Edge(paging.write_cursor(row.id), MachineNode(row, node, beside)) for row in kept]
     if asked.backwards:
         return Part(edges, asked.before is not None, more)
     return Part(edges, more, asked.after is not None)
@@ -106,8 +110,10 @@ def _status(node: MachineNode, _info: Info) -> Status:
 
 
 @manager.field("jobExecutionStatus")
-def _job_execution_status(_node: MachineNode, _info: Info) -> str:
-    return "IDLE"  # there are no jobs yet
+def _job_execution_status(node: MachineNode, _info: Info) -> str:
+    beside = node.beside
+    busy = beside.once("busy", lambda: job_lists.busy_managers(beside.context.session, beside.things))
+    return "ACTIVE" if node.row.id in busy else "IDLE"
 
 
 @manager.field("runner")

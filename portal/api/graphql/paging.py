@@ -13,6 +13,7 @@ from portal.api.graphql.context import Context
 from portal.api.graphql.problems import ArgumentWrong
 
 MOST = 100  # nodes of one page, and how many there are by default
+MOST_COUNTED = 1000  # of a list that is counted up to a limit
 LARGEST = 2**63 - 1
 T = TypeVar("T")
 
@@ -100,6 +101,13 @@ class Connection(Generic[T]):
         part = self.part
         ends = (part.edges[0].cursor, part.edges[-1].cursor) if part.edges else (None, None)
         return PageInfo(part.has_next, part.has_previous, *ends)
+
+
+def counted(connection: Connection[Any], limit: int) -> int:
+    """How many there are, up to one more than `limit`. Raises ArgumentWrong."""
+    if not 1 <= limit <= MOST_COUNTED:
+        raise ArgumentWrong(f"`limit` is a number from 1 to {MOST_COUNTED}.")
+    return min(connection.count, limit + 1)
 
 
 def write_cursor(number: int) -> str:

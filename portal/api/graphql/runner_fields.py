@@ -11,10 +11,11 @@ from flask import url_for
 from markupsafe import Markup, escape
 
 from portal.addresses import absolute, url_in
-from portal.api.graphql import context, machines, paging, runner_projects
+from portal.api.graphql import job_lists, machines, paging, runner_projects
 from portal.api.graphql.context import Info
 from portal.api.graphql.paging import Connection
 from portal.api.graphql.siblings import RunnerNode, ScopeNode
+from portal.domain.jobs.job_lists import busy as find_busy
 from portal.domain.machines import machine_lists
 from portal.domain.runners import runner_lists, runner_paging, runner_status
 from portal.domain.scopes import of_runner
@@ -47,7 +48,6 @@ PLAIN: dict[str, Callable[[Any], Any]] = {
     "createdAt": lambda row: row.created_at,
     "creationMethod": lambda row: RegistrationType(row.registration_type),
     "creationState": lambda row: CreationState(row.creation_state),
-    "jobExecutionStatus": lambda _row: "IDLE",  # there are no jobs yet
 }
 for _name, _read in PLAIN.items():
     runner.set_field(_name, _plain(_read))
@@ -147,14 +147,14 @@ runner.set_field("projectCount", runner_projects.count)
 runner.set_field("managers", machines.of_runner)
 
 
-@runner.field("jobCount")
-def _job_count(_node: RunnerNode, _info: Info, **_arguments: Any) -> int:
-    return 0  # there are no jobs yet
+runner.set_field("jobs", job_lists.of_runner)
+runner.set_field("jobCount", job_lists.count_of_runner)
 
 
-@runner.field("jobs")
-def _jobs(_node: RunnerNode, info: Info, **arguments: Any) -> Connection[Any]:
-    return paging.of_list(context.of(info), [], lambda each: each.id, arguments)
+@runner.field("jobExecutionStatus")
+def _job_execution_status(node: RunnerNode, _info: Info) -> str:
+    busy = node.page.once("busy", lambda: find_busy(node.context.session, node.page.things))
+    return "ACTIVE" if node.runner.id in busy else "IDLE"
 
 
 def _machine_fact(name: str) -> Field:

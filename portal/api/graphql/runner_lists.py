@@ -32,23 +32,26 @@ def everywhere(_root: None, info: Info, **arguments: Any) -> Connection[RunnerNo
 
 def of_group(node: ScopeNode, info: Info, membership: str | None = None, **arguments: Any) -> Connection[RunnerNode]:
     """The group's runners, for who may see them."""
-    asked = _allowed(node, info)
     which = runner_queries.in_group(node.scope, membership or "descendants")
-    return _connection(asked, which, arguments, node.scope)
+    return _of_scope(node, info, which, arguments)
 
 
 def of_project(node: ScopeNode, info: Info, **arguments: Any) -> Connection[RunnerNode]:
     """The runners that can take the project's jobs, for who may see them."""
-    asked = _allowed(node, info)
-    return _connection(asked, runner_queries.usable_in_project(node.scope), arguments, node.scope)
+    return _of_scope(node, info, runner_queries.usable_in_project(node.scope), arguments)
 
 
-def _allowed(node: ScopeNode, info: Info) -> Context:
+def _of_scope(
+    node: ScopeNode, info: Info, which: ColumnElement[bool], arguments: Mapping[str, Any]
+) -> Connection[RunnerNode]:
     asked = context.of(info)
-    asked.one_at_a_time(info, (node.scope.kind, node.scope.id))
-    if not permissions.may(asked.session, asked.actor, Action.READ_RUNNERS, node.scope):
-        raise NotAvailable
-    return asked
+
+    def found() -> Connection[RunnerNode]:
+        if not permissions.may(asked.session, asked.actor, Action.READ_RUNNERS, node.scope):
+            raise NotAvailable
+        return _connection(asked, which, arguments, node.scope)
+
+    return asked.one_at_a_time(info, (node.scope.kind, node.scope.id), found)
 
 
 def _connection(

@@ -11,7 +11,10 @@ from portal.api.for_users.shapes import written
 from portal.api.graphql import (
     bulk_mutations,
     global_ids,
+    job_fields,
+    job_mutations,
     machines,
+    paging,
     project_mutations,
     registration_mutations,
     root_fields,
@@ -23,10 +26,10 @@ from portal.api.graphql.context import Info
 from portal.api.graphql.paging import Connection
 from portal.domain.runners.runner_paging import Order
 from portal.domain.runners.runner_status import Status
-from portal.models import AccessLevel, CreationState, RegistrationType, RunnerType
+from portal.models import AccessLevel, CreationState, JobStatus, RegistrationType, RunnerType
 
 FILE = Path(__file__).with_name("schema.graphql")
-CONNECTIONS = ("CiRunner", "CiRunnerManager", "CiJob", "Group", "Project")
+CONNECTIONS = ("CiRunner", "CiRunnerManager", "CiJob", "CiJobArtifact", "Group", "Project")
 SORTS = [each for each in Order if each.by != "id"]
 
 enums = [
@@ -35,6 +38,7 @@ enums = [
     EnumType("CiRunnerAccessLevel", {each.name: each for each in AccessLevel}),
     EnumType("CiRunnerCreationMethod", {each.name: each for each in RegistrationType}),
     EnumType("CiRunnerCreationState", {each.name: each for each in CreationState}),
+    EnumType("CiJobStatus", {each.name: each for each in JobStatus}),
     EnumType("CiRunnerSort", {each.name: each for each in SORTS}),
     EnumType("CiRunnerMembershipFilter", {name.upper(): name for name in ("direct", "descendants", "all_available")}),
 ]
@@ -44,8 +48,8 @@ def _connection(name: str) -> ObjectType:
     """A type whose fields are the properties of a Connection, in which a mistake is no silent null."""
     found = ObjectType(f"{name}Connection")
 
-    def count(connection: Connection[Any], _info: Info) -> Any:
-        return connection.count
+    def count(connection: Connection[Any], _info: Info, limit: int | None = None) -> Any:
+        return connection.count if limit is None else paging.counted(connection, limit)
 
     def edges(connection: Connection[Any], _info: Info) -> Any:
         return connection.edges
@@ -68,6 +72,10 @@ schema = make_executable_schema(
     bulk_mutations.mutation,
     project_mutations.mutation,
     registration_mutations.mutation,
+    job_mutations.mutation,
+    job_fields.job,
+    job_fields.permissions,
+    job_fields.artifact,
     runner_fields.runner,
     runner_fields.permissions,
     machines.manager,
@@ -75,6 +83,7 @@ schema = make_executable_schema(
     scope_fields.project,
     scope_fields.person,
     ScalarType("Time", serializer=written),
+    ScalarType("BigInt", serializer=str),
     *[_connection(name) for name in CONNECTIONS],
     *global_ids.scalars,
     *enums,

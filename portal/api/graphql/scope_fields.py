@@ -8,7 +8,7 @@ from ariadne import ObjectType
 from flask import url_for
 
 from portal.addresses import absolute, scope_url
-from portal.api.graphql import runner_lists
+from portal.api.graphql import job_lists, runner_lists
 from portal.api.graphql.context import Info
 from portal.api.graphql.siblings import ScopeNode, shown
 from portal.domain.groups import full_names
@@ -33,6 +33,8 @@ for _type in (group, project):
 
 group.set_field("runners", runner_lists.of_group)
 project.set_field("runners", runner_lists.of_project)
+project.set_field("jobs", job_lists.of_project)
+project.set_field("job", job_lists.one_of_project)
 
 
 @project.field("nameWithNamespace")

@@ -26,6 +26,7 @@ from portal.domain.deletions.deletion_lists import (
 from portal.domain.deletions.deletions import OF_RUNNERS
 from portal.domain.errors import NOTHING_HERE, Invalid, NotFound, Stale
 from portal.domain.groups import groups
+from portal.domain.jobs import pending_jobs
 from portal.domain.names import path_problems
 from portal.domain.permissions import Action, may
 from portal.domain.runners import runner_changes, runner_creation
@@ -174,12 +175,16 @@ def _restore_scope(session: Session, actor: Actor, deletion: Deletion, path: str
         its = select(kind.id).where(kind.deletion_id == deletion.id).order_by(kind.id).with_for_update(of=kind)
         session.execute(its, execution_options=WITH_DELETED)
     old = deletion.path
+    marked = select(Project.id).where(Project.deletion_id == deletion.id)
+    project_ids = session.scalars(marked, execution_options=WITH_DELETED).all()
     came = {name: (0, number) for name, number in _move_back(session, scope, above, path, deletion).items()}
     if scope.full_path != old:
         came["path"] = (old, scope.full_path)  # type: ignore[assignment]
     audit.record(session, actor, f"{scope.kind}_restored", scope.project or scope.group, scope, came)
     runner_changes.announce_everything(session)
     session.flush()
+    projects = select(Project).where(Project.id.in_(project_ids)).options(joinedload(Project.group))
+    pending_jobs.unpark(session, session.scalars(projects).all())
     return Restored(scope=scope)
 
 

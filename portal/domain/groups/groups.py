@@ -14,6 +14,7 @@ from portal.domain import audit
 from portal.domain.actors import Actor
 from portal.domain.deletions import deletions
 from portal.domain.errors import NOTHING_HERE, Invalid, NotFound
+from portal.domain.jobs import pending_jobs
 from portal.domain.names import name_problems, path_problems
 from portal.domain.permissions import Action, require
 from portal.domain.runners import runner_changes, runner_handover
@@ -157,8 +158,8 @@ def contents(session: Session, scope: Scope) -> Contents:
 def delete(session: Session, actor: Actor, scope: Scope) -> Deletion:
     """Delete a group or project with everything below, its runners included, so that it can be restored as it was.
 
-    Its path is free at once. What was deleted before it stays by the act that deleted it. Raises NotFound or
-    NotAllowed.
+    Its path is free at once. What was deleted before it stays by the act that deleted it. Jobs that wait are found by
+    nobody until then; those that run are stopped, since their machines are refused. Raises NotFound or NotAllowed.
     """
     require(session, actor, Action.DELETE, scope)
     owner = scope.project or scope.group
@@ -172,6 +173,7 @@ def delete(session: Session, actor: Actor, scope: Scope) -> Deletion:
     runner_changes.announce_everything(session)
     deletion = deletions.begin(session, actor, scope.kind.value, owner.name, path)
     groups, projects = below(scope)
+    pending_jobs.park(session, session.scalars(select(Project.id).where(projects)).all())
     for kind, condition in ((Runner, owned_below(scope)), (Project, projects), (Group, groups)):
         mark = update(kind).where(condition).values(deletion_id=deletion.id)
         session.execute(mark.execution_options(synchronize_session=False))

@@ -20,8 +20,6 @@ from portal.domain.vault import Vault
 from portal.models import Job, JobArtifact, JobLog, JobMachine, JobStatus, Runner, RunnerManager, job_dependencies
 
 MOST_DROPPED = 10  # jobs that nobody could run, in one request
-MISSING_DEPENDENCY = "missing_dependency_failure"  # GitLab's words
-UNREADABLE = "data_integrity_failure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def claim(session: Session, claim: Claim, classes: Sequence[int], vault: Vault) 
     """The job whose turn it is of those that the runner may take; None when there is none.
 
     The same request sent again gets the same job with a new token, since the first answer was lost. Raises LostRace
-    when others took all that were found.
+    when others took all that were found; what could not be run by anybody has failed by then, and is to be committed.
     """
     if again := _given_before(session, claim):
         return _hand_over(session, claim, again, vault)
@@ -102,7 +100,7 @@ def _is_runnable(session: Session, job: Job) -> bool:
     count = len(session.scalars(needed).all())
     if not count or count == len(session.scalars(over).all()):
         return True
-    jobs.finish(session, job, success=False, failure_reason=MISSING_DEPENDENCY)
+    jobs.finish(session, job, success=False, failure_reason=jobs.MISSING_DEPENDENCY)
     return False
 
 
@@ -111,7 +109,7 @@ def _hand_over(session: Session, claim: Claim, job: Job, vault: Vault) -> Handed
     try:
         what = job_definitions.opened(job.definition, vault)
     except Undecryptable:
-        jobs.finish(session, job, success=False, failure_reason=UNREADABLE)
+        jobs.finish(session, job, success=False, failure_reason=jobs.UNREADABLE)
         return None
     runner, token, moment = session.get_one(Runner, claim.offer.runner_id), tokens.make_for_job(), now()
     job.status, job.runner, job.runner_type = JobStatus.RUNNING, runner, runner.runner_type

@@ -59,17 +59,20 @@ class KnownClasses:
         self._classes: dict[int, tuple[frozenset[str], bool]] = {}
         self._of_runner: dict[int, tuple[Offer, int, tuple[int, ...]]] = {}
         self._version = 0
-        self._stale = True
+        # How often looking the classes up was asked for, and which of these times the last look-up was for.
+        self._wanted, self._loaded = 1, 0
         self._lock = threading.Lock()
+        self._loading = threading.Lock()
 
     def expect(self, class_id: int) -> None:
         """A job of this class was announced: look the classes up again when it is new."""
         if class_id not in self._classes:
-            self._stale = True
+            self.forget()
 
     def forget(self) -> None:
         """Look everything up again."""
-        self._stale = True
+        with self._lock:
+            self._wanted += 1
 
     def takes(self, open_session: Callable[[], Session], offer: Offer, class_id: int) -> bool:
         """Whether the runner may take jobs of this class."""
@@ -77,7 +80,7 @@ class KnownClasses:
 
     def of(self, open_session: Callable[[], Session], offer: Offer) -> tuple[int, ...]:
         """The numbers of the classes that the runner may take. A query only when classes are new."""
-        if self._stale:
+        if self._loaded < self._wanted:
             self._load(open_session())
         known = self._of_runner.get(offer.runner_id)
         if known is not None and known[0] == offer and known[1] == self._version:
@@ -91,9 +94,14 @@ class KnownClasses:
         return found
 
     def _load(self, session: Session) -> None:
-        self._stale = False  # before the query: what is announced while it runs is looked up again
-        rows = session.execute(select(JobClass.id, JobClass.tag_list, JobClass.ref_protected)).all()
-        found = {row.id: (frozenset(row.tag_list), row.ref_protected) for row in rows}
-        with self._lock:
-            if found != self._classes:
-                self._classes, self._version = found, self._version + 1
+        # Whoever comes meanwhile waits: with the old classes it would find nothing, and take that for the truth.
+        with self._loading:
+            wanted = self._wanted  # before the query: what is announced while it runs is looked up again
+            if self._loaded >= wanted:
+                return
+            rows = session.execute(select(JobClass.id, JobClass.tag_list, JobClass.ref_protected)).all()
+            found = {row.id: (frozenset(row.tag_list), row.ref_protected) for row in rows}
+            with self._lock:
+                if found != self._classes:
+                    self._classes, self._version = found, self._version + 1
+                self._loaded = wanted

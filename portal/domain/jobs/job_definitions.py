@@ -259,7 +259,7 @@ def stored(new: NewJob, vault: Vault) -> JobDefinition:
         "variables": [_as_mapping(each) for each in new.variables],
         "repository": new.repository.url if new.repository else "",
     }
-    return JobDefinition(config=config, secrets=vault.close(orjson.dumps(secrets).decode()))
+    return JobDefinition(config=config, ciphertext=vault.close(orjson.dumps(secrets).decode()))
 
 
 def _as_mapping(value: Any) -> dict[str, Any] | None:
@@ -272,7 +272,7 @@ def _as_mapping(value: Any) -> dict[str, Any] | None:
 
 def opened(definition: JobDefinition, vault: Vault) -> NewJob:
     """What was asked for, with what is secret in it. Raises Undecryptable."""
-    text = vault.open(definition.secrets)
+    text = vault.open(definition.ciphertext)
     if text is None:
         raise Undecryptable(definition.id)
     secrets = orjson.loads(text)

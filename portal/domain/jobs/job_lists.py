@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, cast, func, or_, select, true
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, joinedload
 
 from portal.domain import permissions
@@ -46,15 +47,31 @@ def of_project(scope: Scope) -> Select[Job]:
 
 def of_runner(session: Session, actor: Actor, runner: Runner) -> Select[Job]:
     """The jobs that the runner has or had, as far as the actor may see them."""
-    return select(Job).where(Job.runner_id == runner.id, _seen(session, actor, runner))
+    return select(Job).where(Job.runner_id == runner.id, seen(session, actor, runner))
 
 
 def of_manager(session: Session, actor: Actor, manager: RunnerManager) -> Select[Job]:
     """The jobs that one machine has or had, as far as the actor may see them."""
     ran = select(JobMachine.job_id).where(JobMachine.runner_machine_id == manager.id)
     return select(Job).where(
-        Job.runner_id == manager.runner_id, Job.id.in_(ran), _seen(session, actor, manager.runner)
+        Job.runner_id == manager.runner_id, Job.id.in_(ran), seen(session, actor, manager.runner)
     )
+
+
+def leaves_out(session: Session, actor: Actor, runner: Runner) -> bool:
+    """Whether the actor may not see some of the jobs that the runner has or had, of its newest COUNTED."""
+    if actor.is_admin:
+        return False
+    newest = select(Job.id).where(Job.runner_id == runner.id).order_by(Job.id.desc()).limit(COUNTED)
+    seen = select(Job.id).where(Job.id.in_(newest), seen(session, actor, runner))
+    total = session.scalar(select(func.count()).select_from(newest.subquery())) or 0
+    return total > (session.scalar(select(func.count()).select_from(seen.subquery())) or 0)
+
+
+def running_on(session: Session, runner: Runner) -> int:
+    """How many jobs the runner runs at this moment, whosever they are; up to one more than COUNTED."""
+    running = Job.status.in_((JobStatus.RUNNING, JobStatus.CANCELING))
+    return count(session, select(Job).where(Job.runner_id == runner.id, running))
 
 
 def checks_of(runner: Runner) -> Select[Job]:
@@ -62,7 +79,7 @@ def checks_of(runner: Runner) -> Select[Job]:
     return select(Job).where(Job.checks_runner_id == runner.id)
 
 
-def _seen(session: Session, actor: Actor, runner: Runner) -> ColumnElement[bool]:
+def seen(session: Session, actor: Actor, runner: Runner) -> ColumnElement[bool]:
     """Jobs of projects whose jobs the actor may see, and the runner's checks for who looks after it."""
     projects = permissions.where_allowed(actor, Action.READ_JOBS)[1]
     theirs = Job.project_id.in_(select(Project.id).where(projects))
@@ -110,6 +127,25 @@ def page(
     return JobPage(rows, first, rows[-1].id if len(found) > size else None)
 
 
+def stretch(
+    session: Session,
+    query: Select[Job],
+    *,
+    size: int,
+    below: int | None = None,
+    above: int | None = None,
+    oldest: bool = False,
+) -> list[Job]:
+    """The newest `size` jobs with numbers between `above` and `below`, newest first; with `oldest`, the oldest ones."""
+    if below is not None:
+        query = query.where(Job.id < below)
+    if above is not None:
+        query = query.where(Job.id > above)
+    order = Job.id.asc() if oldest else Job.id.desc()
+    found = list(session.scalars(query.options(*shown()).order_by(order).limit(size)).unique())
+    return found[::-1] if oldest else found
+
+
 def shown() -> tuple[joinedload, ...]:  # type: ignore[valid-type]
     """What a list needs of each job, in the same query."""
     return (joinedload(Job.project), joinedload(Job.runner), joinedload(Job.user), joinedload(Job.checks_runner))
@@ -124,6 +160,20 @@ def count(session: Session, query: Select[Job]) -> int:
 def counts(session: Session, query: Select[Job]) -> dict[JobStatus, int]:
     """How many of each status, each up to one more than COUNTED."""
     return {status: count(session, query.where(Job.status == status)) for status in JobStatus}
+
+
+def count_of_each(session: Session, runner_ids: Sequence[int], statuses: Sequence[JobStatus] = ()) -> dict[int, int]:
+    """How many jobs each of these runners has or had, whoever may see them, each up to one more than COUNTED.
+
+    By the runner's number, with one query; those without are left out.
+    """
+    asked = func.unnest(cast(list(runner_ids), ARRAY(BigInteger))).table_valued("id").render_derived()
+    its = select(Job.id).where(Job.runner_id == asked.c.id)
+    if statuses:
+        its = its.where(Job.status.in_(statuses))
+    some = its.limit(COUNTED + 1).lateral()
+    query = select(asked.c.id, func.count()).select_from(asked.join(some, true())).group_by(asked.c.id)
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def machines_of(session: Session, jobs: Sequence[Job]) -> dict[int, JobMachine]:

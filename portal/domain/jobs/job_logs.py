@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, delete, func, insert, select
+from sqlalchemy import Select, delete, func, insert, select, tuple_
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.orm import Session
 
@@ -136,11 +136,10 @@ def settle(session: Session, job_id: int) -> None:
 
 
 def _longest_before(session: Session, log: JobLog) -> LogExtent | None:
-    last = (
-        select(JobLogPiece.attempt, JobLogPiece.start, JobLogPiece.lines_before, JobLogPiece.data)
-        .where(JobLogPiece.job_id == log.job_id, JobLogPiece.attempt < log.attempt)
-        .distinct(JobLogPiece.attempt)
-        .order_by(JobLogPiece.attempt, JobLogPiece.start.desc())
+    mine = (JobLogPiece.job_id == log.job_id, JobLogPiece.attempt < log.attempt)
+    ending = select(JobLogPiece.attempt, func.max(JobLogPiece.start)).where(*mine).group_by(JobLogPiece.attempt)
+    last = select(JobLogPiece.attempt, JobLogPiece.start, JobLogPiece.lines_before, JobLogPiece.data).where(
+        *mine, tuple_(JobLogPiece.attempt, JobLogPiece.start).in_(ending)
     )
     ends = [
         LogExtent(log.job_id, attempt, start + len(data), lines + data.count(b"\n"))

@@ -40,7 +40,12 @@ CHECK_SCRIPT = (
     'echo "It is $(date 2>/dev/null), and this runner takes jobs."',
 )
 CHECK = NewJob(name="Runner check", script=CHECK_SCRIPT, ref="main", timeout=CHECK_TIMEOUT)
-UNKNOWN_FAILURE = "unknown_failure"  # GitLab's word
+UNKNOWN_FAILURE = "unknown_failure"  # GitLab's word, as are the next ones
+STUCK = "stuck_or_timeout_failure"
+MISSING_DEPENDENCY = "missing_dependency_failure"
+UNREADABLE = "data_integrity_failure"
+# What would go wrong once more, however often the job runs again.
+FOR_GOOD = frozenset({MISSING_DEPENDENCY, UNREADABLE})
 LONGEST_REASON = 64
 
 
@@ -50,12 +55,19 @@ def is_protected(ref: str, patterns: Sequence[str]) -> bool:
 
 
 def _pattern(written: str) -> str:
-    return ".*".join(re.escape(part) for part in written.split("*"))
+    """The pattern as an expression. Each part is looked for once (atomic groups): many `*` cost no more than few."""
+    first, *others = (re.escape(part) for part in written.split("*"))
+    return first + "".join(f"(?>.*?{part})" for part in others[:-1]) + "".join(f".*{part}" for part in others[-1:])
 
 
 def settings_of(session: Session, project: Project) -> ProjectSettings:
     """The project's settings; as installed where nobody has stored any."""
     return session.get(ProjectSettings, project.id) or ProjectSettings(project_id=project.id)
+
+
+def counts_as_protected(session: Session, project: Project, ref: str, said: bool | None) -> bool:
+    """Whether a job on this ref is on a protected one: as it was said, or as the project's patterns say."""
+    return is_protected(ref, settings_of(session, project).protected_refs) if said is None else said
 
 
 def submit(
@@ -96,9 +108,12 @@ def _person(actor: Actor) -> int | None:
     return actor.user.id if actor.user is not None else None
 
 
-def _made_before(session: Session, project: Project, key: UUID, digest: bytes | None) -> Job | None:
+def _made_before(session: Session, of: Project | Runner, key: UUID, digest: bytes | None) -> Job | None:
     made = session.scalar(select(Job).where(Job.request_key == key))
-    if made is not None and (made.project_id != project.id or made.request_digest != digest):
+    if made is None:
+        return None
+    its = made.project_id if isinstance(of, Project) else made.checks_runner_id
+    if its != of.id or made.request_digest != digest:
         raise KeyReused
     return made
 
@@ -110,8 +125,7 @@ def _protection(session: Session, actor: Actor, scope: Scope, new: NewJob) -> bo
     round without the right to it: a protected runner may hold secrets.
     """
     assert scope.project is not None  # noqa: S101
-    matches = is_protected(new.ref, settings_of(session, scope.project).protected_refs)
-    protected = matches if new.protected is None else new.protected
+    protected = counts_as_protected(session, scope.project, new.ref, new.protected)
     if protected:
         permissions.require(session, actor, Action.WRITE_PROTECTED_JOBS, scope)
     return protected
@@ -152,23 +166,32 @@ def _save(session: Session, job: Job, needs: Sequence[int]) -> None:
         session.execute(insert(job_dependencies), [{"job_id": job.id, "needs_id": each} for each in set(needs)])
 
 
-def check(session: Session, actor: Actor, runner: Runner, vault: Vault, manager: RunnerManager | None = None) -> Job:
+def check(
+    session: Session,
+    actor: Actor,
+    runner: Runner,
+    vault: Vault,
+    manager: RunnerManager | None = None,
+    *,
+    request_key: UUID | None = None,
+    request_digest: bytes | None = None,
+) -> Job:
     """Let this runner, and no other, run a small script: the proof that it works. `manager` aims at one machine.
 
-    Raises NotFound, NotAllowed, or Invalid when the runner is paused or has many checks waiting.
+    The same `request_key` sent again gives the first check again. Raises NotFound, NotAllowed, Invalid when the
+    runner is paused or has many checks waiting, or KeyReused when the key was used for something else.
     """
     runner_access.require(session, actor, Action.CHECK_RUNNERS, runner)
-    if runner.paused:
-        raise Invalid({"runner": ["This runner is paused, so it takes no jobs. Resume it first."]})
     if manager is not None and manager.runner_id != runner.id:
         raise NotFound(NOTHING_HERE)
-    waiting = select(Job.id).where(Job.checks_runner_id == runner.id, Job.status == JobStatus.PENDING)
-    if len(session.scalars(waiting.limit(MOST_PENDING_CHECKS)).all()) >= MOST_PENDING_CHECKS:
-        raise Invalid({"runner": [f"{MOST_PENDING_CHECKS} checks of this runner wait already. Cancel them first."]})
+    if request_key is not None and (made := _made_before(session, runner, request_key, request_digest)):
+        return made
+    _require_may_wait(session, runner)
     definition = job_definitions.stored(CHECK, vault)
     job = _make(session, CHECK, definition, None, protected=False)
     job.checks_runner_id, job.user_id = runner.id, _person(actor)
     job.system_xid = manager.system_xid if manager is not None else None
+    job.request_key, job.request_digest = request_key, request_digest
     session.add(definition)
     _save(session, job, ())
     told = {"job": (None, job.id)} | ({"system_id": (None, job.system_xid)} if manager is not None else {})
@@ -177,12 +200,35 @@ def check(session: Session, actor: Actor, runner: Runner, vault: Vault, manager:
     return job
 
 
+def _require_may_wait(session: Session, runner: Runner) -> None:
+    """Refuse a check that nobody would take, or one of too many."""
+    if runner.paused:
+        raise Invalid({"runner": ["This runner is paused, so it takes no jobs. Resume it first."]})
+    waiting = select(Job.id).where(Job.checks_runner_id == runner.id, Job.status == JobStatus.PENDING)
+    if len(session.scalars(waiting.limit(MOST_PENDING_CHECKS)).all()) >= MOST_PENDING_CHECKS:
+        raise Invalid({"runner": [f"{MOST_PENDING_CHECKS} checks of this runner wait already. Cancel them first."]})
+
+
 def find(session: Session, actor: Actor, scope: Scope, job_id: int) -> Job:
     """The job of the project with this number, if the actor may see its jobs. Raises NotFound or NotAllowed."""
     permissions.require(session, actor, Action.READ_JOBS, scope)
     found = session.scalar(select(Job).where(Job.id == job_id, Job.project_id == scope.id))
     if found is None or scope.project is None:
         raise NotFound(NOTHING_HERE)
+    return found
+
+
+def readable(session: Session, actor: Actor, job_id: int) -> Job:
+    """The job with this number, wherever it is, if the actor may see it. Raises NotFound or NotAllowed."""
+    found = session.scalar(select(Job).where(Job.id == job_id))
+    if found is None:
+        raise NotFound(NOTHING_HERE)
+    if found.checks_runner is not None:
+        runner_access.require(session, actor, Action.READ_RUNNERS, found.checks_runner)
+    elif found.project is not None:
+        permissions.require(session, actor, Action.READ_JOBS, of_project(found.project))
+    else:
+        raise NotFound(NOTHING_HERE)  # its project, or its runner, is deleted and can be restored
     return found
 
 
@@ -267,7 +313,7 @@ def _end(session: Session, job: Job, status: JobStatus) -> None:
     """Give a job that is held its new status; over, it waits no more."""
     job.status = status
     if status.is_over:
-        job.finished_at = now()
+        job.finished_at, job.claim_digest = now(), None
         if job.started_at is not None:
             job_logs.settle(session, job.id)
         pending_jobs.take_out(session, job.id)
@@ -327,12 +373,23 @@ def _again(session: Session, job: Job, *, retries: int) -> Job:
     return made
 
 
-def hear(session: Session, job: Job) -> None:
-    """The job's machine spoke of it: from now on it has it for sure."""
+def hear(session: Session, job: Job, *, over: bool = False) -> Job:
+    """The job's machine spoke of it: from now on it has it for sure. The job is held until the transaction ends.
+
+    Raises JobRefused when it was taken back, or has ended, after the machine's token was looked at; `over` lets
+    one that has ended be spoken of.
+    """
+    token_digest = job.token_digest
+    job = hold(session, job.id)
+    if job.token_digest != token_digest or (job.state.is_over and not over):
+        raise JobRefused(f"This job is {job.status}: it is not its machine's any more.", status=job.status)
+    if job.state.is_over:
+        return job
     moment = now()
     if job.acknowledged_at is None:
         job.acknowledged_at, job.claim_digest = moment, None  # the answer was read: it is not given again
     session.execute(update(JobLog).where(JobLog.job_id == job.id).values(heard_at=moment))
+    return job
 
 
 def finish(
@@ -355,7 +412,7 @@ def finish(
     if not success:
         job.failure_reason = (failure_reason or UNKNOWN_FAILURE)[:LONGEST_REASON]
     _end(session, job, ended)
-    if ended is JobStatus.FAILED and job.retries_left > 0:
+    if ended is JobStatus.FAILED and job.retries_left > 0 and job.failure_reason not in FOR_GOOD:
         pending_jobs.put(session, _again(session, job, retries=job.retries_left - 1))
     return job
 
@@ -372,7 +429,7 @@ def take_back(session: Session, job: Job, *, most: int = 3) -> Job:
         _end(session, job, JobStatus.CANCELED)
         return job
     if job.taken_back >= most:
-        return finish(session, job, success=False, failure_reason="stuck_or_timeout_failure")
+        return finish(session, job, success=False, failure_reason=STUCK)
     forget_machine(session, job)
     job.status, job.taken_back = JobStatus.PENDING, job.taken_back + 1
     pending_jobs.put(session, job, first=True)

@@ -82,7 +82,7 @@ class LineReader:
         """Take over the colours that what stands before the first line has left on. Nothing of it is shown."""
         text = before.decode("utf-8", "replace")
         resets = list(_RESET.finditer(text))
-        self._decode("".join(code[0] for code in _CODES.finditer(text, resets[-1].start() if resets else 0)))
+        self._decode(_looks_only(text[resets[-1].start() :] if resets else text))
 
     def read(self, raw: bytes) -> Line:
         """The line of these bytes, without its end. Whatever they are, there is a line for them."""
@@ -108,7 +108,7 @@ class LineReader:
         parts = _MOVES.split(text)
         if len(parts) > 2 * _OVERWRITES:
             skipped = "".join(parts[: -2 * _OVERWRITES - 1])
-            self._decode("".join(code[0] for code in _CODES.finditer(skipped) if code[2] == "m"))
+            self._decode(_looks_only(skipped))
             parts = parts[-2 * _OVERWRITES - 1 :]
         shown, at = Text(), 0
         for number, part in enumerate(parts):
@@ -128,6 +128,11 @@ def _tamed(code: re.Match[str]) -> str:
     if code[2] != "m" or len(code[1]) > _LONGEST_CODE:
         return ""
     return _COLON_COLOUR.sub(lambda found: ";".join(part for part in found.groups() if part), code[0])
+
+
+def _looks_only(text: str) -> str:
+    """The codes of the text that set a look, without the text."""
+    return "".join(_tamed(code) for code in _CODES.finditer(text) if code[2] == "m")
 
 
 def _moved(shown: Text, at: int, move: str) -> tuple[Text, int]:

@@ -79,10 +79,7 @@ class Stretch:
     start: int = 0
     next: int = 0
     items: list[Item] = field(default_factory=list)
-
-    @property
-    def reaches_end(self) -> bool:
-        return self.next >= self.log.size or any(isinstance(item, Row) and item.unfinished for item in self.items)
+    reaches_end: bool = True
 
 
 def last(session: Session, log: LogExtent, *, over: bool) -> Stretch:
@@ -134,9 +131,9 @@ def _read(session: Session, log: LogExtent, first: int, start: int, end: int, ov
         reader.catch_up(job_logs.read(session, log, max(0, start - _RUN_UP), min(_RUN_UP, start)))
     items = list(in_sections(enumerate(lines, first + 1), reader))
     if unfinished is not None:
-        number = first + len(lines) + 1
-        items.append(Row(reader.read(_MARK.sub(b"", unfinished)), number, unfinished=True))
-    return Stretch(log, first, start, read, items)
+        row = Row(reader.read(_MARK.sub(b"", unfinished)), first + len(lines) + 1, unfinished=True)
+        items += [row] if row.line.spans else []
+    return Stretch(log, first, start, read, items, reaches_end=unfinished is not None or read >= log.size)
 
 
 def in_sections(lines: Iterable[tuple[int, bytes]], reader: LineReader) -> Iterator[Item]:

@@ -13,17 +13,24 @@ from portal.domain.jobs.queue_news import Announcement
 from portal.models import Job, PendingJob, Project, ProjectSettings, QueueScope
 
 PARKED = 0  # in place of a scope's kind: the project is deleted, and nobody finds its jobs until it is restored
-_TURNS_LOCK = 0x706A6F62  # with a project's number: who queues for it holds it until the commit
+_TURNS_LOCK = 0x706A6F62
+# With a project's number: who queues for it, or changes how its jobs are found, holds it until the commit.
+_HOLD_TURNS = text("SELECT pg_advisory_xact_lock(:lock, CAST(:project_id % 2147483647 AS integer))")
+# Who has a job's row may take the job out of the queue, and would not see rows that come in meanwhile.
+_HOLD_PENDING = text("""
+SELECT count(*) FROM (
+  SELECT 1 FROM ci_builds WHERE project_id = ANY(:project_ids) AND status = 'pending' ORDER BY id FOR UPDATE
+) AS held
+""")
 
 # A job's turn comes after that of its project's job before it, and not before the turn that it is now: so the first
 # jobs of all projects come before the second of any (start-time fair queueing, every job counting the same).
 _TURN = text("""
-WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock(:lock, CAST(:project_id % 2147483647 AS integer)))
 SELECT coalesce(greatest(
   (SELECT turn FROM ci_pending_builds WHERE scope_kind = :kind AND scope_id = :scope_id AND class_id = :class_id
    ORDER BY turn LIMIT 1),
   (SELECT turn + 1 FROM ci_pending_builds WHERE scope_kind = 3 AND scope_id = :project_id AND class_id = :class_id
-   ORDER BY turn DESC LIMIT 1)), 0) FROM held
+   ORDER BY turn DESC LIMIT 1)), 0)
 """)
 _FIRST_TURN = text("""
 SELECT coalesce((SELECT turn FROM ci_pending_builds
@@ -68,7 +75,7 @@ ORDER BY p.turn, p.job_id LIMIT 1 FOR UPDATE OF b SKIP LOCKED
 # The scopes of a project's jobs besides the project itself follow from its switches; turns stay as they were.
 _FORGET_WIDER = text("""
 DELETE FROM ci_pending_builds w USING ci_pending_builds p
-WHERE p.scope_kind = 3 AND p.scope_id = :project_id AND w.job_id = p.job_id AND w.scope_kind IN (1, 2)
+WHERE p.scope_kind = 3 AND p.scope_id = ANY(:project_ids) AND w.job_id = p.job_id AND w.scope_kind IN (1, 2)
 """)
 _REACH_WIDER = text("""
 INSERT INTO ci_pending_builds (scope_kind, scope_id, class_id, turn, job_id)
@@ -79,6 +86,9 @@ WHERE p.scope_kind = 3 AND p.scope_id = :project_id ON CONFLICT DO NOTHING
 _MOVE = text("""
 UPDATE ci_pending_builds SET scope_kind = :into WHERE scope_kind = :out_of AND scope_id = ANY(:project_ids)
 """)
+
+# As they stand now, whatever the session has read of them before.
+_SETTINGS = select(ProjectSettings).execution_options(populate_existing=True)
 
 
 def demand_of(session: Session, job: Job) -> Demand:
@@ -91,9 +101,7 @@ def demands_of(session: Session, jobs: Sequence[Job]) -> dict[int, Demand]:
     ids = {job.project_id for job in jobs if job.project_id is not None}
     settings = {
         row.project_id: row
-        for row in (
-            session.scalars(select(ProjectSettings).where(ProjectSettings.project_id.in_(ids))) if ids else ()
-        )
+        for row in (session.scalars(_SETTINGS.where(ProjectSettings.project_id.in_(ids))) if ids else ())
     }
     return {job.id: _demand(job, settings.get(job.project_id or 0)) for job in jobs}
 
@@ -114,27 +122,41 @@ def _demand(job: Job, settings: ProjectSettings | None) -> Demand:
 def put(session: Session, job: Job, *, first: bool = False) -> None:
     """Put a pending job into the queue, at the end of its project's, and tell every process.
 
-    `first` is for one that was handed out and taken back: its turn is now. To be called as the last act.
+    `first` is for one that was handed out and taken back: its turn is now. To be called as the last act. Where the
+    project is deleted, nobody finds the job until it is restored.
     """
+    _hold(session, [job.project_id or 0])
     demand = demand_of(session, job)
     check = demand.runner_id is not None
     class_id = job_classes.UNTAGGED if check else job_classes.class_of(session, demand.tags, demand.ref_protected)
     scopes = tuple(queue_scopes(demand))
     kind, scope_id = scopes[0]
     asked = {
-        "lock": _TURNS_LOCK,
         "project_id": demand.project_id or 0,
         "kind": int(kind),
         "scope_id": scope_id,
         "class_id": class_id,
     }
     turn = session.scalar(_FIRST_TURN if first else _TURN, asked) or 0
+    parked = not check and _is_deleted(session, job)
+    found_in = [(PARKED, demand.project_id)] if parked else [(int(kind), number) for kind, number in scopes]
     rows = [
-        {"scope_kind": int(kind), "scope_id": number, "class_id": class_id, "turn": turn, "job_id": job.id}
-        for kind, number in scopes
+        {"scope_kind": kind, "scope_id": number, "class_id": class_id, "turn": turn, "job_id": job.id}
+        for kind, number in found_in
     ]
     session.execute(insert(PendingJob), rows)
-    queue_news.announce(session, [Announcement(class_id, scopes)])
+    if not parked:
+        queue_news.announce(session, [Announcement(class_id, scopes)])
+
+
+def _hold(session: Session, project_ids: Sequence[int]) -> None:
+    """Let nobody else queue for these projects, nor change how what waits is found, until the transaction ends."""
+    for project_id in sorted(set(project_ids)):
+        session.execute(_HOLD_TURNS, {"lock": _TURNS_LOCK, "project_id": project_id})
+
+
+def _is_deleted(session: Session, job: Job) -> bool:
+    return session.scalar(select(Project.id).where(Project.id == job.project_id)) is None
 
 
 def take_out(session: Session, job_id: int) -> None:
@@ -168,6 +190,9 @@ def hold_next(session: Session, head: tuple[QueueScope, int, int], system_xid: s
 
 def reach_again(session: Session, project: Project) -> None:
     """Make the project's pending jobs findable as its switches say now. To be called as the last act."""
+    session.flush()
+    _hold(session, [project.id])
+    session.execute(_HOLD_PENDING, {"project_ids": [project.id]})
     settings = session.get(ProjectSettings, project.id) or ProjectSettings(project_id=project.id)
     probe = Demand(
         project_id=project.id,
@@ -177,8 +202,7 @@ def reach_again(session: Session, project: Project) -> None:
     )
     scopes = tuple(queue_scopes(probe))
     wider = [scope for scope in scopes if scope[0] is not QueueScope.PROJECT]
-    session.flush()
-    session.execute(_FORGET_WIDER, {"project_id": project.id})
+    session.execute(_FORGET_WIDER, {"project_ids": [project.id]})
     values = {"kinds": [int(kind) for kind, _ in wider], "scope_ids": [number for _, number in wider]}
     session.execute(_REACH_WIDER, {"project_id": project.id, **values})
     there = (PendingJob.scope_kind == int(QueueScope.PROJECT)) & (PendingJob.scope_id == project.id)
@@ -188,15 +212,21 @@ def reach_again(session: Session, project: Project) -> None:
 
 def park(session: Session, project_ids: Sequence[int]) -> None:
     """Nobody finds the jobs of these projects, which are being deleted."""
-    for project_id in project_ids:
-        session.execute(_FORGET_WIDER, {"project_id": project_id})
+    _hold(session, project_ids)
+    session.execute(_HOLD_PENDING, {"project_ids": list(project_ids)})
+    session.execute(_FORGET_WIDER, {"project_ids": list(project_ids)})
     values = {"out_of": int(QueueScope.PROJECT), "into": PARKED, "project_ids": list(project_ids)}
     session.execute(_MOVE, values)
 
 
 def unpark(session: Session, projects: Sequence[Project]) -> None:
     """Queue the jobs of these projects again, which were restored. To be called as the last act."""
-    values = {"out_of": PARKED, "into": int(QueueScope.PROJECT), "project_ids": [each.id for each in projects]}
+    ids = [each.id for each in projects]
+    _hold(session, ids)
+    there = (PendingJob.scope_kind == PARKED) & PendingJob.scope_id.in_(ids)
+    waiting = set(session.scalars(select(PendingJob.scope_id).where(there).distinct()))
+    values = {"out_of": PARKED, "into": int(QueueScope.PROJECT), "project_ids": ids}
     session.execute(_MOVE, values)
     for project in projects:
-        reach_again(session, project)
+        if project.id in waiting:
+            reach_again(session, project)

@@ -66,6 +66,7 @@ class QueueNews:
         self._by_scope: dict[tuple[int, int], dict[int, int]] = {}
         self._newest: dict[tuple[int, int], int] = {}
         self._kept = 0
+        self._found_nothing: dict[tuple[int, str], tuple[str, int]] = {}
         self._lock = threading.Lock()
 
     def start(self, mark: int) -> None:
@@ -79,14 +80,18 @@ class QueueNews:
         with self._lock:
             self.listening = False
 
-    def hear(self, payload: str) -> int | None:
-        """Take in an announcement, as it arrived. Returns the class, or None for what nobody announces so."""
+    def hear(self, payload: str, expect: Callable[[int], None]) -> None:
+        """Take in an announcement, as it arrived; what nobody announces so is passed over.
+
+        `expect` is called with the class before anything of it can be read here: who reads of a class knows it.
+        """
         try:
             number, class_id, scopes = payload.split(" ")
             mark, job_class = int(number), int(class_id)
             found = [tuple(map(int, each.split(":"))) for each in scopes.split(",")]
         except ValueError:
-            return None
+            return
+        expect(job_class)
         with self._lock:
             if self._kept + len(found) > MOST_ANNOUNCED:
                 self._clear(self.mark)
@@ -95,7 +100,21 @@ class QueueNews:
                 self._kept += job_class not in classes
                 classes[job_class] = self._newest[(kind, scope_id)] = mark
             self.mark = max(self.mark, mark)
-        return job_class
+
+    def found_nothing(self, runner_id: int, system_xid: str, runner_version: str, mark: int) -> None:
+        """A search for this machine of the runner, as that was then, found at this mark that nothing waits for it.
+
+        Another machine of the runner may have found a check that is for that machine alone.
+        """
+        with self._lock:
+            if len(self._found_nothing) >= MOST_ANNOUNCED:
+                self._found_nothing.clear()
+            self._found_nothing[(runner_id, system_xid)] = (runner_version, mark)
+
+    def searched(self, runner_id: int, system_xid: str, runner_version: str) -> int | None:
+        """The mark at which this process last found nothing for the machine; None when the runner changed since."""
+        version, mark = self._found_nothing.get((runner_id, system_xid), ("", None))
+        return mark if version == runner_version else None
 
     def is_quiet(
         self, since: int, scopes: Sequence[tuple[QueueScope, int]], takes: Callable[[int], bool], checks: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -44,4 +45,28 @@ def offer(session: Session, row: Any) -> Offer:
         paused=not row.active,
         group_id=row.group_id,
         project_ids=frozenset(projects),
+    )
+
+
+def offers_of(session: Session, runners: Sequence[Runner]) -> dict[int, Offer]:
+    """The offers of many runners as they were loaded, by the runner's number, with one query."""
+    ids = [each.id for each in runners if each.type is RunnerType.PROJECT]
+    further: dict[int, set[int]] = {}
+    if ids:
+        query = select(RunnerProject.runner_id, RunnerProject.project_id).where(RunnerProject.runner_id.in_(ids))
+        for runner_id, project_id in session.execute(query):
+            further.setdefault(runner_id, set()).add(project_id)
+    return {each.id: _loaded(each, further.get(each.id, set())) for each in runners}
+
+
+def _loaded(runner: Runner, further: set[int]) -> Offer:
+    return Offer(
+        runner_id=runner.id,
+        type=runner.type,
+        tags=frozenset(runner.tag_list),
+        run_untagged=runner.run_untagged,
+        protected=runner.protected,
+        paused=runner.paused,
+        group_id=runner.group_id,
+        project_ids=frozenset({*further, runner.project_id} if runner.project_id is not None else further),
     )

@@ -1,0 +1,158 @@
+"""What the page of a job says, wherever the page stands: how it goes, which machine has it, why it failed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from portal.addresses import url_in
+from portal.database import db, now
+from portal.domain.jobs import jobs
+from portal.domain.permissions import Action
+from portal.domain.runners import runner_lists
+from portal.domain.scopes import Scope
+from portal.models import Job, JobMachine, JobStatus, Runner, RunnerManager, job_dependencies
+from portal.web import guards
+
+AddressOf = Callable[[Job], str]
+# What happened, and what to do: gitlab-runner's reasons, and those that the portal gives itself.
+REASONS: dict[str, tuple[str, str]] = {
+    "script_failure": ("A line of the script failed.", "The end of the log shows which."),
+    "runner_system_failure": (
+        "The machine could not run it.",
+        "That is no fault of the script: the log, or gitlab-runner’s own log on the machine, says why. Run it again.",
+    ),
+    "job_execution_timeout": (
+        "It ran longer than it may.",
+        "Give the job a longer timeout, or make the script shorter. The runner’s own limit counts too.",
+    ),
+    "stuck_or_timeout_failure": (
+        "Its machine was not heard of any more.",
+        "Look whether the machine runs, then run the job again.",
+    ),
+    "runner_unsupported": (
+        "The machine’s gitlab-runner cannot do what the job asks for.",
+        "Upgrade it, or let another runner take the job.",
+    ),
+    "image_pull_failure": (
+        "The machine could not get the image.",
+        "Check the image’s name, and whether the machine may fetch it.",
+    ),
+    "configuration_error": ("The machine cannot do this with its configuration.", "The log says what is in the way."),
+    "job_canceled": ("It was canceled.", ""),
+    "trace_size_exceeded": (
+        "Its log grew past the limit.",
+        "Let the script print less, or write the output into a file that is kept as an artifact.",
+    ),
+    "missing_dependency_failure": (
+        "The artifacts that it needs are not there: a job before it failed, or its artifacts are gone.",
+        "Run that job again, then this one with the new number.",
+    ),
+    "data_integrity_failure": (
+        "What is secret in it cannot be read: its encryption key is not configured any more.",
+        "Ask an administrator for the key, or write the job anew.",
+    ),
+    "unknown_failure": ("The machine did not say why.", "The log may show it."),
+}
+UNKNOWN = ("The machine gave a reason that this portal does not know.", "The log may show more.")
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """What the templates below jobs/ need, as `facts`. `base` is the address of the job's page.
+
+    `manager` is None when the machine is forgotten by now, `runner_address` empty for who may not open the runner.
+    `before` and `again` are the runs of the same job before and after this one.
+    """
+
+    job: Job
+    base: str
+    asked: Mapping[str, Any]
+    machine: JobMachine | None
+    manager: RunnerManager | None
+    runner_address: str
+    before: Job | None
+    again: Job | None
+    needs: Sequence[Job]
+    address_of: AddressOf
+    writable: bool
+
+    @property
+    def is_over(self) -> bool:
+        return self.job.state.is_over
+
+    @property
+    def waited(self) -> int:
+        """Seconds until it was taken, or until now."""
+        return max(
+            0, int(((self.job.started_at or self.job.finished_at or now()) - self.job.queued_at).total_seconds())
+        )
+
+    @property
+    def ran(self) -> int | None:
+        """Seconds since it was taken, until its end or now; None when it never ran."""
+        if self.job.started_at is None:
+            return None
+        return max(0, int(((self.job.finished_at or now()) - self.job.started_at).total_seconds()))
+
+    @property
+    def reason(self) -> tuple[str, str] | None:
+        """Why it failed, and what to do."""
+        if self.job.state is not JobStatus.FAILED:
+            return None
+        return REASONS.get(self.job.failure_reason or "unknown_failure", UNKNOWN)
+
+    @property
+    def seen(self) -> str:
+        """Differs when something on the page does that refreshes itself."""
+        job, again = self.job, self.again and self.again.id
+        state = (job.status, job.started_at, job.acknowledged_at, job.finished_at, job.runner_id, again, job.retried)
+        return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+
+
+def facts(job: Job, address_of: AddressOf, scope: Scope) -> JobFacts:
+    """What stands of the job, for its page in this scope; `address_of` tells where a job's page is."""
+    session = db.session()
+    machine = jobs.machine_of(session, job)
+    return JobFacts(
+        job=job,
+        base=address_of(job),
+        asked=job.definition.config,
+        machine=machine,
+        manager=session.get(RunnerManager, machine.runner_machine_id) if machine is not None else None,
+        runner_address=runner_address(scope, job.runner, openable(scope, [job])),
+        before=session.get(Job, job.retry_of_id) if job.retry_of_id is not None else None,
+        again=newer(job),
+        needs=_needs(job),
+        address_of=address_of,
+        writable=jobs.may_write(session, guards.actor(), job),
+    )
+
+
+def newer(job: Job) -> Job | None:
+    """The next run of the same job."""
+    query = select(Job).where(Job.retry_of_id == job.id).order_by(Job.id.desc()).limit(1)
+    return db.session().scalar(query) if job.retried else None
+
+
+def _needs(job: Job) -> list[Job]:
+    needed = select(job_dependencies.c.needs_id).where(job_dependencies.c.job_id == job.id)
+    return list(db.session().scalars(select(Job).where(Job.id.in_(needed)).order_by(Job.id)))
+
+
+def openable(scope: Scope, shown: Sequence[Job]) -> set[int]:
+    """The numbers of those runners of these jobs that the reader may open in the scope; one query at most."""
+    ids = {job.runner_id for job in shown if job.runner_id is not None}
+    if not ids or not guards.allowed(Action.READ_RUNNERS, scope):
+        return set()
+    there = runner_lists.shown_in(scope, inherited=True)
+    return set(db.session().scalars(select(Runner.id).where(Runner.id.in_(ids), there)))
+
+
+def runner_address(scope: Scope, runner: Runner | None, open_: set[int]) -> str:
+    """Where the runner's page is; nothing for who may not open it."""
+    return url_in(scope, "runners.show", runner_id=runner.id) if runner is not None and runner.id in open_ else ""

@@ -1,0 +1,183 @@
+// The log on a job's page goes on by itself while the job runs: what is new is appended, what stands stays.
+(() => {
+  "use strict";
+
+  const log = document.querySelector("[data-log]");
+  if (!log) return;
+  const panel = log.querySelector(".log-panel");
+  const lines = log.querySelector(".log-lines");
+  const status = log.querySelector("[data-log-status]");
+  const button = log.querySelector("[data-log-follow]");
+  const EVERY = 3000, LONGEST_WAIT = 30000, MOST_ROWS = 10000, DEEPEST = 8, SAID_EVERY = 10000;
+
+  // The line that the address names; when another stretch has it, the page goes there.
+  const named = () => /^#L([1-9][0-9]{0,14})$/.exec(location.hash)?.[1];
+  const show = () => {
+    const number = named();
+    if (!number) return false;
+    const row = document.getElementById(`L${number}`);
+    if (row) {
+      for (let up = row.parentElement; up && up !== lines; up = up.parentElement) if (up.matches("details") && row.parentElement !== up) up.open = true;
+      row.scrollIntoView({ block: "center" });
+    } else {
+      const search = `?line=${Math.max(1, number - 10)}`;
+      if (location.search !== search) location.replace(log.dataset.page + search + location.hash);
+    }
+    return true;
+  };
+  addEventListener("hashchange", () => { following = false; offer(); show(); });
+  // A number in a stretch of a long log has the stretch in its address, for others; here it only marks the line.
+  lines.addEventListener("click", (event) => {
+    const number = event.target.closest("a.log-number");
+    if (!number || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    location.hash = number.hash;
+  });
+
+  let live = "live" in log.dataset;
+  let following = false;
+  const atEnd = () => panel.scrollHeight - panel.scrollTop - panel.clientHeight < 30;
+  const toEnd = () => { panel.scrollTop = panel.scrollHeight; };
+  const offer = () => { button.hidden = following || !live; };
+  panel.addEventListener("scroll", () => {
+    following = atEnd();
+    offer();
+  }, { passive: true });
+  button.addEventListener("click", () => {
+    following = true;
+    toEnd();
+    offer();
+    panel.focus({ preventScroll: true });
+  });
+  if (!show() && !new URLSearchParams(location.search).has("line")) {
+    toEnd();
+    following = true;
+  }
+  offer();
+  if (!live) return;
+
+  // Where the next line belongs: into the innermost of the sections that go on at the end of the log.
+  const place = () => {
+    let here = lines;
+    for (let depth = 0; depth < DEEPEST; depth++) {
+      const last = here.lastElementChild;
+      if (!last?.matches("details[data-going-on]")) break;
+      here = last.querySelector(":scope > .log-body");
+    }
+    return here;
+  };
+  const duration = (seconds) => {
+    const parts = [];
+    for (const [unit, name] of [[86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]]) {
+      const count = Math.floor(seconds / unit);
+      seconds -= count * unit;
+      if (count) parts.push(`${count} ${name}${count === 1 ? "" : "s"}`);
+    }
+    return parts.join(" ") || "0 seconds";
+  };
+  const end = (mark) => {
+    let here = place();
+    while (here !== lines) {
+      const section = here.parentElement;
+      if (section.dataset.section === mark.dataset.end) {
+        for (const inner of [section, ...section.querySelectorAll("details[data-going-on]")]) delete inner.dataset.goingOn;
+        const seconds = Math.max(0, mark.dataset.ended - section.dataset.started);
+        section.querySelector(":scope > summary .log-took").textContent = duration(seconds);
+        return;
+      }
+      here = section.parentElement;
+    }
+  };
+  const append = (news) => {
+    for (const row of lines.querySelectorAll("[data-unfinished]")) row.remove();
+    for (const node of [...news.children]) {
+      if (node.dataset.end !== undefined) end(node);
+      else place().append(document.importNode(node, true));
+    }
+  };
+  // A page that is open for days stays usable: what is far above goes, and the way to it appears.
+  const shorten = () => {
+    let rows = lines.getElementsByClassName("log-row").length - MOST_ROWS;
+    if (rows <= 0 || !following) return;
+    const drop = (inside) => {
+      while (rows > 0 && inside.firstElementChild) {
+        const first = inside.firstElementChild;
+        if (first.matches("details[data-going-on]")) return drop(first.querySelector(":scope > .log-body"));
+        rows -= first.matches(".log-row") ? 1 : first.getElementsByClassName("log-row").length;
+        first.remove();
+      }
+      return undefined;
+    };
+    drop(lines);
+    if (!panel.querySelector(".log-more a")) {
+      const way = Object.assign(document.createElement("a"), { href: `${log.dataset.page}?line=1`, textContent: "Beginning of the log" });
+      const more = Object.assign(document.createElement("p"), { className: "log-more" });
+      more.append(way);
+      panel.prepend(more);
+    }
+  };
+
+  // Said to screen readers now and then, and not line by line.
+  let unsaid = 0, saidAt = 0;
+  const say = (count) => {
+    unsaid += count;
+    if (!unsaid || Date.now() - saidAt < SAID_EVERY) return;
+    status.textContent = `${unsaid} new line${unsaid === 1 ? "" : "s"}`;
+    [unsaid, saidAt] = [0, Date.now()];
+  };
+
+  let wait = EVERY, timer = 0, asking = false;
+  const next = (after) => {
+    clearTimeout(timer);
+    if (live) timer = setTimeout(ask, after);
+  };
+  const take = (news) => {
+    const { dataset } = news;
+    if (dataset.anew !== undefined) { location.reload(); return; }
+    const count = news.querySelectorAll(".log-row:not([data-unfinished])").length;
+    const something = news.children.length > 0 || dataset.seen !== log.dataset.seen;
+    if (something) {
+      const stay = panel.scrollTop;
+      append(news);
+      shorten();
+      if (following) toEnd(); else panel.scrollTop = stay;
+      if (lines.children.length) log.querySelector("[data-log-empty]")?.remove();
+    }
+    Object.assign(log.dataset, { next: dataset.next, attempt: dataset.attempt, seen: dataset.more === undefined ? dataset.seen : dataset.next });
+    say(count);
+    live = dataset.live !== undefined;
+    offer();
+    if (live) return;
+    delete log.dataset.live;
+    saidAt = 0;
+    say(0);
+    if (!status.textContent) status.textContent = "The log is complete";
+    log.dispatchEvent(new CustomEvent("log-complete", { bubbles: true }));
+  };
+  const ask = async () => {
+    if (asking || !live || document.hidden) return;
+    asking = true;
+    let after = EVERY;
+    try {
+      const { next: from, seen, attempt } = log.dataset;
+      const answer = await fetch(`${log.dataset.log}?from=${from}&seen=${seen}&attempt=${attempt}`, { credentials: "same-origin", redirect: "error" });
+      if (!answer.ok) throw new Error(String(answer.status));
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const news = page.querySelector(".log-news");
+      if (!news) throw new Error("no log");
+      if (wait > EVERY) status.textContent = "Connected again";
+      wait = EVERY;
+      take(news);
+      if (news.dataset.more !== undefined) after = 50;
+    } catch {
+      wait = Math.min(LONGEST_WAIT, wait * 2);
+      after = wait;
+      status.textContent = "The portal does not answer, or you are signed out. Trying again.";
+    }
+    asking = false;
+    next(after);
+  };
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) next(0); });
+  addEventListener("online", () => next(0));
+  next(EVERY);
+})();
