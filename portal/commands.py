@@ -20,6 +20,7 @@ from portal.demo_tables import PEOPLE
 from portal.domain.actors import system
 from portal.domain.deletions import deletion_purge
 from portal.domain.errors import Refusal
+from portal.domain.jobs import job_definitions
 from portal.domain.machines import silent_machines
 from portal.domain.people import accounts, people, second_factor
 from portal.domain.registration import registration_tokens
@@ -249,17 +250,25 @@ def purge_deleted() -> None:
 
 @keys.command("re-encrypt")
 def re_encrypt() -> None:
-    """Encrypt all registration tokens and second factors with the first key of PORTAL_ENCRYPTION_KEYS.
+    """Encrypt everything that is kept encrypted with the first key of PORTAL_ENCRYPTION_KEYS.
 
-    Afterwards the others can go.
+    That is registration tokens, second factors and the variables of jobs. Afterwards the other keys can go.
     """
     done = registration_tokens.renew_encryption(db.session(), ACTOR, current_app.extensions["registration"])
     factors = second_factor.renew_encryption(db.session(), ACTOR, current_app.extensions["second_factor"])
+    secrets = job_definitions.renew_encryption(db.session(), ACTOR, current_app.extensions["job_vault"])
     db.session.commit()
     click.echo(f"Encrypted {_some(done.renewed, 'registration token')} with the first key.")
     if factors.renewed:
         click.echo(f"Encrypted {_some(factors.renewed, 'second factor')} with the first key.")
+    if secrets.renewed:
+        click.echo(f"Encrypted the variables of {_some(secrets.renewed, 'job')} with the first key.")
     lost = []
+    if secrets.lost:
+        lost.append(
+            f"The variables of {_some(secrets.lost, 'job')} could not be opened with any of the keys, unless an "
+            "older key is added; those that wait fail, and templates have to be filled in anew."
+        )
     if done.lost:
         lost.append(
             f"{done.lost} could not be opened with any of the keys. Their text is lost unless an older key is added; "

@@ -117,12 +117,16 @@
     }
   };
 
-  // Said to screen readers now and then, and not line by line.
+  // Said to screen readers now and then, and not line by line. Who sees the lines needs no count; trouble is shown.
+  const tell = (words, trouble = false) => {
+    status.classList.toggle("hidden", !trouble);
+    status.textContent = words;
+  };
   let unsaid = 0, saidAt = 0;
   const say = (count) => {
     unsaid += count;
     if (!unsaid || Date.now() - saidAt < SAID_EVERY) return;
-    status.textContent = `${unsaid} new line${unsaid === 1 ? "" : "s"}`;
+    tell(`${unsaid} new line${unsaid === 1 ? "" : "s"}`);
     [unsaid, saidAt] = [0, Date.now()];
   };
 
@@ -149,9 +153,7 @@
     offer();
     if (live) return;
     delete log.dataset.live;
-    saidAt = 0;
-    say(0);
-    if (!status.textContent) status.textContent = "The log is complete";
+    tell("The log is complete");
     log.dispatchEvent(new CustomEvent("log-complete", { bubbles: true }));
   };
   const ask = async () => {
@@ -165,14 +167,14 @@
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const news = page.querySelector(".log-news");
       if (!news) throw new Error("no log");
-      if (wait > EVERY) status.textContent = "Connected again";
+      if (wait > EVERY) tell("Connected again");
       wait = EVERY;
       take(news);
       if (news.dataset.more !== undefined) after = 50;
     } catch {
       wait = Math.min(LONGEST_WAIT, wait * 2);
       after = wait;
-      status.textContent = "The portal does not answer, or you are signed out. Trying again.";
+      tell("The portal does not answer, or you are signed out. Trying again.", true);
     }
     asking = false;
     next(after);

@@ -102,6 +102,9 @@ class S3Server:
         raise AssertionError("the S3-compatible server did not start")
 
     def __exit__(self, *_: Any) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         assert self.process is not None
         self.process.terminate()
         self.process.wait(timeout=30)

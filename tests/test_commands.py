@@ -23,6 +23,8 @@ from sqlalchemy import func, insert, select, text, update
 from portal.config import ROOT
 from portal.database import db, now
 from portal.domain import audit
+from portal.domain.jobs import job_definitions
+from portal.domain.jobs.job_definitions import JobVariable, Undecryptable
 from portal.domain.people import second_factor
 from portal.domain.registration import registration_tokens
 from portal.domain.registration.registration import Configured
@@ -30,8 +32,8 @@ from portal.domain.runners import runner_cleanup
 from portal.domain.runners.runner_cleanup import Criteria
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE, Scope
-from portal.domain.vault import SECOND_FACTORS, Vault
-from portal.models import AccessToken, AuditEvent, RegistrationToken, Runner, RunnerManager, SecondFactor, User
+from portal.domain.vault import JOB_SECRETS, SECOND_FACTORS, Vault
+from portal.models import AccessToken, AuditEvent, Job, RegistrationToken, Runner, RunnerManager, SecondFactor, User
 from tests.api.processes import Process
 from tests.cast import PASSWORD, SYSTEM, Cast, send, sign_in
 from tests.databases import ENCRYPTION_KEY, SECRET_KEY, Server
@@ -118,6 +120,29 @@ class TestReEncrypt:
         result = run(app, "keys", "re-encrypt")
         assert result.exit_code == 1
         assert "1 second factor could not be opened" in result.output
+
+    def test_variables_of_jobs_go_along(self, app: Flask, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+        new = "a new key that is long enough to be one"
+        job_id = cast.job(variables=(JobVariable("PASSWORD", "correct horse", masked=True),)).id
+        monkeypatch.setitem(app.extensions, "job_vault", Vault([new, ENCRYPTION_KEY], JOB_SECRETS))
+        result = run(app, "keys", "re-encrypt")
+        assert (result.exit_code, result.output.splitlines()[1:]) == (
+            0,
+            ["Encrypted the variables of 1 job with the first key."],
+        )
+        definition = db.session.get_one(Job, job_id).definition
+        assert job_definitions.opened(definition, Vault([new], JOB_SECRETS)).variables[0].value == "correct horse"
+        with pytest.raises(Undecryptable):
+            job_definitions.opened(definition, Vault([ENCRYPTION_KEY], JOB_SECRETS))
+
+    def test_variables_that_no_key_opens_are_told(
+        self, app: Flask, cast: Cast, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cast.job()
+        monkeypatch.setitem(app.extensions, "job_vault", Vault(["somebody else's key, long enough"], JOB_SECRETS))
+        result = run(app, "keys", "re-encrypt")
+        assert result.exit_code == 1
+        assert "The variables of 1 job could not be opened" in result.output
 
 
 class TestRemoveSecondFactor:

@@ -31,8 +31,8 @@ class Once:
     request_digest: bytes | None = None
 
 
-def once(asked: Mapping[str, object]) -> Once:
-    """The key of this request, for who asks, and a digest of what is asked for.
+def once(asked: Mapping[str, object], what: str = "create a runner") -> Once:
+    """The key of this request, for who asks and for `what` they ask, and a digest of the details.
 
     Two people may choose the same key, and nobody learns of another's; the key itself is not kept.
     Raises BadRequest for a key that is no key.
@@ -43,10 +43,10 @@ def once(asked: Mapping[str, object]) -> Once:
     if len(key) > LONGEST or not _KEY.fullmatch(key):
         raise BadRequest(
             f"{HEADER} must be 1 to {LONGEST} visible ASCII characters without spaces, such as a new UUID for each "
-            "runner that you want."
+            f"{what.rpartition(' ')[2]} that you want."
         )
     credential: Credential = g.credential
-    digest = hashlib.sha256(orjson.dumps(["create a runner", _who(credential), key])).digest()
+    digest = hashlib.sha256(orjson.dumps([what, _who(credential), key])).digest()
     written = orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
     return Once(UUID(bytes=digest[:16], version=5), hashlib.sha256(written).digest())
 
@@ -60,6 +60,13 @@ def of_creation(scope: Scope, settings: RunnerSettings, expires: datetime | None
     if expires is not None:
         asked |= {"token_expiration_interval": None, "token_expires_at": expires}
     return once({"scope": scope.kind.value, "id": scope.id, **asked})
+
+
+def of_job(asked: Mapping[str, object]) -> Once:
+    """The same for a new job. What is asked for may hold secrets, so the key is in its digest: nobody can try values
+    out against what is stored.
+    """
+    return once({**asked, "key": request.headers.get(HEADER)}, "submit a job")
 
 
 def _who(credential: Credential) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from portal.addresses import url_in
 from portal.database import db, now
-from portal.domain.jobs import jobs
+from portal.domain.jobs import failure_reasons, job_times, jobs
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_lists
 from portal.domain.scopes import Scope
@@ -19,46 +19,6 @@ from portal.models import Job, JobMachine, JobStatus, Runner, RunnerManager, job
 from portal.web import guards
 
 AddressOf = Callable[[Job], str]
-# What happened, and what to do: gitlab-runner's reasons, and those that the portal gives itself.
-REASONS: dict[str, tuple[str, str]] = {
-    "script_failure": ("A line of the script failed.", "The end of the log shows which."),
-    "runner_system_failure": (
-        "The machine could not run it.",
-        "That is no fault of the script: the log, or gitlab-runner’s own log on the machine, says why. Run it again.",
-    ),
-    "job_execution_timeout": (
-        "It ran longer than it may.",
-        "Give the job a longer timeout, or make the script shorter. The runner’s own limit counts too.",
-    ),
-    "stuck_or_timeout_failure": (
-        "Its machine was not heard of any more.",
-        "Look whether the machine runs, then run the job again.",
-    ),
-    "runner_unsupported": (
-        "The machine’s gitlab-runner cannot do what the job asks for.",
-        "Upgrade it, or let another runner take the job.",
-    ),
-    "image_pull_failure": (
-        "The machine could not get the image.",
-        "Check the image’s name, and whether the machine may fetch it.",
-    ),
-    "configuration_error": ("The machine cannot do this with its configuration.", "The log says what is in the way."),
-    "job_canceled": ("It was canceled.", ""),
-    "trace_size_exceeded": (
-        "Its log grew past the limit.",
-        "Let the script print less, or write the output into a file that is kept as an artifact.",
-    ),
-    "missing_dependency_failure": (
-        "The artifacts that it needs are not there: a job before it failed, or its artifacts are gone.",
-        "Run that job again, then this one with the new number.",
-    ),
-    "data_integrity_failure": (
-        "What is secret in it cannot be read: its encryption key is not configured any more.",
-        "Ask an administrator for the key, or write the job anew.",
-    ),
-    "unknown_failure": ("The machine did not say why.", "The log may show it."),
-}
-UNKNOWN = ("The machine gave a reason that this portal does not know.", "The log may show more.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +48,20 @@ class JobFacts:
     @property
     def waited(self) -> int:
         """Seconds until it was taken, or until now."""
-        return max(
-            0, int(((self.job.started_at or self.job.finished_at or now()) - self.job.queued_at).total_seconds())
-        )
+        return int(job_times.waited(self.job, now()))
 
     @property
     def ran(self) -> int | None:
         """Seconds since it was taken, until its end or now; None when it never ran."""
-        if self.job.started_at is None:
-            return None
-        return max(0, int(((self.job.finished_at or now()) - self.job.started_at).total_seconds()))
+        seconds = job_times.ran(self.job, now())
+        return None if seconds is None else int(seconds)
 
     @property
     def reason(self) -> tuple[str, str] | None:
         """Why it failed, and what to do."""
         if self.job.state is not JobStatus.FAILED:
             return None
-        return REASONS.get(self.job.failure_reason or "unknown_failure", UNKNOWN)
+        return failure_reasons.told(self.job.failure_reason)
 
     @property
     def seen(self) -> str:

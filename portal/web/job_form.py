@@ -36,12 +36,12 @@ class Row:
         return not self.variable.key and not self.variable.value
 
 
-class VariableRows(Field):  # type: ignore[misc]  # wtforms ships no types
+class VariableRows(Field):
     """Rows of key, value and ticks. The ticks name the number of their row, since unticked boxes are not sent."""
 
     rows: list[Row]
 
-    def process(self, formdata: Any, data: Any = (), extra_filters: Any = None) -> None:
+    def process(self, formdata: Any, data: Any = (), extra_filters: Any = None) -> None:  # noqa: ARG002
         self.process_errors = []
         if formdata is not None and formdata.getlist(f"{self.name}_key"):
             self.rows = self._typed(formdata)

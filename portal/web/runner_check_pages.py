@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, flash, make_response, redirect, render_template
+from typing import Any
+
+from flask import Blueprint, Response, flash, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import HiddenField
 
@@ -10,13 +12,13 @@ from portal.addresses import url_in
 from portal.database import db, now
 from portal.domain.errors import NOTHING_HERE, Invalid, NotFound, Stale
 from portal.domain.jobs import check_progress, jobs
-from portal.domain.jobs.check_progress import Progress
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.models import Job, Runner, RunnerManager
 from portal.requests import job_vault
 from portal.web import guards, job_facts, job_log_pages
-from portal.web.forms import EmptyForm, KeyedForm
+from portal.web.forms import KeyedForm
+from portal.web.times import duration
 
 STOP_POLLING = 286  # htmx's word for "do not ask again"
 ONE = "/<int:runner_id>/checks/<int:check_id>"
@@ -84,36 +86,30 @@ def show(runner_id: int, check_id: int) -> str:
     """What happens to the check, and its log, both live."""
     job = find(runner_id, check_id)
     return render_template(
-        "runners/check.html",
-        scope=guards.scope(),
-        runner=job.checks_runner,
-        job=job,
-        facts=job_facts.facts(job, address, guards.scope()),
-        log=job_log_pages.shown(job, address(job)),
-        **_live(job),
+        "runners/check.html", log=job_log_pages.shown(job, address(job)), changed=False, **_live(job)
     )
 
 
 def progress(runner_id: int, check_id: int) -> Response:
     """The live part of the page; 286 when nothing more will happen."""
     job = find(runner_id, check_id)
-    page = render_template(
-        "runners/_check.html",
-        scope=guards.scope(),
-        runner=job.checks_runner,
-        job=job,
-        facts=job_facts.facts(job, address, guards.scope()),
-        refreshed=True,
-        **_live(job),
-    )
+    live = _live(job)
+    page = render_template("runners/_check.html", changed=request.args.get("seen") != live["seen"], **live)
     return make_response(page, STOP_POLLING if job.state.is_over else 200)
 
 
-def _live(job: Job) -> dict[str, Progress | bool | EmptyForm | CheckForm | RunnerManager | None]:
+def _live(job: Job) -> dict[str, Any]:
     session, runner = db.session(), job.checks_runner
     assert runner is not None  # noqa: S101
+    progress_ = check_progress.of(session, job, runner, now())
     return {
-        "progress": check_progress.of(session, job, runner, now()),
+        "scope": guards.scope(),
+        "runner": runner,
+        "job": job,
+        "facts": job_facts.facts(job, address, guards.scope()),
+        "progress": progress_,
+        "seen": f"{progress_.step.value}-{progress_.machine or ''}",
+        "took": duration(round(progress_.seconds)) if (progress_.seconds or 0) >= 1 else "less than a second",
         "meant": check_progress.machine_meant(session, job),
         "checkable": runner_access.may(session, guards.actor(), Action.CHECK_RUNNERS, runner),
         "check": CheckForm(formdata=None),

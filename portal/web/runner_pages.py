@@ -14,6 +14,7 @@ from portal.database import db, now
 from portal.domain import audit
 from portal.domain.bulk import bulk_acts, bulk_lists
 from portal.domain.errors import AlreadyIssued, Invalid, Stale
+from portal.domain.jobs import job_lists
 from portal.domain.machines import refused_machines, runner_managers
 from portal.domain.machines.refused_machines import TooOld
 from portal.domain.permissions import Action
@@ -34,7 +35,15 @@ from portal.domain.runners.runner_status import Status
 from portal.domain.scopes import of_runner
 from portal.models import RegistrationType, Runner, RunnerType, TokenOrigin
 from portal.requests import registration_configured
-from portal.web import deletions, guards, registration_pages, runner_project_pages, runner_token_pages
+from portal.web import (
+    deletions,
+    guards,
+    registration_pages,
+    runner_check_pages,
+    runner_job_pages,
+    runner_project_pages,
+    runner_token_pages,
+)
 from portal.web.errors import STATUS
 from portal.web.forms import BulkForm, EditRunnerForm, EmptyForm, RunnerForm
 from portal.web.runner_token_pages import already_issued, token_page
@@ -105,6 +114,7 @@ def _index_page(bulk_form: BulkForm) -> Response:
         wanted=wanted,
         page=shown,
         too_old=_too_old([row.runner for row in shown.rows]),
+        busy=job_lists.busy(session, [row.runner for row in shown.rows]),
         counts=runner_lists.counts(session, scope, wanted),
         tags=runner_lists.tags_in(session, scope),
         creators=runner_lists.creators_in(session, scope),
@@ -197,6 +207,7 @@ def show(runner_id: int) -> str:
         life=token_life.of_runner_tokens(session, runner),
         events=events,
         form=EmptyForm(),
+        jobs_total=runner_job_pages.count(runner),
         projects=runner_projects.assigned(session, guards.actor(), runner),
         sharable=runner_projects.may_share(session, guards.actor(), runner),
         **_machines(runner),
@@ -230,6 +241,10 @@ def _machines(runner: Runner) -> dict[str, Any]:
     return {
         "managers": [(manager, runner_status.of_manager(manager, moment)) for manager in found],
         "managers_total": runner_managers.count(session, runner),
+        "active": bool(job_lists.busy(session, [runner])),
+        "busy_managers": job_lists.busy_managers(session, found),
+        "checkable": runner_access.may(session, guards.actor(), Action.CHECK_RUNNERS, runner) and not runner.paused,
+        "check_key": runner_check_pages.CheckForm(formdata=None).request_key.data,
         "tokens": runner_managers.tokens_in_use(session, found),
         "family": runner_tokens.family(session, runner),
         "family_total": runner_tokens.count_family(session, runner),
@@ -328,6 +343,7 @@ def delete(runner_id: int) -> Page:
             runner=runner,
             total=count,
             managers=found,
+            running=job_lists.running_on(db.session(), runner),
             form=EmptyForm(),
             kept=deletions.kept(),
         )
@@ -353,3 +369,5 @@ def mount(blueprint: Blueprint) -> None:
     blueprint.add_url_rule(f"{one}/delete", "delete", delete, methods=both)
     runner_token_pages.mount(blueprint)
     runner_project_pages.mount(blueprint)
+    runner_check_pages.mount(blueprint)
+    runner_job_pages.mount(blueprint)

@@ -18,7 +18,7 @@ from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.models import Runner, RunnerToken
 from portal.requests import portal_url
 from portal.web import guards
-from portal.web.forms import ResetForm
+from portal.web.forms import KeyedForm, ResetForm
 from portal.web.secret_pages import unstored
 
 Page = str | BaseResponse | tuple[str, int]
@@ -56,7 +56,13 @@ def connection(runner_id: int) -> Response:
     state = _connection(runner)
     if request.args.get("seen") == state["state"]:
         return Response(status=204)
-    page = render_template("runners/_connection.html", runner=runner, scope=guards.scope(), connection=state)
+    page = render_template(
+        "runners/_connection.html",
+        runner=runner,
+        scope=guards.scope(),
+        connection=state,
+        check_key=KeyedForm(formdata=None).request_key.data,
+    )
     return make_response(page, STOP_POLLING if state["step"] == "online" else 200)
 
 

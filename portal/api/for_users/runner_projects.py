@@ -10,6 +10,7 @@ from portal.api.for_users.parameters import Id, Parameters
 from portal.api.for_users.runner_shapes import RunnerShape
 from portal.database import db, now
 from portal.domain.errors import BadRequest, Invalid, NotAllowed
+from portal.domain.jobs import job_lists
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_projects
 from portal.domain.scopes import of_runner

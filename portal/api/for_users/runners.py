@@ -11,8 +11,7 @@ from sqlalchemy import func, select
 from portal.api import credentials
 from portal.api.for_users import enrolment, runner_shapes
 from portal.api.for_users.door import looking_for, operation
-from portal.api.for_users.operations import Answer, Shape
-from portal.api.for_users.paging import Page, Paged, Stretch
+from portal.api.for_users.paging import Page, Paged
 from portal.api.for_users.parameters import (
     Flag,
     Id,
@@ -25,8 +24,9 @@ from portal.api.for_users.parameters import (
     only_one_of,
 )
 from portal.api.for_users.runner_shapes import NewToken, RunnerDetails, RunnerManagerShape
-from portal.api.for_users.shapes import Moment, ProjectBasic, projects_in_short
+from portal.api.for_users.shapes import ProjectBasic, projects_in_short
 from portal.database import db, now
+from portal.domain.jobs import job_lists
 from portal.domain.machines import runner_managers
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access, runner_projects, runner_tokens, runners
@@ -35,21 +35,6 @@ from portal.models import Runner, TokenScope
 MANAGE = (TokenScope.MANAGE_RUNNER,)
 ROOM = "Runners"
 MOST_MANAGERS = 10_000  # in one answer, which has no pages
-JOB_STATUSES = Literal[
-    "created",
-    "waiting_for_resource",
-    "preparing",
-    "waiting_for_callback",
-    "pending",
-    "running",
-    "success",
-    "failed",
-    "canceling",
-    "canceled",
-    "skipped",
-    "manual",
-    "scheduled",
-]
 
 
 class OneRunner(Parameters):
@@ -103,25 +88,6 @@ class RunnerPaged(Paged, OneRunner):
     """A page of what belongs to one runner."""
 
 
-class JobsAsked(RunnerPaged):
-    """Which of the runner's jobs."""
-
-    system_id: OptionalText = None
-    status: JOB_STATUSES | None = None
-    order_by: Literal["id"] | None = None
-    sort: Literal["asc", "desc"] = "desc"
-    pagination: Literal["keyset", "legacy"] | None = None
-    cursor: OptionalText = None
-
-
-class RunnerJob(Shape):
-    """A job that the runner took."""
-
-    id: int
-    status: str
-    created_at: Moment
-
-
 @operation("GET", "/runners/<int:runner_id>", room=ROOM, opens=MANAGE, refuses=(404,), enrolment=True)
 def show(given: RunnerAsked) -> RunnerDetails:
     """Everything about one runner. An enrolment key reads the runners that it made."""
@@ -165,7 +131,8 @@ def managers(given: OneRunner) -> list[RunnerManagerShape]:
     session, runner, at = db.session(), readable(given.runner_id), now()
     trusted = runner_access.may(session, credentials.actor(), Action.READ_RUNNERS, runner)
     found = runner_managers.of_runner_newest_first(session, runner, MOST_MANAGERS)
-    return [runner_shapes.manager(each, at, trusted=trusted) for each in found]
+    busy = job_lists.busy_managers(session, found)
+    return [runner_shapes.manager(each, at, busy=each.id in busy, trusted=trusted) for each in found]
 
 
 @operation("GET", "/runners/<int:runner_id>/projects", room=ROOM, opens=MANAGE, refuses=(400, 404))
@@ -176,17 +143,6 @@ def projects(given: RunnerPaged) -> Page[ProjectBasic]:
     total = session.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
     rows = session.scalars(query.limit(given.per_page).offset(given.offset))
     return Page(projects_in_short(rows), given, total)
-
-
-@operation("GET", "/runners/<int:runner_id>/jobs", room=ROOM, opens=MANAGE, refuses=(400, 404))
-def jobs(given: JobsAsked) -> Answer[list[RunnerJob]]:
-    """The runner's jobs. Jobs are not handed out yet, so there are none."""
-    readable(given.runner_id)
-    none: list[RunnerJob] = []
-    if given.pagination == "keyset":
-        return Answer(none, headers=Stretch(none, None).headers())
-    total = None if given.given("system_id") else 0  # GitLab does not count those of one machine
-    return Answer(none, headers=Page(none, given, total).headers())
 
 
 @operation(
@@ -217,3 +173,9 @@ def writable(runner_id: int) -> Runner:
     """The runner, if who asks may change it. Raises NotFound, or NotAllowed for who may read it."""
     with looking_for("Runner"):
         return runner_access.writable(db.session(), credentials.actor(), runner_id)
+
+
+def allowing(action: Action, runner_id: int) -> Runner:
+    """The runner, if who asks may do this with it. Raises NotFound, or NotAllowed for who may read it."""
+    with looking_for("Runner"):
+        return runner_access.allowing(db.session(), credentials.actor(), action, runner_id)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ariadne import ObjectType
 
+from portal.addresses import url_in
 from portal.api.graphql import paging
 from portal.api.graphql.context import Info
 from portal.api.graphql.job_nodes import JobNode
@@ -14,6 +15,7 @@ from portal.api.graphql.machines import MachineNode
 from portal.api.graphql.paging import Connection
 from portal.api.graphql.siblings import RunnerNode, ScopeNode
 from portal.domain.jobs import failure_reasons, job_times
+from portal.domain.scopes import of_project, of_runner
 from portal.models import Job, JobArtifact, JobStatus
 
 job, permissions, artifact = ObjectType("CiJob"), ObjectType("JobPermissions"), ObjectType("CiJobArtifact")
@@ -81,6 +83,17 @@ def _runner_manager(node: JobNode, _info: Info) -> MachineNode | None:
 @job.field("project")
 def _project(node: JobNode, _info: Info) -> ScopeNode | None:
     return node.page.projects.get(node.job.project_id or 0)
+
+
+@job.field("webPath")
+def _web_path(node: JobNode, _info: Info) -> str | None:
+    row = node.job
+    if row.project is not None:
+        return url_in(of_project(row.project), "jobs.show", job_id=row.id)
+    if row.checks_runner is not None:
+        place = {"runner_id": row.checks_runner.id, "check_id": row.id}
+        return url_in(of_runner(row.checks_runner), "runners.show_check", **place)
+    return None
 
 
 @job.field("artifacts")

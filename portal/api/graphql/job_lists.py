@@ -68,6 +68,12 @@ def count_of_runner(node: RunnerNode, _info: Info, statuses: Sequence[Any] | Non
     return counts.get(node.runner.id, 0)
 
 
+def execution_status(node: RunnerNode, _info: Info) -> str:
+    """Whether the runner runs a job at this moment; of all the runners on its page together."""
+    busy = node.page.once("busy", lambda: job_lists.busy(node.context.session, node.page.things))
+    return "ACTIVE" if node.runner.id in busy else "IDLE"
+
+
 def _known(statuses: Sequence[Any] | None) -> tuple[JobStatus, ...] | None:
     """Those that jobs of the portal can have, empty for any; None when all that are asked for are others."""
     found = tuple(dict.fromkeys(each for each in statuses or () if isinstance(each, JobStatus)))
@@ -90,7 +96,7 @@ def _connection(asked: Context, which: Select[Any], arguments: Mapping[str, Any]
         kept: list[Job] = rows[-window.size :] if window.backwards else rows[: window.size]
         edges = [Edge(paging.write_cursor(each.job.id), each) for each in job_nodes(asked, kept)]
         if window.backwards:
-            return Part(edges, above is None and below is not None, more)
+            return Part(edges, above is not None, more)
         return Part(edges, more, below is not None)
 
     def total() -> int:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ariadne import MutationType
-from flask import current_app
 
 from portal.api.graphql.context import Context
 from portal.api.graphql.job_nodes import JobNode, job_nodes
 from portal.api.graphql.mutations import Payload, changes
 from portal.domain.jobs import jobs
-from portal.domain.vault import Vault
 from portal.models import Job
+from portal.requests import job_vault
 
 mutation = MutationType()
 
@@ -29,8 +28,7 @@ def cancel(asked: Context, given: dict[str, Any]) -> Payload:
 def retry(asked: Context, given: dict[str, Any]) -> Payload:
     """Run the same once more, as a job of its own."""
     job = jobs.readable(asked.session, asked.actor, given["id"])
-    vault: Vault = current_app.extensions["job_vault"]
-    return {"job": _node(asked, jobs.retry(asked.session, asked.actor, job, vault))}
+    return {"job": _node(asked, jobs.retry(asked.session, asked.actor, job, job_vault()))}
 
 
 def _node(asked: Context, job: Job) -> JobNode:

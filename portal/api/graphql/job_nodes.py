@@ -39,7 +39,8 @@ class Jobs(Siblings[Job]):
     def machines(self) -> dict[int, MachineNode]:
         """The machines that have or had them, by the id of the job; without those whose row is gone."""
         session = self.context.session
-        by_job = {job_id: each.runner_machine_id for job_id, each in job_lists.machines_of(session, self.things).items()}
+        links = job_lists.machines_of(session, self.things)
+        by_job = {job_id: link.runner_machine_id for job_id, link in links.items()}
         if not by_job:
             return {}
         rows = session.scalars(select(RunnerManager).where(RunnerManager.id.in_(set(by_job.values())))).all()

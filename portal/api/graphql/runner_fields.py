@@ -15,7 +15,6 @@ from portal.api.graphql import job_lists, machines, paging, runner_projects
 from portal.api.graphql.context import Info
 from portal.api.graphql.paging import Connection
 from portal.api.graphql.siblings import RunnerNode, ScopeNode
-from portal.domain.jobs.job_lists import busy as find_busy
 from portal.domain.machines import machine_lists
 from portal.domain.runners import runner_lists, runner_paging, runner_status
 from portal.domain.scopes import of_runner
@@ -149,12 +148,7 @@ runner.set_field("managers", machines.of_runner)
 
 runner.set_field("jobs", job_lists.of_runner)
 runner.set_field("jobCount", job_lists.count_of_runner)
-
-
-@runner.field("jobExecutionStatus")
-def _job_execution_status(node: RunnerNode, _info: Info) -> str:
-    busy = node.page.once("busy", lambda: find_busy(node.context.session, node.page.things))
-    return "ACTIVE" if node.runner.id in busy else "IDLE"
+runner.set_field("jobExecutionStatus", job_lists.execution_status)
 
 
 def _machine_fact(name: str) -> Field:

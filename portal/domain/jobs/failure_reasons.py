@@ -1,29 +1,59 @@
-"""Why a job failed, in a sentence that says what to do about it."""
+"""Why a job failed, and what to do about it: gitlab-runner's reasons (reference/wire.md 8), and the portal's own."""
 
 from __future__ import annotations
 
-# By the words that runners send (reference/wire.md 8), and by those of the portal's own.
-SENTENCES = {
-    "script_failure": "The script failed: its log says which line, and with which exit code.",
-    "runner_system_failure": "The machine could not run the job. Its log ends with what went wrong; try another runner.",
-    "runner_configuration_error": "The runner is not set up for this job. Its log says what it lacks.",
-    "runner_external_dependency_failure": "Something that the machine needs from elsewhere did not answer. Try again.",
-    "runner_interrupted": "The machine was stopped while the job ran. Run it again.",
-    "runner_unsupported": "The runner is too old for what this job asks for. Use a newer one.",
-    "image_pull_failure": "The image could not be fetched. Look for a typo in its name, and at its registry.",
-    "job_execution_timeout": "The job took longer than it may. Let it do less, or give it a longer timeout.",
-    "job_canceled": "The job was canceled while it ran.",
-    "stuck_or_timeout_failure": "The machine that had the job fell silent. Look whether it is still there.",
-    "missing_dependency_failure": "Artifacts that the job needs are not there any more. Run the jobs that made them.",
-    "data_integrity_failure": "What is secret in the job cannot be read any more: its encryption key is gone. "
-    "Submit it anew.",
-    "trace_size_exceeded": "The log grew longer than a log may be here. Let the script print less.",
-    "unknown_failure": "The machine did not say why the job failed. Its log may.",
+REASONS: dict[str, tuple[str, str]] = {
+    "script_failure": ("A line of the script failed.", "The end of the log shows which."),
+    "runner_system_failure": (
+        "The machine could not run it.",
+        "That is no fault of the script: the log, or gitlab-runner’s own log on the machine, says why. Run it again.",
+    ),
+    "job_execution_timeout": (
+        "It ran longer than it may.",
+        "Give the job a longer timeout, or make the script shorter. The runner’s own limit counts too.",
+    ),
+    "stuck_or_timeout_failure": (
+        "Its machine was not heard of any more.",
+        "Look whether the machine runs, then run the job again.",
+    ),
+    "runner_unsupported": (
+        "The machine’s gitlab-runner cannot do what the job asks for.",
+        "Upgrade it, or let another runner take the job.",
+    ),
+    "image_pull_failure": (
+        "The machine could not get the image.",
+        "Check the image’s name, and whether the machine may fetch it.",
+    ),
+    "configuration_error": ("The machine cannot do this with its configuration.", "The log says what is in the way."),
+    "job_canceled": ("It was canceled.", ""),
+    "trace_size_exceeded": (
+        "Its log grew past the limit.",
+        "Let the script print less, or write the output into a file that is kept as an artifact.",
+    ),
+    "missing_dependency_failure": (
+        "The artifacts that it needs are not there: a job before it failed, or its artifacts are gone.",
+        "Run that job again, then this one with the new number.",
+    ),
+    "data_integrity_failure": (
+        "What is secret in it cannot be read: its encryption key is not configured any more.",
+        "Ask an administrator for the key, or write the job anew.",
+    ),
+    "unknown_failure": ("The machine did not say why.", "The log may show it."),
+    "runner_external_dependency_failure": (
+        "Something that the machine needs from elsewhere did not answer.",
+        "Run the job again.",
+    ),
+    "runner_configuration_error": ("The runner is not set up for this job.", "The log says what it lacks."),
+    "runner_interrupted": ("The machine was stopped while the job ran.", "Run the job again."),
 }
+UNKNOWN = ("The machine gave a reason that this portal does not know.", "The log may show more.")
 
 
-def sentence(reason: str | None) -> str | None:
-    """What to tell people of the reason; of one that nobody knows, its word. None for none."""
-    if not reason:
-        return None
-    return SENTENCES.get(reason, f"The machine says that the job failed because of: {reason}.")
+def told(reason: str | None) -> tuple[str, str]:
+    """What happened, and what to do; the second may be empty. For the word of a runner, None for none."""
+    return REASONS.get(reason or "unknown_failure", UNKNOWN)
+
+
+def sentence(reason: str | None) -> str:
+    """The same in one text."""
+    return " ".join(part for part in told(reason) if part)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from sqlalchemy import Row, select, update
+from sqlalchemy.orm import Session
 
+from portal.domain import audit
+from portal.domain.actors import Actor
 from portal.domain.errors import Invalid
 from portal.domain.runners.runner_settings import LONGEST_TAG, MOST_TAGS
+from portal.domain.scopes import INSTANCE
 from portal.domain.vault import Vault
 from portal.models import JobDefinition
 
@@ -32,6 +37,7 @@ LONGEST_PATH = 1024
 LONGEST_EXPIRY = 255
 MOST_NEEDS = 50
 LONGEST_URL = 2048
+BATCH = 1000  # definitions that are encrypted anew together
 WHEN = ("on_success", "on_failure", "always")
 SCHEMES = ("https", "http", "ssh", "git", "file")
 
@@ -301,6 +307,36 @@ def _wanted(found: Mapping[str, Any] | None) -> ArtifactsWanted | None:
         return None
     tuples: Callable[[str], tuple[str, ...]] = lambda name: tuple(found[name])  # noqa: E731
     return ArtifactsWanted(tuples("paths"), tuples("exclude"), found["name"], found["when"], found["expire_in"])
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """How many definitions were encrypted anew, and how many no key opens."""
+
+    renewed: int
+    lost: int
+
+
+def renew_encryption(session: Session, actor: Actor, vault: Vault) -> Renewed:
+    """Encrypt the secrets of every job and template anew with the first key, a batch at a time.
+
+    One event says how many. What no key opens is left alone.
+    """
+    renewed = lost = last = 0
+    while rows := _batch_after(session, last):
+        changed = [(row.id, vault.renew(row.ciphertext)) for row in rows]
+        values = [{"id": number, "ciphertext": text} for number, text in changed if text is not None]
+        if values:
+            session.execute(update(JobDefinition), values)
+        renewed, lost, last = renewed + len(values), lost + len(rows) - len(values), rows[-1].id
+    if renewed:
+        audit.record(session, actor, "encryption_renewed", INSTANCE, INSTANCE, {"jobs": (None, renewed)})
+    return Renewed(renewed, lost)
+
+
+def _batch_after(session: Session, last: int) -> Sequence[Row[int, bytes]]:
+    query = select(JobDefinition.id, JobDefinition.ciphertext).where(JobDefinition.id > last)
+    return session.execute(query.order_by(JobDefinition.id).limit(BATCH).with_for_update()).all()
 
 
 def masked_url(url: str) -> str:

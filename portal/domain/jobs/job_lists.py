@@ -47,14 +47,14 @@ def of_project(scope: Scope) -> Select[Job]:
 
 def of_runner(session: Session, actor: Actor, runner: Runner) -> Select[Job]:
     """The jobs that the runner has or had, as far as the actor may see them."""
-    return select(Job).where(Job.runner_id == runner.id, seen(session, actor, runner))
+    return select(Job).where(Job.runner_id == runner.id, seen_by(session, actor, runner))
 
 
 def of_manager(session: Session, actor: Actor, manager: RunnerManager) -> Select[Job]:
     """The jobs that one machine has or had, as far as the actor may see them."""
     ran = select(JobMachine.job_id).where(JobMachine.runner_machine_id == manager.id)
     return select(Job).where(
-        Job.runner_id == manager.runner_id, Job.id.in_(ran), seen(session, actor, manager.runner)
+        Job.runner_id == manager.runner_id, Job.id.in_(ran), seen_by(session, actor, manager.runner)
     )
 
 
@@ -63,7 +63,7 @@ def leaves_out(session: Session, actor: Actor, runner: Runner) -> bool:
     if actor.is_admin:
         return False
     newest = select(Job.id).where(Job.runner_id == runner.id).order_by(Job.id.desc()).limit(COUNTED)
-    seen = select(Job.id).where(Job.id.in_(newest), seen(session, actor, runner))
+    seen = select(Job.id).where(Job.id.in_(newest), seen_by(session, actor, runner))
     total = session.scalar(select(func.count()).select_from(newest.subquery())) or 0
     return total > (session.scalar(select(func.count()).select_from(seen.subquery())) or 0)
 
@@ -79,7 +79,7 @@ def checks_of(runner: Runner) -> Select[Job]:
     return select(Job).where(Job.checks_runner_id == runner.id)
 
 
-def seen(session: Session, actor: Actor, runner: Runner) -> ColumnElement[bool]:
+def seen_by(session: Session, actor: Actor, runner: Runner) -> ColumnElement[bool]:
     """Jobs of projects whose jobs the actor may see, and the runner's checks for who looks after it."""
     projects = permissions.where_allowed(actor, Action.READ_JOBS)[1]
     theirs = Job.project_id.in_(select(Project.id).where(projects))
@@ -136,7 +136,7 @@ def stretch(
     above: int | None = None,
     oldest: bool = False,
 ) -> list[Job]:
-    """The newest `size` jobs with numbers between `above` and `below`, newest first; with `oldest`, the oldest ones."""
+    """The newest `size` jobs numbered between `above` and `below`, newest first; with `oldest`, the oldest of them."""
     if below is not None:
         query = query.where(Job.id < below)
     if above is not None:

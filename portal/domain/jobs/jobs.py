@@ -108,6 +108,11 @@ def _person(actor: Actor) -> int | None:
     return actor.user.id if actor.user is not None else None
 
 
+def is_submitted(session: Session, request_key: UUID) -> bool:
+    """Whether a request with this key has made a job or a check."""
+    return session.scalar(select(Job.id).where(Job.request_key == request_key)) is not None
+
+
 def _made_before(session: Session, of: Project | Runner, key: UUID, digest: bytes | None) -> Job | None:
     made = session.scalar(select(Job).where(Job.request_key == key))
     if made is None:

@@ -143,7 +143,9 @@ def _one_more_tag(job: Demand, offers: Sequence[Offer]) -> Remedy | None:
     demand, found = _best(job, offers, (frozenset({tag}) for tag, _ in common))
     if not found:
         return None
-    return Remedy(Change.ADD_TAG, f"Give it the tag {quoted(next(iter(demand.tags)))}, and {_take(found)}.", found, demand)
+    return Remedy(
+        Change.ADD_TAG, f"Give it the tag {quoted(next(iter(demand.tags)))}, and {_take(found)}.", found, demand
+    )
 
 
 def _fewer_tags(job: Demand, offers: Sequence[Offer]) -> Remedy | None:

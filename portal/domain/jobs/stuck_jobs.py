@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, not_, select, tuple_
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from portal.database import now
 from portal.domain import permissions
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, NotFound
-from portal.domain.jobs import job_lists, jobs, obstacle_words, pending_jobs, remedies, runner_offers
+from portal.domain.jobs import job_lists, jobs, obstacle_words, pending_jobs, remedies, runner_offers, stuck_words
 from portal.domain.jobs.job_definitions import NewJob
-from portal.domain.jobs.job_matching import Demand, Offer, obstacle
-from portal.domain.jobs.obstacle_words import Likeness, Reason, counted
+from portal.domain.jobs.job_matching import Demand, obstacle
+from portal.domain.jobs.obstacle_words import Likeness, Reason
 from portal.domain.jobs.remedies import Remedy
+from portal.domain.jobs.stuck_words import ASKS_WITHIN, COUNTED, Readiness
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access, runner_lists, runner_queries, runner_status
 from portal.domain.runners.runner_status import LAST_CONTACT, Status
 from portal.domain.scopes import Scope, of_project
-from portal.models import AccessLevel, Job, JobStatus, PendingJob, Runner
+from portal.models import AccessLevel, Job, JobStatus, PendingJob, Runner, RunnerManager
 
 LOOKED_AT = 200  # runners that are judged one by one
-COUNTED = 1000  # counts stop there
-ASKS_WITHIN = timedelta(minutes=5)  # a machine with room for a job asks more often than that
-
-
-class Readiness(enum.StrEnum):
-    """How soon a runner that may take the job will, the soonest first."""
-
-    READY = "ready"  # it asked for jobs in the last minutes
-    BUSY = "busy"  # it runs a job at this moment; it may have room for more
-    SILENT = "silent"  # it runs nothing and has not asked in the last minutes
-    OFFLINE = "offline"
-    NEVER_CONTACTED = "never_contacted"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One runner that the actor may read. `reason` is None when it may take the job; only then `readiness` matters."""
+    """One runner that the actor may read. `reason` is None when it may take the job; then `readiness` says how soon."""
 
     runner: Runner
     status: Status
@@ -81,76 +69,12 @@ class Explanation:
     @property
     def headline(self) -> str:
         """The answer in a sentence or two."""
-        if self.readiness is None:
-            return self._nobody()
-        ready = self.takers.get(self.readiness, 0)
-        total = sum(self.takers.values())
-        return _TAKEN[self.readiness](ready, total, self.before)
-
-    def _nobody(self) -> str:
-        looked = len(self.others) + self.hidden_others
+        if self.readiness is not None:
+            total = sum(self.takers.values())
+            return stuck_words.of_takers(self.readiness, self.takers[self.readiness], total, self.before)
         if self.remedy is not None:
             return f"No runner can take it. {self.remedy.sentence}"
-        if not looked:
-            return (
-                "No runner can take it: there is none in the project, in the groups above it or for the whole "
-                "instance. Create one."
-            )
-        if not self.others:
-            return (
-                f"No runner can take it: you may see none of the {counted(looked)} in reach of the project. "
-                "Ask a maintainer of the project."
-            )
-        return "No runner can take it, and no single change helps: create one that fits, or see below what each needs."
-
-
-def _ready(number: int, total: int, before: int | None) -> str:
-    queue = ""
-    if before:
-        more = f"more than {COUNTED:,}" if before > COUNTED else f"{before:,}"
-        queue = f" {more} job{' that asks' if before == 1 else 's that ask'} the same {_has(before)} its turn first."
-        queue = queue.replace("have its turn", "have their turn")
-    return f"{counted(number)} can take it now.{queue}"
-
-
-def _has(number: int) -> str:
-    return "has" if number == 1 else "have"
-
-
-def _busy(number: int, total: int, before: int | None) -> str:
-    if total == number == 1:
-        return "The one runner that can take it is busy. It begins when that has room."
-    if number == total:
-        return f"All {counted(total)} that can take it are busy. It begins when one has room."
-    return f"{counted(total)} can take it: {number:,} {_is(number)} busy, the others do not ask for jobs."
-
-
-def _is(number: int) -> str:
-    return "is" if number == 1 else "are"
-
-
-def _silent(number: int, total: int, before: int | None) -> str:
-    minutes = int(ASKS_WITHIN.total_seconds() // 60)
-    return f"{counted(total)} can take it, but none has asked for jobs in the last {minutes} minutes."
-
-
-def _offline(number: int, total: int, before: int | None) -> str:
-    hours = int(runner_status.ONLINE_WINDOW.total_seconds() // 3600)
-    one = "it is offline: it has not" if total == 1 else "none is online: none has"
-    return f"{counted(total)} can take it, but {one} asked for jobs in the last {hours} hours."
-
-
-def _never(number: int, total: int, before: int | None) -> str:
-    return f"{counted(total)} can take it, but no machine has ever asked for jobs with {'its' if total == 1 else 'their'} token."
-
-
-_TAKEN = {
-    Readiness.READY: _ready,
-    Readiness.BUSY: _busy,
-    Readiness.SILENT: _silent,
-    Readiness.OFFLINE: _offline,
-    Readiness.NEVER_CONTACTED: _never,
-}
+        return stuck_words.of_nobody(seen=len(self.others), hidden=self.hidden_others)
 
 
 def of_job(session: Session, actor: Actor, job: Job) -> Explanation:
@@ -161,9 +85,25 @@ def of_job(session: Session, actor: Actor, job: Job) -> Explanation:
     demand = pending_jobs.demand_of(session, job)
     before = _before(session, job) if job.state is JobStatus.PENDING else None
     if job.checks_runner is not None:
-        return _judge(session, actor, demand, job.ref, [job.checks_runner], before=before)
+        judged = _judge(session, actor, demand, job.ref, [job.checks_runner], before=before)
+        return _aimed(session, judged, job) if job.system_xid is not None else judged
     assert job.project is not None  # noqa: S101
     return _in_project(session, actor, of_project(job.project), demand, job.ref, before=before)
+
+
+def _aimed(session: Session, judged: Explanation, job: Job) -> Explanation:
+    """The same for a check of one machine, whose readiness counts; the runner may be online without it."""
+    mine = (RunnerManager.runner_id == job.checks_runner_id) & (RunnerManager.system_xid == job.system_xid)
+    machine = session.scalar(select(RunnerManager).where(mine))
+    ready = Readiness.OFFLINE  # it was forgotten, having been silent for long
+    if machine is not None:
+        busy, at = machine.id in job_lists.busy_managers(session, [machine]), now()
+        ready = readiness(machine.contacted_at, runner_status.of_manager(machine, at), busy, at)
+    return replace(
+        judged,
+        can=[replace(each, readiness=ready) for each in judged.can],
+        takers={ready: sum(judged.takers.values())},
+    )
 
 
 def explain(
@@ -216,10 +156,10 @@ def _in_project(
 
 def _probably(demand: Demand) -> ColumnElement[bool]:
     """Only for the order in which runners are looked at: the rules themselves are asked of each."""
-    parts = [Runner.active]
+    parts: list[ColumnElement[bool]] = [Runner.active.is_(True)]
     if not demand.ref_protected:
         parts.append(Runner.access_level == AccessLevel.NOT_PROTECTED)
-    parts.append(Runner.tag_list.contains(sorted(demand.tags)) if demand.tags else Runner.run_untagged)
+    parts.append(Runner.tag_list.contains(sorted(demand.tags)) if demand.tags else Runner.run_untagged.is_(True))
     return and_(*parts)
 
 
@@ -237,15 +177,17 @@ def _judge(
     offers = runner_offers.offers_of(session, found)
     readable = runner_access.readable_among(session, actor, found)
     busy, at, likeness = job_lists.busy(session, found), now(), Likeness()
-    can, others, takers = [], [], Counter[Readiness]()
+    can: list[Verdict] = []
+    others: list[Verdict] = []
+    takers: Counter[Readiness] = Counter()
     for runner in found:
         offer = offers[runner.id]
         code = obstacle(demand, offer)
-        ready = readiness(runner, runner.id in busy, at)
+        status = runner_status.of_runner(runner, at)
+        ready = readiness(runner.contacted_at, status, runner.id in busy, at)
         takers[ready] += code is None
         if runner.id in readable:
             reason = obstacle_words.reason(demand, offer, code, likeness, ref) if code is not None else None
-            status = runner_status.of_runner(runner, at)
             (can if reason is None else others).append(Verdict(runner, status, ready, reason))
     total, order = sum(takers.values()), list(Readiness)
     can.sort(key=lambda each: order.index(each.readiness))
@@ -256,7 +198,7 @@ def _judge(
         ref,
         can,
         others,
-        {each: takers[each] for each in Readiness},
+        {each: takers[each] for each in Readiness if takers[each]},
         hidden_takers=total - len(can),
         hidden_others=len(found) - total - len(others),
         beyond=beyond,
@@ -265,14 +207,13 @@ def _judge(
     )
 
 
-def readiness(runner: Runner, busy: bool, at: datetime) -> Readiness:
-    """How soon the runner would take a job that it may take."""
-    status = runner_status.of_runner(runner, at)
+def readiness(contacted_at: datetime | None, status: Status, busy: bool, at: datetime) -> Readiness:
+    """How soon a runner or machine would take a job that it may take."""
     if busy:
         return Readiness.BUSY
-    if runner.contacted_at is None:
+    if contacted_at is None or status is Status.NEVER_CONTACTED:
         return Readiness.NEVER_CONTACTED
-    if runner.contacted_at > at - ASKS_WITHIN:
+    if contacted_at > at - ASKS_WITHIN:
         return Readiness.READY
     return Readiness.SILENT if status is Status.ONLINE else Readiness.OFFLINE
 

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from portal.domain import audit
 from portal.domain.actors import Actor
 from portal.domain.deletions import deletions
-from portal.domain.errors import ManagerUnknown, TokenUnknown, TryLater
+from portal.domain.errors import NOTHING_HERE, ManagerUnknown, NotFound, TokenUnknown, TryLater
 from portal.domain.machines.machine_facts import MachineFacts
 from portal.domain.runners import runner_changes, runner_tokens
 from portal.domain.scopes import of_runner
@@ -245,6 +245,15 @@ def of_runner_newest_first(session: Session, runner: Runner, limit: int) -> list
     newest = RunnerManager.contacted_at.desc().nulls_last()
     query = select(RunnerManager).where(RunnerManager.runner_id == runner.id).order_by(newest, RunnerManager.id)
     return list(session.scalars(query.limit(limit)))
+
+
+def find(session: Session, runner: Runner, system_xid: str) -> RunnerManager:
+    """The runner's machine with this system ID. Raises NotFound."""
+    mine = (RunnerManager.runner_id == runner.id) & (RunnerManager.system_xid == system_xid)
+    found = session.scalar(select(RunnerManager).where(mine))
+    if found is None:
+        raise NotFound(NOTHING_HERE)
+    return found
 
 
 def newest_with_token(session: Session, runner: Runner, token: RunnerToken) -> RunnerManager | None:

@@ -99,11 +99,19 @@ def readable(session: Session, actor: Actor, runner_id: int) -> Runner:
 
 def writable(session: Session, actor: Actor, runner_id: int) -> Runner:
     """The runner with this number, if the actor may change it. Raises NotFound, or NotAllowed for who may read it."""
+    return allowing(session, actor, Action.WRITE_RUNNERS, runner_id)
+
+
+def allowing(session: Session, actor: Actor, action: Action, runner_id: int) -> Runner:
+    """The runner with this number, if the actor may do this with it.
+
+    Raises NotFound, or NotAllowed for who may read it.
+    """
     found = readable(session, actor, runner_id)
-    if not may(session, actor, Action.WRITE_RUNNERS, found):
+    if not may(session, actor, action, found):
         raise NotAllowed(
             f"This runner belongs to {_owner(session, actor, found)}: those who look after its runners may do that.",
-            action=Action.WRITE_RUNNERS.value,
+            action=action.value,
             where=of_runner(found),
         )
     return found

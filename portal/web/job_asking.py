@@ -1,0 +1,78 @@
+"""What the forms of jobs and templates have in common: what they begin with, what stands beside the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import request
+
+from portal.database import db
+from portal.domain.errors import Invalid, Stale
+from portal.domain.jobs import job_definitions, job_templates, jobs
+from portal.domain.jobs.job_definitions import NewJob, Undecryptable
+from portal.domain.permissions import Action
+from portal.domain.runners import runner_lists
+from portal.models import Job
+from portal.requests import job_vault
+from portal.web import guards
+
+SUGGESTED = 40  # tags
+
+
+def number(name: str) -> int | None:
+    """A number in the address; what is none counts as not there."""
+    given = request.args.get(name, "")
+    return int(given) if given.isascii() and given.isdecimal() and len(given) <= 18 else None
+
+
+def from_address() -> NewJob | None:
+    """What the job (`?from=`) or template (`?template=`) in the address asked for, for who may run it.
+
+    With its secrets, which are in their reach already. Raises NotFound, NotAllowed, Invalid.
+    """
+    session, scope = db.session(), guards.scope()
+    if (job_id := number("from")) is not None:
+        return _asked_in(jobs.find(session, guards.actor(), scope, job_id))
+    if (template_id := number("template")) is not None:
+        template = job_templates.find(session, guards.actor(), scope, template_id)
+        job_templates.require_write(session, guards.actor(), template)
+        return job_templates.opened(template, job_vault())
+    return None
+
+
+def _asked_in(job: Job) -> NewJob:
+    jobs.require_write(db.session(), guards.actor(), job)
+    try:
+        return job_definitions.opened(job.definition, job_vault())
+    except Undecryptable:
+        raise Invalid(
+            {
+                "job": [
+                    "What is secret in this job cannot be read any more: its encryption key is gone. Write it anew."
+                ]
+            }
+        ) from None
+
+
+def sent_once(submit: Callable[[], Job]) -> Job:
+    """The job of a form. Of two sendings at the same moment the later finds what the earlier has made."""
+    try:
+        return submit()
+    except Stale:
+        db.session.rollback()
+        return submit()
+
+
+def words(before: NewJob | None) -> dict[str, Any]:
+    """What every such form needs besides its fields: suggestions, the project's rules, which secrets go on."""
+    session, scope = db.session(), guards.scope()
+    assert scope.project is not None  # noqa: S101
+    return {
+        "scope": scope,
+        "suggested": runner_lists.tags_in(session, scope, limit=SUGGESTED),
+        "rules": jobs.settings_of(session, scope.project),
+        "may_protect": guards.allowed(Action.WRITE_PROTECTED_JOBS),
+        "masked_before": {each.key for each in before.variables if each.masked} if before else set(),
+        "most_retries": job_definitions.MOST_RETRIES,
+    }

@@ -1,0 +1,132 @@
+"""The jobs of one project: list, the form for a new one, and the page of each."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from flask import Response, make_response, redirect, render_template, request
+from werkzeug.wrappers import Response as BaseResponse
+
+from portal.addresses import url_in
+from portal.database import db
+from portal.domain.errors import Invalid
+from portal.domain.jobs import job_lists, jobs
+from portal.domain.jobs.job_definitions import NewJob
+from portal.domain.jobs.job_lists import JobFilter
+from portal.domain.permissions import Action
+from portal.domain.scopes import ScopeKind, of_project
+from portal.models import Job, JobStatus
+from portal.requests import job_vault
+from portal.web import guards, job_asking, job_log_pages, job_pages, job_template_pages, scoped
+from portal.web.errors import STATUS
+from portal.web.job_asking import number
+from portal.web.job_facts import openable
+from portal.web.job_form import MORE_ROWS, JobForm
+
+Page = str | BaseResponse | tuple[str, int]
+FILTERS = ("status", "search", "ref", "tag", "retried")
+LONGEST = 255  # characters of a filter; nothing is called by more
+
+
+def index() -> Response:
+    """The project's jobs, newest first. 204 for a page that has these jobs as they stand already."""
+    session, scope = db.session(), guards.scope()
+    wanted = _filter_from_address()
+    everything = job_lists.of_project(scope)
+    page = job_lists.page(
+        session, job_lists.narrowed(everything, wanted), after=number("after"), before=number("before")
+    )
+    seen = _seen(page.jobs)
+    if request.args.get("seen") == seen:
+        return Response(status=204)
+    kept = {name: value for name in FILTERS if (value := request.args.get(name, "")[:LONGEST])}
+    return make_response(
+        render_template(
+            "jobs/index.html",
+            scope=scope,
+            wanted=wanted,
+            page=page,
+            machines=job_lists.machines_of(session, page.jobs),
+            open_runners=openable(scope, page.jobs),
+            counts=job_lists.counts(session, job_lists.narrowed(everything, _of_any_status(wanted))),
+            counted=job_lists.COUNTED,
+            statuses=JobStatus,
+            kept=kept,
+            address={**kept, **{name: each for name in ("after", "before") if (each := number(name)) is not None}},
+            seen=seen,
+        )
+    )
+
+
+def _filter_from_address() -> JobFilter:
+    """The filter in the address; values that mean nothing count as not set."""
+    statuses = {status.value: status for status in JobStatus}
+    chosen = [statuses[each] for each in request.args.getlist("status") if each in statuses]
+    text = {name: request.args.get(name, "").replace("\0", "")[:LONGEST].strip() for name in ("search", "ref", "tag")}
+    return JobFilter(
+        tuple(chosen), text["search"], text["ref"], text["tag"], with_retried=request.args.get("retried") != "no"
+    )
+
+
+def _of_any_status(wanted: JobFilter) -> JobFilter:
+    return JobFilter((), wanted.words, wanted.ref, wanted.tag, with_retried=wanted.with_retried)
+
+
+def _seen(shown: Any) -> str:
+    """Differs when a row of the list does."""
+    rows = [(job.id, job.status, job.runner_id, job.retried) for job in shown]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+
+def new() -> Page:
+    """The form for a new job, empty or filled from a job or a template; sending it leads to the job's page."""
+    scope = guards.scope()
+    guards.require(Action.WRITE_JOBS)
+    before = job_asking.from_address()
+    if request.method == "GET":
+        return _new_page(JobForm(data=JobForm.values_of(before) if before else None), before)
+    form = JobForm()
+    if "more" in request.form:
+        form.hide_masked()
+        return _new_page(form, before, more=MORE_ROWS)
+    try:
+        asked, key = form.wanted(before), form.key()
+        job = job_asking.sent_once(
+            lambda: jobs.submit(db.session(), guards.actor(), scope, asked, job_vault(), request_key=key)
+        )
+    except Invalid as invalid:
+        form.refuse(invalid)
+        return _new_page(form, before), STATUS[type(invalid)]
+    db.session.commit()
+    return redirect(address_of(job), 303)
+
+
+def _new_page(form: JobForm, before: NewJob | None, more: int = 0) -> str:
+    return render_template("jobs/new.html", form=form, more=more, **job_asking.words(before))
+
+
+def show(job_id: int) -> str:
+    """Everything about one job, with its log."""
+    job = find(job_id)
+    page = job_pages.shown(job, address_of)
+    return render_template("jobs/show.html", log=job_log_pages.shown(job), **page)
+
+
+def find(job_id: int) -> Job:
+    """The job of the page. Raises NotFound."""
+    return jobs.find(db.session(), guards.actor(), guards.scope(), job_id)
+
+
+def address_of(job: Job) -> str:
+    """Where the job's page is."""
+    assert job.project is not None  # noqa: S101
+    return url_in(of_project(job.project), "jobs.show", job_id=job.id)
+
+
+blueprint = scoped.room(ScopeKind.PROJECT, "jobs", Action.READ_JOBS)
+blueprint.add_url_rule("", "index", index)
+blueprint.add_url_rule("/new", "new", new, methods=["GET", "POST"])
+blueprint.add_url_rule("/<int:job_id>", "show", show)
+job_pages.mount(blueprint, find, address_of)
+job_template_pages.mount(blueprint)

@@ -1,0 +1,105 @@
+"""The jobs of a runner, and of one of its machines, the same for every scope."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, render_template, request
+from sqlalchemy import Select, select
+
+from portal.database import db, now
+from portal.domain.errors import NOTHING_HERE, NotFound
+from portal.domain.jobs import job_lists, job_times
+from portal.domain.jobs.job_lists import JobFilter
+from portal.domain.permissions import Action
+from portal.domain.runners import runner_access
+from portal.models import Job, JobMachine, JobStatus, Runner, RunnerManager
+from portal.web import guards
+
+PAGE_SIZE = 30
+MOST_WAITING = 20  # checks that are named; there cannot be more by much
+# What a list can be narrowed to. Jobs that wait are no runner's yet.
+STATUSES: dict[str, tuple[JobStatus, ...]] = {
+    "running": (JobStatus.RUNNING, JobStatus.CANCELING),
+    "success": (JobStatus.SUCCESS,),
+    "failed": (JobStatus.FAILED,),
+    "canceled": (JobStatus.CANCELED,),
+}
+
+
+def jobs(runner_id: int) -> str:
+    """The jobs that the runner has or had, as far as the person may see them, and its checks that wait."""
+    runner, session = guards.runner(runner_id), db.session()
+    trusted = runner_access.may(session, guards.actor(), Action.READ_RUNNERS, runner)
+    return _page(
+        runner,
+        job_lists.of_runner(session, guards.actor(), runner),
+        waiting=_waiting(runner) if trusted else [],
+        leaves_out=job_lists.leaves_out(session, guards.actor(), runner),
+    )
+
+
+def machine_jobs(runner_id: int, manager_id: int) -> str:
+    """The same of one machine."""
+    runner, session = guards.runner(runner_id), db.session()
+    manager = session.get(RunnerManager, manager_id)
+    if manager is None or manager.runner_id != runner.id:
+        raise NotFound(NOTHING_HERE)
+    query = job_lists.of_manager(session, guards.actor(), manager)
+    return _page(runner, query, manager=manager, leaves_out=job_lists.leaves_out(session, guards.actor(), runner))
+
+
+def count(runner: Runner) -> str:
+    """How many jobs of the runner the person may see: "12", or "1,000+"."""
+    session = db.session()
+    return _counted(job_lists.count(session, job_lists.of_runner(session, guards.actor(), runner)))
+
+
+def _counted(number: int) -> str:
+    return f"{job_lists.COUNTED:,}+" if number > job_lists.COUNTED else f"{number:,}"
+
+
+def _page(runner: Runner, query: Select[Job], *, manager: RunnerManager | None = None, **more: Any) -> str:
+    session, status = db.session(), request.args.get("status", "")
+    narrowed = job_lists.narrowed(query, JobFilter(statuses=STATUSES.get(status, ())))
+    page = job_lists.page(session, narrowed, after=_number("after"), before=_number("before"), size=PAGE_SIZE)
+    machines = job_lists.machines_of(session, page.jobs)
+    return render_template(
+        "runners/jobs.html",
+        scope=guards.scope(),
+        runner=runner,
+        manager=manager,
+        page=page,
+        total=_counted(job_lists.count(session, narrowed)),
+        jobs_total=count(runner),
+        machines=machines,
+        known=_known(machines),
+        status=status if status in STATUSES else "",
+        statuses=STATUSES,
+        times=job_times,
+        moment=now(),
+        **{"waiting": [], **more},
+    )
+
+
+def _waiting(runner: Runner) -> list[Job]:
+    query = job_lists.narrowed(job_lists.checks_of(runner), JobFilter(statuses=(JobStatus.PENDING,)))
+    return list(db.session().scalars(query.order_by(Job.id.desc()).limit(MOST_WAITING)))
+
+
+def _known(machines: dict[int, JobMachine]) -> set[int]:
+    """The numbers of those machines that are there still."""
+    ids = {each.runner_machine_id for each in machines.values()}
+    return set(db.session().scalars(select(RunnerManager.id).where(RunnerManager.id.in_(ids)))) if ids else set()
+
+
+def _number(name: str) -> int | None:
+    text = request.args.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
+
+
+def mount(blueprint: Blueprint) -> None:
+    """Give a scope's blueprint these pages."""
+    one = "/<int:runner_id>"
+    blueprint.add_url_rule(f"{one}/jobs", "jobs", jobs)
+    blueprint.add_url_rule(f"{one}/machines/<int:manager_id>/jobs", "machine_jobs", machine_jobs)
