@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from urllib.parse import quote
+
 from flask import Response, current_app, request
 from werkzeug.wsgi import FileWrapper
 
@@ -31,8 +34,16 @@ def answer(artifact: JobArtifact) -> Response:
         direct_passthrough=True,
     )
     response.content_length = artifact.size
-    response.headers.set("Content-Disposition", "attachment", filename=artifact.filename)
+    response.headers.set("Content-Disposition", "attachment", **_names(artifact.filename))
     response.headers["Cache-Control"] = "private, no-store"
     response.set_etag(artifact.sha256.hex())
     response.make_conditional(request, accept_ranges=True, complete_length=artifact.size)
     return response
+
+
+def _names(filename: str) -> dict[str, str]:
+    """The name as headers can hold it: in ASCII, and beside that whole where it is not (RFC 6266)."""
+    if filename.isascii():
+        return {"filename": filename}
+    plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
+    return {"filename": plain, "filename*": f"UTF-8''{quote(filename, safe='')}"}

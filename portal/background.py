@@ -14,11 +14,12 @@ import psycopg
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from portal.database import db
+from portal.database import db, now
 from portal.domain.bulk import bulk_acts
-from portal.domain.jobs import log_watches, queue_news
+from portal.domain.jobs import log_watches, lost_jobs, queue_news
 from portal.domain.jobs.job_classes import KnownClasses
 from portal.domain.jobs.log_watches import LogWatches
+from portal.domain.jobs.lost_jobs import Attention, Look, Patience
 from portal.domain.jobs.queue_news import QueueNews
 from portal.domain.last_uses import LastUses
 from portal.domain.machines import runner_managers
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 WORK_EVERY = 0.5  # seconds between two looks for bulk acts that are not over
 WRITE_EVERY = 1.0  # seconds between two writes of heartbeats; pages are at most two seconds behind
+GIVE_UP_EVERY = 5.0  # seconds between two looks for lost jobs
 LISTEN_TICK = 5.0  # seconds after which a silent connection is asked whether it still lives
 # A network that swallows packets without a word must not leave an old memory looking fresh.
 ALIVE: dict[str, Any] = {
@@ -59,6 +61,9 @@ class Background:
         self.classes: KnownClasses = app.extensions["known_classes"]
         self._stopping = threading.Event()
         self.housekeeping = Housekeeping(self.engine, app.config["PORTAL"], stopping=self._stopping.is_set)
+        settings = app.config["PORTAL"]
+        self.patience = Patience(unspoken=settings.job_taken_back, silent=settings.job_silent)
+        self.attention = Attention()
         self._parent = os.getppid()
         self._threads = [
             threading.Thread(target=self._repeat, args=(self.write_heartbeats, WRITE_EVERY), name="heartbeats"),
@@ -68,6 +73,7 @@ class Background:
             threading.Thread(target=self._repeat, args=(self.write_log_watches, WRITE_EVERY), name="log-watches"),
             threading.Thread(target=self._listen, name="runner-changes"),
             threading.Thread(target=self._repeat, args=(self.work_on_bulk_acts, WORK_EVERY), name="bulk-acts"),
+            threading.Thread(target=self._repeat, args=(self.give_up_lost_jobs, GIVE_UP_EVERY), name="lost-jobs"),
             threading.Thread(target=self._repeat, args=(self.housekeeping.tidy_up, TIDY_EVERY), name="housekeeping"),
             threading.Thread(target=self._repeat, args=(self._leave_with_the_parent, WRITE_EVERY), name="parent"),
         ]
@@ -164,6 +170,35 @@ class Background:
             log.exception("a batch of the bulk act %d failed; it is tried again", act_id)
             return False
         return done
+
+    def give_up_lost_jobs(self) -> int:
+        """Take jobs back of which nobody heard, each in a transaction of its own. Returns how many were given up.
+
+        Several processes may be at it: each job is held by one of them.
+        """
+        moment = now()
+        look = Look(moment, self.attention.since(moment), self.patience)
+        try:
+            with Session(self.engine) as session:
+                ids = lost_jobs.find(session, look)
+        except Exception:
+            self.attention.lapse()
+            raise
+        return sum([self._give_up(job_id, look) for job_id in ids])
+
+    def _give_up(self, job_id: int, look: Look) -> bool:
+        if self._stopping.is_set():
+            return False
+        try:
+            with Session(self.engine) as session:
+                loss = lost_jobs.give_up(session, job_id, look)
+                session.commit()
+        except Exception:  # the other jobs do not wait for this one
+            log.exception("the lost job %d could not be given up; it is tried again", job_id)
+            return False
+        if loss is not None:
+            log.warning("the job %d was given up: %s", job_id, loss)
+        return loss is not None
 
     def _leave_with_the_parent(self) -> None:
         """A server process whose parent was killed would hold the port for ever, and nobody could stop it."""

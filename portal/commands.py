@@ -297,7 +297,8 @@ def fill_demo(password: str) -> None:
     settings = current_app.config["PORTAL"]
     try:
         root_password = accounts.ensure_first_administrator(db.session(), settings.root_password)
-        filled = demo_story.fill(db.session(), password, current_app.extensions["registration"])
+        found = (current_app.extensions[name] for name in ("registration", "job_vault", "artifact_store"))
+        filled = demo_story.fill(db.session(), password, *found)
     except Refusal as refusal:
         raise click.ClickException(str(refusal)) from None
     db.session.commit()
@@ -306,11 +307,12 @@ def fill_demo(password: str) -> None:
     else:
         click.echo(
             f"Added {filled.groups} groups, {filled.projects} projects, {filled.people} people, "
-            f"{filled.runners} runners and {filled.machines} machines."
+            f"{filled.runners} runners, {filled.machines} machines and {filled.jobs} jobs."
         )
         click.echo(
             "Machines that are online now are shown so for two hours; "
-            "a running portal deletes those silent for seven days within ten minutes."
+            "a running portal deletes those silent for seven days within ten minutes, "
+            "and gives up the jobs that run, as no machine speaks of them."
         )
     _tell_how_to_sign_in(settings.url, password if filled else None)
     if root_password:

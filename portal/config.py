@@ -450,6 +450,27 @@ class Settings:
         "Longest log of a job in bytes; a job that writes more fails.",
         _number(1 << 20, 10 << 30),
     )
+    job_taken_back: timedelta = setting(
+        "PORTAL_JOB_TAKEN_BACK",
+        "2m",
+        "After how long a job is taken back from a machine that never spoke of it, and queued again; machines with "
+        "gitlab-runner 18.5 and newer speak at once, and have 30s.",
+        _duration,
+    )
+    job_silent: timedelta = setting(
+        "PORTAL_JOB_SILENT",
+        "10m",
+        "After how long a job fails whose machine fell silent; gitlab-runner speaks at least every 30s, or every 2m "
+        "with its FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL.",
+        _duration,
+    )
+    jobs_kept: timedelta | None = setting(
+        "PORTAL_JOBS_KEPT",
+        "400d",
+        "How long jobs stay after their end, with their logs and artifacts, such as 400d, or never to keep them for "
+        "ever.",
+        _expiry,
+    )
     trail_kept: timedelta | None = setting(
         "PORTAL_TRAIL_KEPT",
         "",

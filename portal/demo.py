@@ -13,6 +13,7 @@ from sqlalchemy import event, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from portal.database import now
+from portal.demo_jobs import DemoJobs
 from portal.demo_tables import (
     BLOCKED,
     BULK_ACTS,
@@ -42,6 +43,7 @@ from portal.domain.deletions import deletion_purge
 from portal.domain.errors import Hidden, Invalid, NotAllowed
 from portal.domain.groups import groups, memberships, scope_settings
 from portal.domain.groups.groups import Naming
+from portal.domain.jobs.artifact_store import ArtifactStore
 from portal.domain.machines import runner_managers
 from portal.domain.machines.machine_facts import MachineFacts
 from portal.domain.machines.runner_managers import Contact
@@ -56,6 +58,7 @@ from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE, Scope
 from portal.domain.trail import refused_acts
+from portal.domain.vault import Vault
 from portal.models import EXECUTORS, LEGACY, AuditEvent, BulkAct, Role, Route, Runner, User
 
 ACTOR = actors.system("demo")
@@ -74,6 +77,7 @@ class Filled:
     people: int
     runners: int
     machines: int
+    jobs: int
 
 
 def is_there(session: Session) -> bool:
@@ -84,8 +88,12 @@ def is_there(session: Session) -> bool:
     return bool(session.scalar(select(func.count()).where(User.username.in_(usernames), User.id.in_(made))))
 
 
-def fill(session: Session, password: str, configured: Configured) -> Filled | None:
+def fill(
+    session: Session, password: str, configured: Configured, job_vault: Vault, store: ArtifactStore | None = None
+) -> Filled | None:
     """Tell the whole story in the caller's transaction. None when the demo is there already.
+
+    `job_vault` closes what is secret in jobs; what they leave goes into the store, or nowhere without one.
 
     Times are relative to the moment of filling. Nothing that exists is changed: raises Invalid when a name
     the demo needs belongs to somebody else, or when the password is too short.
@@ -95,12 +103,14 @@ def fill(session: Session, password: str, configured: Configured) -> Filled | No
         return None
     _refuse_taken(session)
     story = _Story(session, now(), configured)
+    jobs = DemoJobs(story, job_vault, store)
     with _dated(session, story):
-        story.tell(password)
+        story.tell(password, jobs)
         machines = sum(story.machines(plan) for plan in RUNNERS)
-    story.date_machines()
+        story.date_machines()
+        jobs.settle()
     story.date_tokens()
-    return Filled(len(GROUPS), len(PROJECTS), len(_EVERYBODY), len(RUNNERS), machines)
+    return Filled(len(GROUPS), len(PROJECTS), len(_EVERYBODY), len(RUNNERS), machines, len(jobs.told))
 
 
 def _refuse_taken(session: Session) -> None:
@@ -144,6 +154,13 @@ def _dated(session: Session, story: _Story) -> Iterator[None]:
         event.remove(session, "before_flush", date)
 
 
+def _features(version: str) -> dict[str, bool]:
+    """What a machine of this version can do; from 16.11 on it can end a job that is being canceled by itself."""
+    numbers = version.split(".")[:2]
+    new = numbers[0].isdecimal() and (int(numbers[0]), int(numbers[1])) >= (16, 11)
+    return {"variables": True, "artifacts": True, "cache": True, **({"cancel_gracefully": True} if new else {})}
+
+
 class _Story:
     """The filling, in the order in which it would have happened."""
 
@@ -157,7 +174,7 @@ class _Story:
         self.rotated: IssuedRunner | None = None
         self.born: list[tuple[Contact, datetime]] = []
 
-    def tell(self, password: str) -> None:
+    def tell(self, password: str, jobs: DemoJobs) -> None:
         acts: list[tuple[float, Callable[..., None], tuple[Any, ...]]] = [
             *((400.0, self.person, (username, name, password)) for username, name in _EVERYBODY),
             *((row[-1], self.group, row) for row in GROUPS),
@@ -171,6 +188,7 @@ class _Story:
             *((row[0], self.refuse_sign_in, row[1:]) for row in REFUSED_SIGN_INS),
             *((row[0], self.refuse_act, row[1:]) for row in REFUSED_ACTS),
             *((row[0], self.bulk_act, row[1:]) for row in BULK_ACTS),
+            *jobs.acts(),
         ]
         for days, act, told in sorted(acts, key=lambda act: -act[0]):
             self.at = self.present - days * _DAY
@@ -357,7 +375,7 @@ class _Story:
             platform=kind.platform or None,
             architecture=kind.architecture or None,
             executor_type=EXECUTORS[kind.executor] if kind.executor else None,
-            features={"variables": True, "artifacts": True, "cache": True},
+            features=_features(version),
             labels=dict(kind.labels),
         )
         separator = ":" if ":" in kind.network else "."

@@ -1,4 +1,4 @@
-"""What is swept away in time: silent machines, ended tokens, stale runners, what was deleted, events, artifacts."""
+"""What is swept away in time: silent machines, ended tokens, stale runners, what was deleted, events, old jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from portal.config import Settings
 from portal.database import now
 from portal.domain.bulk import bulk_acts
 from portal.domain.deletions import deletion_purge
-from portal.domain.jobs import job_artifacts
+from portal.domain.jobs import job_artifacts, job_classes, job_partitions, old_jobs
 from portal.domain.jobs.artifact_store import ArtifactStore
 from portal.domain.machines import silent_machines
 from portal.domain.people import access_tokens, sign_in_throttle, user_sessions
@@ -60,6 +60,7 @@ class Housekeeping:
         self.trail_kept = settings.trail_kept
         self.session_limits = Limits(settings.session_idle, settings.session_longest)
         self.deleted_kept = settings.deleted_kept
+        self.jobs_kept = settings.jobs_kept
         self.artifact_store = ArtifactStore(settings)
         self._orphans_sought: datetime | None = None
         self._stopping = stopping
@@ -76,6 +77,11 @@ class Housekeeping:
             self.forget_bulk_acts,
             self.prune_sign_ins,
             self.shorten_trail,
+            self.make_partitions,
+            self.forget_jobs,
+            self.sweep_definitions,
+            self.sweep_classes,
+            self.drop_partitions,
             self.sweep_artifacts,
             self.sweep_orphaned_artifacts,
         ):
@@ -121,6 +127,33 @@ class Housekeeping:
         return self._sweep(
             lambda session: audit_retention.shorten(session, kept, moment), "old events of the trail deleted"
         )
+
+    def make_partitions(self) -> int:
+        """Make the partitions for the jobs of this month and the next ones. Returns how many were missing."""
+        return self._at_once(lambda session: job_partitions.make_ahead(session, now()))
+
+    def forget_jobs(self) -> int:
+        """Delete jobs that ended longer ago than the setting says, with their logs. Returns how many."""
+        if self.jobs_kept is None:
+            return 0
+        before = now() - self.jobs_kept
+        return self._sweep(lambda session: old_jobs.prune(session, before), "old jobs deleted")
+
+    def sweep_definitions(self) -> int:
+        """Delete definitions of jobs that nothing refers to any more. Returns how many."""
+        moment = now()
+        return self._sweep(
+            lambda session: old_jobs.prune_definitions(session, moment), "unused definitions of jobs deleted"
+        )
+
+    def sweep_classes(self) -> int:
+        """Delete classes of jobs in which none waits. Returns how many."""
+        return self._sweep(job_classes.prune, "empty classes of jobs deleted")
+
+    def drop_partitions(self) -> int:
+        """Drop partitions whose jobs are gone, unless another process is at it. Returns how many."""
+        with self._alone() as alone:
+            return self._at_once(lambda session: job_partitions.drop_empty(session, now())) if alone else 0
 
     def sweep_artifacts(self) -> int:
         """Delete artifacts that have expired or whose job is gone, files first. Returns how many."""

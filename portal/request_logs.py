@@ -184,7 +184,8 @@ def _facts(response: Response) -> dict[str, Any]:
         "actor_kind": kind,
         "actor_id": number,
         "address": client_address(),
-        "bytes": response.calculate_content_length(),
+        # Counting what is sent as it is read would read all of it into memory first.
+        "bytes": response.content_length if response.is_streamed else response.calculate_content_length(),
     }
 
 

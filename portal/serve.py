@@ -18,8 +18,9 @@ from sqlalchemy.exc import OperationalError
 from portal import create_app, embedded_postgres, request_logs
 from portal.background import Background
 from portal.config import SettingError, Settings
-from portal.database import db
+from portal.database import db, now
 from portal.domain.errors import Invalid
+from portal.domain.jobs import job_partitions
 from portal.domain.people import accounts
 
 
@@ -76,9 +77,10 @@ def _listening_address(settings: Settings) -> str:
 
 
 def prepare(app: Flask) -> str | None:
-    """Bring the database up to date and make the first administrator; the generated password, if any."""
+    """Bring the database up to date and make the first administrator; returns the generated password, if any."""
     with app.app_context():
         upgrade()
+        job_partitions.make_ahead(db.session(), now())
         password = accounts.ensure_first_administrator(db.session(), app.config["PORTAL"].root_password)
         db.session.commit()
         db.session.remove()

@@ -26,12 +26,13 @@
     return true;
   };
   addEventListener("hashchange", () => { following = false; offer(); show(); });
-  // A number in a stretch of a long log has the stretch in its address, for others; here it only marks the line.
+  // A number in a stretch of a long log has the stretch in its address, for others; here it only marks the line. That of
+  // a section's head is no link, as the head is a button already; it marks its line all the same.
   lines.addEventListener("click", (event) => {
-    const number = event.target.closest("a.log-number");
-    if (!number || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    const row = event.target.closest(".log-number")?.parentElement;
+    if (!row?.id || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
     event.preventDefault();
-    location.hash = number.hash;
+    location.hash = row.id;
   });
 
   let live = "live" in log.dataset;
@@ -147,7 +148,7 @@
       if (following) toEnd(); else panel.scrollTop = stay;
       if (lines.children.length) log.querySelector("[data-log-empty]")?.remove();
     }
-    Object.assign(log.dataset, { next: dataset.next, attempt: dataset.attempt, seen: dataset.more === undefined ? dataset.seen : dataset.next });
+    Object.assign(log.dataset, { next: dataset.next, attempt: dataset.attempt, seen: dataset.seen });
     say(count);
     live = dataset.live !== undefined;
     offer();

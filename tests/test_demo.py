@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
@@ -17,10 +18,20 @@ from portal import create_app, demo
 from portal.commands import DEMO_PASSWORD
 from portal.config import ROOT
 from portal.database import db, now
+from portal.demo_job_tables import PROTECTED, TEMPLATES
 from portal.demo_tables import LATER, LEFT, MEMBERS, PEOPLE, RETIRED, RUNNERS, SHORT_LIVED, SIGNED_IN
 from portal.domain import actors
 from portal.domain.deletions import deletion_lists
 from portal.domain.errors import Invalid
+from portal.domain.jobs import (
+    job_artifacts,
+    job_lists,
+    job_logs,
+    job_matching,
+    pending_jobs,
+    runner_offers,
+    stuck_jobs,
+)
 from portal.domain.people import accounts
 from portal.domain.registration.registration import Configured
 from portal.domain.runners import runner_lists, runner_projects, runner_status, runner_tokens
@@ -33,7 +44,12 @@ from portal.models import (
     AuditEvent,
     BulkAct,
     Group,
+    Job,
+    JobStatus,
+    JobTemplate,
+    PendingJob,
     Project,
+    ProjectSettings,
     Role,
     Runner,
     RunnerManager,
@@ -42,12 +58,12 @@ from portal.models import (
     User,
 )
 from tests import databases
-from tests.cast import Cast, csrf_of, sign_in
+from tests.cast import JOB_VAULT, Cast, csrf_of, sign_in
 
 KEYS = Configured(enforced=False, vault=Vault([databases.ENCRYPTION_KEY]))
 ROOT_PASSWORD = "a password of its own"
 KEPT = timedelta(days=7)
-TABLES = (User, Group, Project, Runner, RunnerManager, RunnerToken, AuditEvent)
+TABLES = (User, Group, Project, Runner, RunnerManager, RunnerToken, AuditEvent, Job)
 
 
 def command(url: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -55,7 +71,12 @@ def command(url: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "flask", "--app", "app", "demo", "fill", *words],
         cwd=ROOT,
-        env={**kept, "DATABASE_URL": url, "SECRET_KEY": databases.SECRET_KEY},
+        env={
+            **kept,
+            "DATABASE_URL": url,
+            "SECRET_KEY": databases.SECRET_KEY,
+            "PORTAL_DATA_DIR": str(databases.DATA_DIR),
+        },
         capture_output=True,
         text=True,
         timeout=120,
@@ -87,7 +108,8 @@ def filled(postgres: databases.Server) -> Iterator[Flask]:
             accounts.ensure_first_administrator(db.session(), ROOT_PASSWORD)
             db.session.commit()
             app.config["ROOT_BEFORE"] = whole_row(db.session(), "root")
-            assert demo.fill(db.session(), DEMO_PASSWORD, app.extensions["registration"]) is not None
+            extensions = (app.extensions[name] for name in ("registration", "job_vault", "artifact_store"))
+            assert demo.fill(db.session(), DEMO_PASSWORD, *extensions) is not None
             db.session.commit()
         yield app
         with app.app_context():
@@ -243,14 +265,14 @@ def test_people_have_signed_in_before_the_last_thing_they_did(stored: Session) -
 
 def test_a_second_fill_changes_nothing(stored: Session) -> None:
     before = sizes(stored)
-    assert demo.fill(stored, DEMO_PASSWORD, KEYS) is None
+    assert demo.fill(stored, DEMO_PASSWORD, KEYS, JOB_VAULT) is None
     assert sizes(stored) == before
 
 
 def test_names_of_others_are_left_alone_and_named(session: Session, cast: Cast) -> None:
     before = sizes(session)
     with pytest.raises(Invalid, match=r"acme, alice, bob, charlie, erin\. Nothing was changed"):
-        demo.fill(session, DEMO_PASSWORD, KEYS)
+        demo.fill(session, DEMO_PASSWORD, KEYS, JOB_VAULT)
     assert sizes(session) == before
 
 
@@ -285,3 +307,94 @@ def test_a_password_that_is_too_short_fills_nothing(own_database: str) -> None:
     with Session(engine) as session:
         assert set(sizes(session).values()) == {0}
     engine.dispose()
+
+
+# ---- jobs
+
+
+def all_jobs(session: Session) -> Sequence[Job]:
+    return session.scalars(select(Job).order_by(Job.id)).all()
+
+
+def log_of(session: Session, job: Job) -> bytes:
+    extent = job_logs.extent(session, job.id)
+    return job_logs.read(session, extent, 0, extent.size)
+
+
+def job_called(session: Session, name: str, status: JobStatus) -> Job:
+    return session.scalars(select(Job).where(Job.name == name, Job.status == status).order_by(Job.id.desc())).first()
+
+
+def test_there_are_jobs_of_every_status_and_their_times_fit(stored: Session) -> None:
+    found = all_jobs(stored)
+    assert {job.state for job in found} == set(JobStatus)
+    for job in found:
+        times = [job.created_at, job.queued_at, job.started_at, job.finished_at]
+        known = [each for each in times if each is not None]
+        assert known == sorted(known), job.title
+        assert known[-1] <= now()
+        assert (job.finished_at is not None) is job.state.is_over
+
+
+def test_every_job_was_taken_by_a_runner_that_may_take_it_on_a_machine_of_that_runner(stored: Session) -> None:
+    taken = [job for job in all_jobs(stored) if job.runner is not None]
+    machines = job_lists.machines_of(stored, taken)
+    assert len(taken) > 40
+    for job in taken:
+        demand = pending_jobs.demand_of(stored, job)
+        assert job_matching.obstacle(demand, runner_offers.offer_of(stored, job.runner)) is None, job.title
+        machine = stored.get_one(RunnerManager, machines[job.id].runner_machine_id)
+        assert (machine.runner_id, machine.system_xid) == (job.runner_id, machines[job.id].system_xid)
+        assert machine.created_at <= job.started_at
+
+
+def test_jobs_wait_for_reasons_that_differ(stored: Session) -> None:
+    waiting = [job for job in all_jobs(stored) if job.state is JobStatus.PENDING]
+    assert set(stored.scalars(select(PendingJob.job_id))) == {job.id for job in waiting}
+    root = actors.system("test")
+    headlines = {job.name: stuck_jobs.of_job(stored, root, job).headline for job in waiting if not job.is_check}
+    assert "“docker”" in headlines["build image"]
+    assert "Resume" in headlines["load test"]
+    assert "protected" in headlines["deploy to staging"]
+    assert len(set(headlines.values())) >= 5
+    (check,) = [job for job in waiting if job.is_check]
+    assert check.checks_runner is not None
+    assert check.checks_runner.description == "Office Mac minis"
+
+
+def test_logs_have_colours_sections_and_bars_and_end_as_the_job_did(stored: Session) -> None:
+    done = log_of(stored, job_called(stored, "package", JobStatus.SUCCESS))
+    for part in (
+        b"\x1b[32;1m$ npm ci",
+        b"section_start:",
+        b"section_end:",
+        b"\rRendering chunks [####",
+        b"Job succeeded",
+    ):
+        assert part in done
+    failed = job_called(stored, "unit tests", JobStatus.FAILED)
+    assert b"ERROR: Job failed: exit code 1" in log_of(stored, failed)
+    running = log_of(stored, job_called(stored, "unit tests", JobStatus.RUNNING))
+    assert running.count(b"section_start:") == running.count(b"section_end:") + 1
+
+
+def test_what_a_job_left_can_be_downloaded(filled: Flask, stored: Session) -> None:
+    job = job_called(stored, "package", JobStatus.SUCCESS)
+    archive, report = job_artifacts.of_job(stored, job, now())
+    assert (archive.file_type, report.file_type) == ("archive", "junit")
+    with filled.extensions["artifact_store"].open(archive.key, archive.size) as file, zipfile.ZipFile(file) as whole:
+        assert "dist/index.html" in whole.namelist()
+
+
+def test_a_job_that_failed_ran_again_by_itself(stored: Session) -> None:
+    retried = [job for job in all_jobs(stored) if job.retried]
+    assert retried
+    for job in retried:
+        again = stored.scalars(select(Job).where(Job.retry_of_id == job.id)).one()
+        assert (job.state, again.state) == (JobStatus.FAILED, JobStatus.SUCCESS)
+
+
+def test_projects_keep_jobs_to_run_again_and_some_protect_refs(stored: Session) -> None:
+    assert len(stored.scalars(select(JobTemplate)).all()) == len(TEMPLATES)
+    protecting = stored.scalars(select(ProjectSettings).where(ProjectSettings.protected_refs != []))
+    assert len(protecting.all()) == len(PROTECTED)

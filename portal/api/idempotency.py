@@ -69,6 +69,11 @@ def of_job(asked: Mapping[str, object]) -> Once:
     return once({**asked, "key": request.headers.get(HEADER)}, "submit a job")
 
 
+def of_template(template_id: int) -> Once:
+    """The same for a job of a template, which is what it is."""
+    return once({}, f"run the template {template_id} for a job")
+
+
 def _who(credential: Credential) -> str:
     """A person, whichever of their tokens they use; or an enrolment key."""
     return f"key {credential.key.id}" if credential.key is not None else f"person {credential.actor.id}"

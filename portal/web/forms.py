@@ -158,10 +158,15 @@ def read_role(value: str | None) -> Role:
     return known[value]
 
 
+def new_key() -> str:
+    """By which one sending of a form is known, however often it is repeated."""
+    return str(uuid.uuid4())
+
+
 class KeyedForm(PortalForm):
     """A form whose sending issues a token. The key makes the same sending, repeated, issue nothing."""
 
-    request_key = HiddenField(default=lambda: str(uuid.uuid4()))
+    request_key = HiddenField(default=new_key)
 
     def key(self) -> UUID:
         try:

@@ -8,7 +8,7 @@ from typing import Any
 from flask import request
 
 from portal.database import db
-from portal.domain.errors import Invalid, Stale
+from portal.domain.errors import Invalid, NotAllowed, Stale
 from portal.domain.jobs import job_definitions, job_templates, jobs
 from portal.domain.jobs.job_definitions import NewJob, Undecryptable
 from portal.domain.permissions import Action
@@ -62,6 +62,16 @@ def sent_once(submit: Callable[[], Job]) -> Job:
     except Stale:
         db.session.rollback()
         return submit()
+
+
+def beside_the_ref(refused: Invalid | NotAllowed) -> Invalid:
+    """The refusal for a form that may be sent, only not for this ref: nothing that was typed is to be lost for it."""
+    if isinstance(refused, Invalid):
+        return refused
+    way_out = (
+        "Or write another branch, or choose “No” beside it: then runners that are protected do not take the job."
+    )
+    return Invalid({"ref": [f"{refused} {way_out}"]})
 
 
 def words(before: NewJob | None) -> dict[str, Any]:

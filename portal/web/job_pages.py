@@ -16,7 +16,7 @@ from portal.domain.errors import Invalid, Stale
 from portal.domain.jobs import jobs
 from portal.models import Job
 from portal.requests import job_vault
-from portal.web import guards, job_log_pages
+from portal.web import guards, job_artifact_pages, job_log_pages
 from portal.web.forms import EmptyForm
 from portal.web.job_facts import AddressOf, JobFacts, facts, newer
 
@@ -26,7 +26,8 @@ FindJob = Callable[..., Job]
 def shown(job: Job, address_of: AddressOf) -> dict[str, Any]:
     """What the templates of a job's page need; `jobs/_live.html` is all of it that refreshes itself."""
     found: JobFacts = facts(job, address_of, guards.scope())
-    return {"scope": guards.scope(), "facts": found, "form": EmptyForm()}
+    left = job_artifact_pages.shown(job)
+    return {"scope": guards.scope(), "facts": found, "left": left, "form": EmptyForm()}
 
 
 def live(job: Job, address_of: AddressOf) -> Response:

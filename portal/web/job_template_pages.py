@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain.errors import Invalid, Stale
+from portal.domain.errors import Invalid, NotAllowed, Stale
 from portal.domain.jobs import job_templates
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.permissions import Action
@@ -54,9 +54,9 @@ def new() -> Page:
         return _page("jobs/new_template.html", form, before, more=MORE_ROWS)
     try:
         made = job_templates.create(db.session(), guards.actor(), guards.scope(), form.wanted(before), job_vault())
-    except Invalid as invalid:
-        form.refuse(invalid)
-        return _page("jobs/new_template.html", form, before), STATUS[type(invalid)]
+    except (Invalid, NotAllowed) as refused:
+        form.refuse(job_asking.beside_the_ref(refused))
+        return _page("jobs/new_template.html", form, before), STATUS[type(refused)]
     db.session.commit()
     flash(f"{made.name} is kept. Run it from here whenever you like.")
     return redirect(url_in(guards.scope(), "jobs.templates"), 303)
@@ -87,9 +87,9 @@ def edit(template_id: int) -> Page:
         changed = job_templates.update(
             session, actor, template, form.wanted(before), job_vault(), seen=form.seen_version.data or None
         )
-    except Invalid as invalid:
-        form.refuse(invalid)
-        return _edit_page(form, before, template), STATUS[type(invalid)]
+    except (Invalid, NotAllowed) as refused:
+        form.refuse(job_asking.beside_the_ref(refused))
+        return _edit_page(form, before, template), STATUS[type(refused)]
     except Stale as stale:
         session.rollback()
         form.seen_version.data = ""  # the next sending is on what stands now
@@ -114,9 +114,7 @@ def run(template_id: int) -> Response:
     template = _template(template_id)
     try:
         job = job_asking.sent_once(
-            lambda: job_templates.run(
-                db.session(), guards.actor(), template, job_vault(), request_key=_request_key()
-            )
+            lambda: job_templates.run(db.session(), guards.actor(), template, job_vault(), request_key=_request_key())
         )
     except Invalid as invalid:
         db.session.rollback()

@@ -54,9 +54,11 @@ from portal.web import (
     second_factor,
     sessions,
     start,
+    stuck_job_pages,
     times,
     token_lookup,
     trail,
+    which_runners,
 )
 from portal.web.scoped import ProjectPath, StoredNumber
 
@@ -101,6 +103,7 @@ def register(app: Flask, login: LoginManager) -> None:
         *runner_cleanup.blueprints,
         *runner_rules.blueprints,
         *enrolment_key_pages.blueprints,
+        *which_runners.blueprints,
         *scope_pages.blueprints,
     ):
         app.register_blueprint(blueprint)
@@ -124,6 +127,8 @@ def register(app: Flask, login: LoginManager) -> None:
     app.add_template_global(portal_url)
     app.add_template_global(openid.offered, "openid_provider")
     app.add_template_global(registration_pages.may_create, "may_create_runner")
+    app.add_template_global(stuck_job_pages.why, "why_stuck")
+    app.add_template_global(stuck_job_pages.seen, "stuck_seen")
     app.add_template_global(deletions.restorable_in)
     app.add_template_global(deletions.anything_restorable)
     app.jinja_env.trim_blocks = True

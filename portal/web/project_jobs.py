@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain.errors import Invalid
+from portal.domain.errors import Invalid, NotAllowed
 from portal.domain.jobs import job_lists, jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_lists import JobFilter
@@ -18,7 +18,16 @@ from portal.domain.permissions import Action
 from portal.domain.scopes import ScopeKind, of_project
 from portal.models import Job, JobStatus
 from portal.requests import job_vault
-from portal.web import guards, job_asking, job_log_pages, job_pages, job_template_pages, scoped
+from portal.web import (
+    guards,
+    job_artifact_pages,
+    job_asking,
+    job_log_pages,
+    job_pages,
+    job_template_pages,
+    scoped,
+    stuck_job_pages,
+)
 from portal.web.errors import STATUS
 from portal.web.job_asking import number
 from portal.web.job_facts import openable
@@ -95,9 +104,9 @@ def new() -> Page:
         job = job_asking.sent_once(
             lambda: jobs.submit(db.session(), guards.actor(), scope, asked, job_vault(), request_key=key)
         )
-    except Invalid as invalid:
-        form.refuse(invalid)
-        return _new_page(form, before), STATUS[type(invalid)]
+    except (Invalid, NotAllowed) as refused:
+        form.refuse(job_asking.beside_the_ref(refused))
+        return _new_page(form, before), STATUS[type(refused)]
     db.session.commit()
     return redirect(address_of(job), 303)
 
@@ -129,4 +138,6 @@ blueprint.add_url_rule("", "index", index)
 blueprint.add_url_rule("/new", "new", new, methods=["GET", "POST"])
 blueprint.add_url_rule("/<int:job_id>", "show", show)
 job_pages.mount(blueprint, find, address_of)
+job_artifact_pages.mount(blueprint, find)
 job_template_pages.mount(blueprint)
+stuck_job_pages.mount(blueprint, find, address_of, "/<int:job_id>")

@@ -17,7 +17,7 @@ from portal.domain.runners import runner_access
 from portal.models import Job, Runner, RunnerManager
 from portal.requests import job_vault
 from portal.web import guards, job_facts, job_log_pages
-from portal.web.forms import KeyedForm
+from portal.web.forms import KeyedForm, new_key
 from portal.web.times import duration
 
 STOP_POLLING = 286  # htmx's word for "do not ask again"
@@ -112,15 +112,15 @@ def _live(job: Job) -> dict[str, Any]:
         "took": duration(round(progress_.seconds)) if (progress_.seconds or 0) >= 1 else "less than a second",
         "meant": check_progress.machine_meant(session, job),
         "checkable": runner_access.may(session, guards.actor(), Action.CHECK_RUNNERS, runner),
-        "check": CheckForm(formdata=None),
+        "new_key": new_key,
     }
 
 
 def cancel(runner_id: int, check_id: int) -> BaseResponse:
-    """Stop the check."""
+    """Stop the check; `force` in the form does not wait for its machine."""
     job = find(runner_id, check_id)
     try:
-        jobs.cancel(db.session(), guards.actor(), job)
+        jobs.cancel(db.session(), guards.actor(), job, force=request.form.get("force") == "true")
     except Stale as stale:
         db.session.rollback()
         flash(str(stale), "warning")

@@ -14,7 +14,7 @@ from portal.database import db, now
 from portal.domain import audit
 from portal.domain.bulk import bulk_acts, bulk_lists
 from portal.domain.errors import AlreadyIssued, Invalid, Stale
-from portal.domain.jobs import job_lists
+from portal.domain.jobs import job_lists, job_rules
 from portal.domain.machines import refused_machines, runner_managers
 from portal.domain.machines.refused_machines import TooOld
 from portal.domain.permissions import Action
@@ -43,9 +43,10 @@ from portal.web import (
     runner_job_pages,
     runner_project_pages,
     runner_token_pages,
+    stuck_job_pages,
 )
 from portal.web.errors import STATUS
-from portal.web.forms import BulkForm, EditRunnerForm, EmptyForm, RunnerForm
+from portal.web.forms import BulkForm, EditRunnerForm, EmptyForm, RunnerForm, new_key
 from portal.web.runner_token_pages import already_issued, token_page
 from portal.web.secret_pages import unstored
 from portal.web.times import duration
@@ -130,6 +131,7 @@ def _index_page(bulk_form: BulkForm) -> Response:
         most=bulk_acts.MOST,
         recent_acts=bulk_lists.recent_in(session, guards.actor(), scope),
         card=card,
+        job_rules=job_rules.of_project(session, scope) if scope.project is not None else None,
     )
     return unstored(page) if card.text else make_response(page)
 
@@ -244,7 +246,7 @@ def _machines(runner: Runner) -> dict[str, Any]:
         "active": bool(job_lists.busy(session, [runner])),
         "busy_managers": job_lists.busy_managers(session, found),
         "checkable": runner_access.may(session, guards.actor(), Action.CHECK_RUNNERS, runner) and not runner.paused,
-        "check_key": runner_check_pages.CheckForm(formdata=None).request_key.data,
+        "new_key": new_key,
         "tokens": runner_managers.tokens_in_use(session, found),
         "family": runner_tokens.family(session, runner),
         "family_total": runner_tokens.count_family(session, runner),
@@ -369,5 +371,6 @@ def mount(blueprint: Blueprint) -> None:
     blueprint.add_url_rule(f"{one}/delete", "delete", delete, methods=both)
     runner_token_pages.mount(blueprint)
     runner_project_pages.mount(blueprint)
+    stuck_job_pages.mount_on_runners(blueprint)
     runner_check_pages.mount(blueprint)
     runner_job_pages.mount(blueprint)

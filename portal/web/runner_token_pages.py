@@ -18,7 +18,7 @@ from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.models import Runner, RunnerToken
 from portal.requests import portal_url
 from portal.web import guards
-from portal.web.forms import KeyedForm, ResetForm
+from portal.web.forms import ResetForm, new_key
 from portal.web.secret_pages import unstored
 
 Page = str | BaseResponse | tuple[str, int]
@@ -61,7 +61,7 @@ def connection(runner_id: int) -> Response:
         runner=runner,
         scope=guards.scope(),
         connection=state,
-        check_key=KeyedForm(formdata=None).request_key.data,
+        new_key=new_key,
     )
     return make_response(page, STOP_POLLING if state["step"] == "online" else 200)
 

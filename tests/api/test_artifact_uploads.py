@@ -176,6 +176,7 @@ def test_a_portal_that_is_killed_in_the_middle_leaves_no_half_file(own_database:
         upload.send(b"x" * MIB)
         time.sleep(0.3)
         portal.kill()
+        upload.socket.close()
         assert stage.files == []
         portal.start()
         again = Upload(stage)

@@ -51,6 +51,7 @@ ON_RUNNERS: dict[str, list[Call]] = {
         ("GET", "/runners/{id}", {}),
         ("GET", "/runners/{id}/managers", {}),
         ("GET", "/runners/{id}/jobs", {}),
+        ("GET", "/runners/{id}/pending_jobs", {}),
         ("GET", "/runners/{id}/projects", {}),
     ],
     "U": [
@@ -200,6 +201,56 @@ def test_a_blocked_persons_script_is_nobodys(
         assert script.ask(method, path.format(id=stage.runners["group"]), **given).status_code == 401
 
 
+@everybody
+def test_rest_shows_jobs_to_reporters_and_lets_run_them_developers_and_protected_ones_maintainers(
+    app: Flask, cast: Cast, stage: Stage, name: str
+) -> None:
+    script, jobs = script_of(app, cast, stage, name), f"{ROOTS['project']}/jobs"
+    sees = name not in ("guest", "stranger")
+    runs = sees and name != "reporter"
+    maintains = runs and name != "developer"
+    missing = (403,) if name != "stranger" else (404,)
+    waiting, protected = cast.job(), cast.job(ref="v1", protected=True)
+    new = {"name": "build", "script": "make"}
+    templates = f"{ROOTS['project']}/job_templates"
+    for able, method, path, given in (
+        (sees, "GET", jobs, {}),
+        (sees, "GET", f"{jobs}/{waiting.id}", {}),
+        (sees, "GET", f"{jobs}/{waiting.id}/trace", {}),
+        (sees, "GET", f"{jobs}/{waiting.id}/runners", {}),
+        (sees, "GET", f"{ROOTS['project']}/matching_runners", {}),
+        (sees, "GET", templates, {}),
+        (runs, "POST", jobs, new),
+        (runs, "POST", templates, new),
+        (runs, "POST", f"{jobs}/{waiting.id}/cancel", {}),
+        (runs, "POST", f"{jobs}/{waiting.id}/retry", {}),
+        (runs, "POST", f"{jobs}/{waiting.id}/erase", {}),
+        (maintains, "POST", jobs, {**new, "protected": True}),
+        (maintains, "POST", templates, {**new, "name": "release", "protected": True}),
+        (maintains, "POST", f"{jobs}/{protected.id}/cancel", {}),
+        (maintains, "PUT", ROOTS["project"], {"protected_refs": ["main"], "build_timeout": 7200}),
+    ):
+        assert script.ask(method, path, **given).status_code in (DONE if able else missing), (method, path, given)
+
+
+@everybody
+@everywhere
+def test_rest_lets_check_runners_those_who_change_them_and_read_checks_those_who_look_after_them(
+    app: Flask, cast: Cast, stage: Stage, name: str, kind: str
+) -> None:
+    script, path = script_of(app, cast, stage, name), f"/runners/{stage.runners[kind]}"
+    check = cast.check(stage.runner(kind))
+    missing = (403,) if reads(name, kind) else (404,)
+    for able, method, after in (
+        ("R" in cell(name, kind), "GET", "/checks"),
+        ("R" in cell(name, kind), "GET", f"/checks/{check.id}"),
+        ("R" in cell(name, kind), "GET", f"/checks/{check.id}/trace"),
+        ("U" in cell(name, kind), "POST", "/check"),
+        ("U" in cell(name, kind), "POST", f"/checks/{check.id}/cancel"),
+    ):
+        assert script.ask(method, path + after).status_code in (DONE if able else missing), (method, after)
+
+
 # GraphQL
 
 
@@ -287,6 +338,31 @@ def test_graphql_lists_a_scopes_runners_for_those_in_the_table(
     found = data if kind == "instance" else data.get(kind) or {}
     listed = {each["id"] for each in (found.get("runners") or {}).get("nodes") or []}
     assert (gid("Ci::Runner", stage.runners[kind]) in listed) is ("R" in cell(name, kind))
+
+
+@everybody
+def test_graphql_shows_jobs_to_reporters_and_above_and_stops_them_for_those_who_may_run_them(
+    asker: Callable[[str], Asker], cast: Cast, name: str
+) -> None:
+    job, protected = cast.job(), cast.job(protected=True)
+    who = asker(name)
+    query = '{ project(fullPath: "acme/web") { jobs { nodes { id } } } }'
+    found = (who.whole(query).get("data") or {}).get("project") or {}
+    sees = name not in ("guest", "stranger")
+    assert len((found.get("jobs") or {}).get("nodes") or []) == (2 if sees else 0)
+    assert done(who, "jobCancel", "", id=gid("Ci::Build", job.id)) is (sees and name != "reporter")
+    assert done(who, "jobRetry", "", id=gid("Ci::Build", job.id)) is (sees and name != "reporter")
+    maintains = sees and name not in ("reporter", "developer")
+    assert done(who, "jobCancel", "", id=gid("Ci::Build", protected.id)) is maintains
+
+
+@everybody
+@everywhere
+def test_graphql_checks_are_stopped_by_those_who_look_after_the_runner(
+    asker: Callable[[str], Asker], cast: Cast, stage: Stage, name: str, kind: str
+) -> None:
+    check = cast.check(stage.runner(kind))
+    assert done(asker(name), "jobCancel", "", id=gid("Ci::Build", check.id)) is ("U" in cell(name, kind))
 
 
 @everybody

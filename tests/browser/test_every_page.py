@@ -51,9 +51,21 @@ def access_token_of_dana(cast: Cast) -> int:
     return ids[0]
 
 
+def stuck_jobs(cast: Cast) -> list[str]:
+    """Pages of jobs that wait: one that nobody takes, with tags that are hard to lay out, and one that somebody does."""
+    nobody = cast.job(name=LONG, tags=("dcoker", "linux", f"{LONG}-tag"), ref=f"{LONG}-ref")
+    return [f"/acme/web/-/jobs/{job.id}" for job in (nobody, cast.job(tags=("docker",)))]
+
+
 def addresses(runners: Fleet, cast: Cast) -> list[str]:
     online, mine = runners.at(GROUP, "Online"), access_token_of_dana(cast)
     return [
+        *stuck_jobs(cast),
+        f"{online}/pending",
+        runners.at(GROUP, "Stale", "/pending"),
+        "/acme/web/-/which-runners",
+        f"/acme/web/-/which-runners?tags=dcoker,{LONG}&ref=main&protected=no",
+        "/admin/which-runners?project=acme/web&tags=docker&ref=main&protected=yes",
         "/",
         "/?search=zebra",
         "/admin/groups/new",

@@ -10,9 +10,11 @@ from portal.domain import scopes
 from portal.domain.bulk import bulk_acts
 from portal.domain.bulk.bulk_changes import Act, Wanted
 from portal.domain.deletions import deletions
+from portal.domain.jobs import job_templates
+from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.runners import runners
 from portal.models import AccessToken, Role, RunnerManager, UserIdentity
-from tests.cast import Cast
+from tests.cast import JOB_VAULT, Cast
 
 
 @pytest.fixture
@@ -20,7 +22,8 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
     """What to put into the addresses: things that exist, seen by an administrator."""
     issued = cast.runner(cast.web)
     runner = issued.runner
-    session.add(RunnerManager(runner_id=runner.id, system_xid="s_1"))
+    manager = RunnerManager(runner_id=runner.id, system_xid="s_1")
+    session.add(manager)
     identity = UserIdentity(user_id=cast.dana.id, issuer="https://sso.example.com", subject="1")
     session.add(identity)
     cast.access_token(cast.dana)  # only who has a token rotates it
@@ -32,10 +35,16 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
     runners.delete_runner(session, cast.as_(cast.dana), gone, deletion=deletion)
     wanted = Wanted(Act.PAUSE)
     bulk_act = bulk_acts.draft(session, cast.as_(cast.dana), scopes.INSTANCE, wanted, {runner.id})
-    job = cast.job()
+    job, check = cast.job(), cast.check(runner)
+    nightly = NewJob(name="nightly", script=("make",))
+    template = job_templates.create(session, cast.as_(cast.dana), cast.web, nightly, JOB_VAULT)
     session.commit()
     return {
         "job_id": job.id,
+        "check_id": check.id,
+        "manager_id": manager.id,
+        "template_id": template.id,
+        "system_id": "s_1",
         "deletion_id": deletion.id,
         "deleted_runner_id": gone.id,
         "group_path": "acme",

@@ -31,6 +31,9 @@ SNAKE_BY_GITLAB = {
     "personal_access_tokens",
     "descendant_groups",
     "enrolment_keys",  # ours, among the others
+    "job_templates",  # the same
+    "matching_runners",  # the same
+    "pending_jobs",  # the same
 }  # addresses that clients have in their code
 # GETs that sign somebody in because the protocol says so: the provider sends the browser there. They do it only for a
 # browser that has started a sign-in itself, by a form, and only once; without that they write nothing: shown below.
@@ -93,7 +96,8 @@ def test_a_group_and_a_project_have_the_same_pages() -> None:
     for_groups_only = {"front.new_group", "front.new_project", "runner_settings.creation", "runner_settings.limits"}
     more_than_a_project = {page for page in pages("group") - pages("project") if not page.startswith("cleanup.")}
     assert more_than_a_project == for_groups_only
-    assert pages("project") - pages("group") == set()
+    jobs_are_of_projects = {"jobs", "job_settings", "which_runners"}
+    assert {page.split(".")[0] for page in pages("project") - pages("group")} == jobs_are_of_projects
 
 
 @pytest.mark.parametrize("rule", GETS, ids=text_of)
@@ -107,6 +111,7 @@ def test_no_get_changes_anything(app: Flask, session: Session, places: dict[str,
     answer.close()  # left open, it would close the next test's database session whenever it is collected
     assert answer.status_code in (200, 204) or rule.endpoint in (
         "runner_links.show",
+        "job_links.show",
         "user_api.access_tokens_show_self",  # of the token that asks; a browser shows none
         "second_proof.show",  # only somebody in the middle of a sign-in sees it
         *BY_PROTOCOL,

@@ -64,6 +64,7 @@ SENSITIVE = {
         "runner_settings.limits",
         "runner_settings.token_life",
     },
+    "which jobs count as protected, and whose machines take jobs": {"job_settings.change"},
     "deleting by itself, or at once by rule": {"cleanup.change", "cleanup.turn_off", "cleanup.delete_now"},
     "deleting for good": {"deletions.delete"},
 }
@@ -80,6 +81,15 @@ EVERYDAY = {
     "takes only from oneself, at this moment": {"sessions.sign_out", "second_proof.cancel"},
     "a role goes, and those who give roles give it again; leaving is one's own": {"members.remove"},
     "making a runner is what the portal is for; its token is new and ends nothing": {"runners.new"},
+    "running jobs is what the portal is for; they are stopped, and run again, on the same page": {
+        "jobs.new",
+        "jobs.cancel",
+        "jobs.retry",
+        "jobs.run_template",
+        "runners.check",
+        "runners.cancel_check",
+    },
+    "is made anew from any job that it made": {"jobs.new_template", "jobs.edit_template", "jobs.delete_template"},
     "changes a runner, and is changed back on the same page": {
         "runners.edit",
         "runners.pause",
@@ -101,6 +111,7 @@ EVERYDAY = {
         "front.new_project",
     },
     "keeps a runner, or leaves it to a rule that asked when it was made": {"cleanup.protect", "cleanup.unprotect"},
+    "files that running the job again makes anew": {"jobs.delete_artifact", "jobs.keep_artifacts"},
     "tells of a token that the person has already, and shows none": {"token_lookup.show"},
 }
 

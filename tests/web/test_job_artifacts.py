@@ -63,7 +63,7 @@ def test_the_jobs_page_lists_what_it_left(erin: FlaskClient, job: Job, artifact:
     page = text_of(erin, of(job))
     for shown in (
         "Übersicht.html",
-        "25 Bytes",
+        "25 bytes",
         artifact.sha256.hex(),
         "in 30 days",
         f"/artifacts/{artifact.id}/delete",
@@ -77,7 +77,9 @@ def test_a_file_is_saved_and_never_shown_whatever_it_holds(
     answer = erin.get(f"{of(job)}/artifacts/{artifact.id}")
     assert (answer.status_code, answer.data) == (200, CONTENT)
     assert answer.mimetype == "application/octet-stream"
-    assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''%C3%9Cbersicht.html"
+    assert answer.headers["Content-Disposition"] == (
+        "attachment; filename=Ubersicht.html; filename*=UTF-8''%C3%9Cbersicht.html"
+    )
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
@@ -101,7 +103,7 @@ def test_keeping_takes_the_expiry_away(erin: FlaskClient, job: Job, artifact: Jo
     session.expire_all()
     assert artifact.expires_at is None
     page = text_of(erin, of(job))
-    assert "with the job" in page
+    assert "stays as long as the job" in page
     assert "Keep as long as the job" not in page
 
 

@@ -55,6 +55,7 @@ everywhere = pytest.mark.parametrize("kind", KINDS)
 GETS = {
     "C": "/runners/new",
     "R": "/runners/{id}",
+    "W": "/runners/{id}/pending",
     "U": "/runners/{id}/edit",
     "D": "/runners/{id}/delete",
     "T": "/registration/reset",
@@ -62,7 +63,7 @@ GETS = {
     "E": "/runners/{id}/tokens/{token}/end",
     "F": "/registration/affected",
 }
-SAME = {"E": "U", "F": "S"}  # pages whose letter is another's
+SAME = {"E": "U", "F": "S", "W": "R"}  # pages whose letter is another's
 FOR_ADMINISTRATORS = ("/admin/import", "/admin/token-lookup")
 POSTS: dict[str, list[tuple[str, dict[str, str]]]] = {
     "C": [("/runners/new", {"tags": "docker", "request_key": "11111111-1111-4111-8111-111111111111"})],

@@ -25,7 +25,7 @@ def make_token_older(place: Place) -> None:
 
 def test_the_created_page_asks_for_the_line_with_what_it_has_seen(place: Place) -> None:
     page = place.create().get_data(as_text=True)
-    address = re.search(r'hx-get="([^"]+)" hx-trigger="every 2s" hx-include="#connection input"', page)
+    address = re.search(r'hx-get="([^"]+)" hx-trigger="every 2s" hx-include="#connection input\[name=seen\]"', page)
     assert address
     seen = hidden(page, "seen")
     assert place.client.get(address[1], query_string={"seen": seen}).status_code == 204

@@ -15,8 +15,8 @@ from portal.domain.vault import Vault
 from portal.models import WITH_DELETED, Job, JobStatus, Project
 from portal.requests import client_address
 
-DELETED = "Forbidden - Project has been deleted!"  # in GitLab's words
-UNKNOWN = "Forbidden - This token is of no job, or not of this one: it was taken back, deleted, or is another's."
+DELETED = "Project has been deleted!"  # in GitLab's words
+UNKNOWN = "This token is of no job, or not of this one: it was taken back, deleted, or is another's."
 
 
 def vault() -> Vault:

@@ -7,6 +7,8 @@ from portal.api.for_users import (
     enrolment_keys,
     groups,
     job_artifacts,
+    job_templates,
+    jobs,
     members,
     metadata,
     namespaces,
@@ -18,6 +20,7 @@ from portal.api.for_users import (
     runner_projects,
     runners,
     settings,
+    stuck_jobs,
     user_runners,
     users,
 )
@@ -29,6 +32,8 @@ __all__ = [
     "enrolment_keys",
     "groups",
     "job_artifacts",
+    "job_templates",
+    "jobs",
     "members",
     "metadata",
     "namespaces",
@@ -41,6 +46,7 @@ __all__ = [
     "runner_projects",
     "runners",
     "settings",
+    "stuck_jobs",
     "user_runners",
     "users",
 ]

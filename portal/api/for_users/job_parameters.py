@@ -88,7 +88,7 @@ def _variables(value: Any) -> tuple[JobVariable, ...]:
 def _variable(value: Any) -> JobVariable:
     if not isinstance(value, Mapping) or set(value) - set(_VARIABLE) or not isinstance(value.get("key"), str):
         raise _wrong(_VARIABLES)  # an unknown word too: a misspelt `masked` would show a secret
-    key, said = value["key"], value.get("value", "")
+    key, said = value["key"], "" if value.get("value") is None else value["value"]
     if isinstance(said, bool | int | float):
         said = orjson.dumps(said).decode()
     if not isinstance(said, str):
@@ -138,7 +138,7 @@ def _statuses(value: Any) -> tuple[str, ...]:
 _NULL, _TEXT = {"type": "null"}, {"type": "string"}
 _EMPTY = {"type": "string", "maxLength": 0}
 _LINES: list[dict[str, Any]] = [{"type": "array", "items": _TEXT}, _TEXT]
-_VALUE = {"anyOf": [_TEXT, {"type": "number"}, {"type": "boolean"}]}
+_VALUE = {"anyOf": [_TEXT, {"type": "number"}, {"type": "boolean"}, _NULL]}
 
 
 def _thing(required: list[str], **properties: Any) -> dict[str, Any]:
@@ -280,7 +280,7 @@ class ProjectJobsListed(JobsListed, OneProject):
 
 
 def with_status(query: Select[Job], words: tuple[str, ...]) -> Select[Job]:
-    """Those of the jobs that have one of these statuses; all for none. Of GitLab's further statuses there are none."""
+    """Those of the jobs that have one of these statuses; all for no word. Of GitLab's further ones there are none."""
     if not words:
         return query
     known = tuple(JobStatus(word) for word in words if word in set(JobStatus))

@@ -8,19 +8,21 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from flask import url_for
 from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.addresses import absolute, url_in
+from portal.addresses import absolute
 from portal.api.for_users import runner_shapes
+from portal.api.for_users.job_artifacts import ArtifactShape, expires_at, shapes
 from portal.api.for_users.operations import Shape
 from portal.api.for_users.runner_shapes import RunnerBasic
 from portal.api.for_users.shapes import Moment, ProjectBasic, UserBasic, names_for, project_basic, user_basic
 from portal.database import now
 from portal.domain.actors import Actor
 from portal.domain.groups.full_names import FullNames
-from portal.domain.jobs import job_artifacts, job_lists, jobs
+from portal.domain.jobs import job_artifacts, job_lists, job_times
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.domain.scopes import of_project
@@ -37,29 +39,20 @@ class ArtifactsFile(Shape):
     size: int
 
 
-class JobArtifactShape(Shape):
-    """One file that a job left."""
-
-    file_type: str
-    size: int
-    filename: str
-    file_format: str
-
-
 class JobMachineShape(Shape):
     """The machine that has or had a job. Once its row is gone, its number and system ID are all that is known."""
 
     id: int
     system_id: str
-    version: str | None
-    revision: str | None
-    platform: str | None
-    architecture: str | None
-    created_at: Moment | None
-    contacted_at: Moment | None
-    ip_address: str | None
-    status: str | None
-    job_execution_status: str | None
+    version: str | None = None
+    revision: str | None = None
+    platform: str | None = None
+    architecture: str | None = None
+    created_at: Moment | None = None
+    contacted_at: Moment | None = None
+    ip_address: str | None = None
+    status: str | None = None
+    job_execution_status: str | None = None
 
 
 class JobShape(Shape):
@@ -86,7 +79,7 @@ class JobShape(Shape):
     web_url: str
     project: ProjectBasic | None
     artifacts_file: ArtifactsFile | None = Field(None, exclude_if=lambda file: file is None)
-    artifacts: list[JobArtifactShape]
+    artifacts: list[ArtifactShape]
     runner: RunnerBasic | None
     runner_manager: JobMachineShape | None
     artifacts_expire_at: Moment | None
@@ -155,8 +148,8 @@ def _attributes(job: Job, around: _Around) -> dict[str, Any]:
         "web_url": web_url(job),
         "project": ProjectBasic(**project_basic(job.project, around.names)) if job.project else None,
         "artifacts_file": ArtifactsFile(filename=archive.filename, size=archive.size) if archive else None,
-        "artifacts": [_artifact(each) for each in left],
-        "artifacts_expire_at": (archive or left[0]).expires_at if left else None,
+        "artifacts": shapes(left),
+        "artifacts_expire_at": expires_at(left),
         "runner": (
             RunnerBasic(**runner_shapes.basic(runner, around.at, busy=runner.id in around.busy_runners))
             if runner
@@ -203,12 +196,6 @@ def _times(job: Job, at: datetime) -> dict[str, Any]:
     }
 
 
-def _artifact(found: JobArtifact) -> JobArtifactShape:
-    return JobArtifactShape(
-        file_type=found.file_type, size=found.size, filename=found.filename, file_format=found.file_format
-    )
-
-
 def _machine(job: Job, around: _Around) -> JobMachineShape | None:
     """The machine; its address is for who may see the runners of the owner, as elsewhere."""
     its = around.machines.get(job.id)
@@ -216,8 +203,7 @@ def _machine(job: Job, around: _Around) -> JobMachineShape | None:
         return None
     manager = around.managers.get(its.runner_machine_id)
     if manager is None or manager.runner_id != job.runner_id:
-        gone = dict.fromkeys(JobMachineShape.model_fields)
-        return JobMachineShape(**{**gone, "id": its.runner_machine_id, "system_id": its.system_xid})
+        return JobMachineShape(id=its.runner_machine_id, system_id=its.system_xid)
     trusted, busy = manager.runner_id in around.trusted, manager.id in around.busy_managers
     told = runner_shapes.manager(manager, around.at, busy=busy, trusted=trusted)
     return JobMachineShape(**dict(told))
@@ -227,5 +213,4 @@ def web_url(job: Job) -> str:
     """The job's page."""
     if job.project is not None:
         return portal_url(f"/{quote(job.project.full_path)}/-/jobs/{job.id}")
-    owner, runner_id = jobs.scope_of(job), job.checks_runner_id
-    return absolute(url_in(owner, "runners.show_check", runner_id=runner_id, check_id=job.id))
+    return absolute(url_for("job_links.show", job_id=job.id))

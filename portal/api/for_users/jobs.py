@@ -94,7 +94,7 @@ def trace(given: OneJob) -> Response:
 
 @operation("POST", f"{ONE}/cancel", room=ROOM, status=201, refuses=(404, 409))
 def cancel(given: JobStopped) -> JobShape:
-    """Stop a job. One that runs first runs its after script, where the machine can; `force` does not wait for that."""
+    """Stop a job. One that runs runs its after script first, where the machine can; `force` does not wait for it."""
     return after(jobs.cancel(db.session(), credentials.actor(), found(given), force=given.force))
 
 

@@ -79,6 +79,7 @@ _WHY: dict[int, tuple[str, tuple[str, ...]]] = {
     410: ("This way is turned off.", ("Message",)),
     412: ("It was changed after the moment in `If-Unmodified-Since`.", ("Message",)),
     413: ("The body is too large.", ("Message",)),
+    416: ("It does not continue what is stored; `Range` says how many bytes are.", ("Message",)),
     422: ("It is understood and cannot be done as things are.", ("Message", "Problems")),
     503: ("What it needs does not answer; `Retry-After` says how many seconds to wait.", ("Message",)),
     429: ("Too many requests; `Retry-After` says how many seconds to wait.", ("TooManyRequests", "Message")),
@@ -91,6 +92,7 @@ _EXAMPLES: dict[int, Schema] = {
     410: {"message": "410 Gone - runner registration disallowed"},
     412: {"message": "412 Precondition Failed"},
     413: {"message": "413 Request Entity Too Large - The body is too large."},
+    416: {"message": "416 Range Not Satisfiable"},
     422: {"message": "422 Unprocessable Entity"},
     503: {"message": "503 Service Unavailable"},
 }

@@ -13,7 +13,7 @@ from portal.api.for_users.paging import Page
 from portal.api.for_users.parameters import Flag, Id, at_least_one_of
 from portal.api.for_users.scope_changes import ScopeChange, change
 from portal.api.for_users.scope_parameters import Listed, Named, OneProject
-from portal.api.for_users.scope_settings import ProjectRules, SwitchChange, SwitchShape
+from portal.api.for_users.scope_settings import JobRulesChange, ProjectRules, SwitchChange, SwitchShape
 from portal.api.for_users.scope_shapes import (
     ACCEPTED,
     Accepted,
@@ -28,6 +28,7 @@ from portal.domain import scopes
 from portal.domain.groups import groups, scope_lists
 from portal.domain.groups.groups import Naming
 from portal.domain.groups.scope_lists import Order, ScopeFilter
+from portal.domain.jobs import job_rules
 from portal.domain.names import path_from
 from portal.domain.scopes import Scope
 from portal.models import Role
@@ -52,6 +53,8 @@ class ProjectWithRules(ProjectDetails):
     """One project, for those who read its runners."""
 
     runner_token_expiration_interval: int | None
+    build_timeout: int
+    protected_refs: list[str]
 
 
 class ProjectsListed(Listed):
@@ -74,7 +77,7 @@ class MyProjectsListed(ProjectsListed):
         return super().role or (Role.GUEST if self.membership else None)
 
 
-class ProjectMade(Named, SwitchChange, ProjectRules):
+class ProjectMade(Named, SwitchChange, ProjectRules, JobRulesChange):
     """A new project in a group, by the group's id. Of name and path one will do."""
 
     namespace_id: Id
@@ -85,7 +88,7 @@ class ProjectMade(Named, SwitchChange, ProjectRules):
         return self
 
 
-class ProjectChange(OneProject, ScopeChange, ProjectRules):
+class ProjectChange(OneProject, ScopeChange, ProjectRules, JobRulesChange):
     """What to change; nothing is changed when something of it may not be, or cannot."""
 
 
@@ -136,7 +139,9 @@ def delete(given: OneProject) -> Accepted:
 def details(scope: Scope) -> ProjectWithRules | ProjectDetails:
     """All that who asks may know of the project."""
     assert scope.project is not None  # noqa: S101  (for the type checker)
-    attributes = project_attributes(scope.project, names_for([scope])) | scope_settings.switch_attributes(scope)
+    rules = job_rules.of_project(db.session(), scope)
+    attributes = project_attributes(scope.project, names_for([scope]), rules)
+    attributes |= scope_settings.switch_attributes(scope)
     if scope_settings.shows_rules(scope):
         return ProjectWithRules(**attributes, **scope_settings.rules_attributes(scope))
     return ProjectDetails(**attributes)

@@ -16,6 +16,13 @@ _ARTIFACT = {
     "artifact_type": {"type": "string", "description": "What it is: archive (as a rule), metadata, junit and so on."},
     "artifact_format": {"type": "string", "description": "zip, gzip, raw, zipzstd or tarzstd."},
 }
+_REPORT: dict[str, dict[str, Any]] = {
+    "state": {"type": "string", "enum": ["running", "success", "failed"], "description": "How the job stands."},
+    "exit_code": {"type": "integer", "description": "What the script ended with."},
+    "failure_reason": {"type": "string", "description": "Why it failed, in one of GitLab's words."},
+    "checksum": {"type": "string", "description": "`crc32:` and eight hexadecimal digits of the whole log."},
+    "output": {"type": "object", "description": "The same `checksum`, and `bytesize`, the log's length."},
+}
 _FILE = {"description": "The file, in a form; other fields may say what the query can."}
 _REGISTERED = {
     "type": "object",
@@ -52,12 +59,14 @@ class Spoken:
     sends: str = ""
     by_job: bool = False
     queried: dict[str, dict[str, Any]] = field(default_factory=dict)
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)  # further headers
 
     @property
     def parameters(self) -> list[tuple[str, str, dict[str, Any]]]:
         """What does not stand in the body: (where, name, schema)."""
         own = [("path", name, _JOB_ID) for name in re.findall(r"{(\w+)}", self.path)]
         shown = [("header", "JOB-TOKEN", _JOB_TOKEN)] if self.by_job else []
+        shown += [("header", name, schema) for name, schema in self.told.items()]
         return [*own, *shown, *(("query", name, schema) for name, schema in self.queried.items())]
 
 
@@ -121,6 +130,29 @@ PROTOCOL = (
         None,
         (400, 403, 404, 413),
         {"token": _TOKEN, "system_id": {"type": "string", "minLength": 1, "maxLength": 64, **_SYSTEM}},
+    ),
+    Spoken(
+        "protocol_report",
+        "PUT",
+        "/jobs/{job_id}",
+        "Report of a job: that it runs, or how it ended. A log that arrived damaged is answered 412 and sent again.",
+        200,
+        {"type": "string"},
+        (400, 403, 413),
+        {"token": _JOB_TOKEN, **_REPORT},
+        media="text/plain",
+    ),
+    Spoken(
+        "protocol_append_to_log",
+        "PATCH",
+        "/jobs/{job_id}/trace",
+        "Send a piece of a job's log, which is the body. One that does not continue it is answered with its end.",
+        202,
+        {"type": "string"},
+        (400, 403, 413, 416),
+        media="text/plain",
+        by_job=True,
+        told={"Content-Range": {"type": "string", "description": "The first and the last byte, such as 0-99."}},
     ),
     Spoken(
         "protocol_authorize_artifacts",

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from portal.api import credentials
 from portal.api.for_users.operations import Shape
-from portal.api.for_users.parameters import OptionalFlag, OptionalNumber, Parameters
+from portal.api.for_users.parameters import OptionalFlag, OptionalNumber, Parameters, Words
 from portal.api.for_users.scope_parameters import called
 from portal.database import db
 from portal.domain import permissions
 from portal.domain.errors import Invalid
 from portal.domain.groups import scope_settings
+from portal.domain.jobs import job_rules
 from portal.domain.permissions import Action
 from portal.domain.registration import registration, registration_switch
 from portal.domain.registration.registration import Decision
@@ -50,6 +51,20 @@ class ProjectRules(Parameters):
     """What a project settles for its runners, to change."""
 
     runner_token_expiration_interval: OptionalNumber = None
+
+
+class JobRulesChange(Parameters):
+    """What a project settles for its jobs, to change. What is null stays; `build_timeout` is in seconds."""
+
+    shared_runners_enabled: OptionalFlag = None
+    group_runners_enabled: OptionalFlag = None
+    build_timeout: OptionalNumber = None
+    protected_refs: Words = ()
+
+    def said(self) -> dict[str, Any]:
+        """What is given, in the words of JobRules."""
+        found = {name: getattr(self, name) for name in JobRulesChange.model_fields if self.given(name)}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class GroupRules(ProjectRules):
@@ -95,7 +110,8 @@ def rules_attributes(scope: Scope) -> dict[str, Any]:
     lives = asdict(runner_rules.token_lives(session, scope))
     found: dict[str, Any] = {column: lives[field] for field, column in runner_rules.LIVES[scope.kind].items()}
     if scope.project is not None:
-        return found
+        rules = job_rules.of_project(session, scope)
+        return found | {"build_timeout": rules.build_timeout, "protected_refs": list(rules.protected_refs)}
     limits = asdict(runner_rules.limits(session, scope))
     found |= {column: limits[field] for field, column in runner_rules.LIMITS.items()}
     criteria = runner_cleanup.settled(session, scope)[-1].criteria
@@ -133,6 +149,8 @@ def change(scope: Scope, given: Parameters) -> None:
     if given.given(DAYS) or given.given(LEGACY):
         with called({"days": DAYS}):
             runner_cleanup.change(session, actor, scope, _criteria(scope, given))
+    if isinstance(given, JobRulesChange) and (said := given.said()):
+        job_rules.amend(session, actor, scope, said)  # last: it tells runners of jobs that they may take now
 
 
 def _given(given: Parameters, columns: dict[str, str]) -> dict[str, int | None]:

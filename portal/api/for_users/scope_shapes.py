@@ -8,7 +8,10 @@ from typing import Any, Literal
 from portal.addresses import absolute, scope_url
 from portal.api.for_users.operations import Shape
 from portal.api.for_users.shapes import Moment, names_for, project_basic
+from portal.database import db
 from portal.domain.groups.full_names import FullNames
+from portal.domain.jobs import job_rules
+from portal.domain.jobs.job_rules import JobRules
 from portal.domain.scopes import of_group, of_project
 from portal.models import Group, Project
 
@@ -138,15 +141,15 @@ def namespaces_in_list(found: Sequence[Group]) -> list[Namespace]:
     return [_namespace(each, names) for each in found]
 
 
-def project_attributes(project: Project, names: FullNames) -> dict[str, Any]:
+def project_attributes(project: Project, names: FullNames, rules: JobRules) -> dict[str, Any]:
     """The attributes of a ProjectShape; other shapes of projects begin with them."""
     return {
         **simple_attributes(project, names),
         "visibility": "private",
         "archived": False,
         "import_status": "none",
-        "shared_runners_enabled": True,
-        "group_runners_enabled": True,
+        "shared_runners_enabled": rules.shared_runners_enabled,
+        "group_runners_enabled": rules.group_runners_enabled,
         "marked_for_deletion_on": None,
     }
 
@@ -156,4 +159,5 @@ def projects_in_list(found: Sequence[Project], *, simple: bool) -> list[ProjectS
     names = names_for(of_project(each) for each in found)
     if simple:
         return [SimpleProject(**simple_attributes(each, names)) for each in found]
-    return [ProjectShape(**project_attributes(each, names)) for each in found]
+    rules = job_rules.of_projects(db.session(), found)
+    return [ProjectShape(**project_attributes(each, names, rules[each.id])) for each in found]

@@ -136,7 +136,7 @@ def stretch(
     above: int | None = None,
     oldest: bool = False,
 ) -> list[Job]:
-    """The newest `size` jobs numbered between `above` and `below`, newest first; with `oldest`, the oldest of them."""
+    """The newest `size` jobs numbered between `above` and `below`, newest first; with `oldest`, the oldest."""
     if below is not None:
         query = query.where(Job.id < below)
     if above is not None:

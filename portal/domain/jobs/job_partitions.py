@@ -54,9 +54,13 @@ def current(session: Session, at: datetime) -> int:
 
 
 def drop_empty(session: Session, at: datetime) -> int:
-    """Drop partitions from before the oldest job that is kept. Returns how many."""
+    """Drop partitions from before the oldest job that is kept. Returns how many.
+
+    The one before that stays too: of two jobs that are submitted while a month ends, the first may be the newer.
+    """
     oldest = session.scalar(select(Job.partition_id).order_by(Job.id).limit(1)) or current(session, at)
-    numbers = session.scalars(select(JobPartition.id).where(JobPartition.id < oldest, JobPartition.id != FIRST)).all()
+    gone = (JobPartition.id < oldest - 1) & (JobPartition.id != FIRST)
+    numbers = session.scalars(select(JobPartition.id).where(gone)).all()
     for number in numbers:
         session.execute(text(f"DROP TABLE IF EXISTS {PARTITIONS}{number:d}"))
     session.execute(delete(JobPartition).where(JobPartition.id.in_(numbers)))

@@ -7,10 +7,10 @@ they let a runner take the job afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 
-from portal.domain.jobs.job_matching import Demand, Obstacle, Offer
+from portal.domain.jobs.job_matching import Demand, Obstacle, Offer, obstacle
 from portal.models import RunnerType
 
 LIKE = 0.6  # of 1: tags less alike than that have nothing to do with each other
@@ -79,7 +79,30 @@ def is_slip(one: str, other: str) -> bool:
 
 
 def reason(job: Demand, runner: Offer, code: Obstacle, likeness: Likeness, ref: str = "") -> Reason:
-    """What to say of this obstacle. `ref` is the job's, where it is known."""
+    """What to say of this obstacle, and whether another one is behind it. `ref` is the job's, where it is known."""
+    first, behind = _reason(job, runner, code, likeness, ref), _behind(job, runner, code)
+    if behind is None:
+        return first
+    then = _reason(job, runner, behind, likeness, ref)
+    also = then.message[0].lower() + then.message[1:]
+    return Reason(code, first.message, f"{first.change} That alone would not do: {also}", then.nearest_tags)
+
+
+def _behind(job: Demand, runner: Offer, code: Obstacle) -> Obstacle | None:
+    """The next rule that fails when this one is seen to."""
+    match code:
+        case Obstacle.PAUSED:
+            return obstacle(job, replace(runner, paused=False))
+        case Obstacle.REF_NOT_PROTECTED:
+            return obstacle(replace(job, ref_protected=True), runner)
+        case Obstacle.INSTANCE_RUNNERS_OFF:
+            return obstacle(replace(job, instance_runners=True), runner)
+        case Obstacle.GROUP_RUNNERS_OFF:
+            return obstacle(replace(job, group_runners=True), runner)
+    return None
+
+
+def _reason(job: Demand, runner: Offer, code: Obstacle, likeness: Likeness, ref: str) -> Reason:
     if code is Obstacle.TAGS_MISSING:
         return _tags_missing(job, runner, likeness)
     if code is Obstacle.UNTAGGED:

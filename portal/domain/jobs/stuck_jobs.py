@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, not_, select, tuple_
+from sqlalchemy import ColumnElement, and_, false, func, not_, select, tuple_
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from portal.database import now
@@ -24,14 +24,14 @@ from portal.domain.permissions import Action
 from portal.domain.runners import runner_access, runner_lists, runner_queries, runner_status
 from portal.domain.runners.runner_status import LAST_CONTACT, Status
 from portal.domain.scopes import Scope, of_project
-from portal.models import AccessLevel, Job, JobStatus, PendingJob, Runner, RunnerManager
+from portal.models import AccessLevel, Job, JobStatus, PendingJob, Runner, RunnerManager, RunnerType
 
 LOOKED_AT = 200  # runners that are judged one by one
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One runner that the actor may read. `reason` is None when it may take the job; then `readiness` says how soon."""
+    """One runner that the actor may read. `reason` is None when it may take the job; `readiness` says how soon."""
 
     runner: Runner
     status: Status
@@ -149,7 +149,8 @@ def _in_project(
     judged = _judge(session, actor, demand, ref, found[:LOOKED_AT], before=before, beyond=beyond)
     if judged.readiness is not None:
         return judged
-    elsewhere = and_(runner_queries.available_to(session, actor), not_(reach))
+    # Where an owner is null, the condition is neither true nor false.
+    elsewhere = and_(runner_queries.available_to(session, actor), not_(func.coalesce(reach, false())))
     limited = select(Runner.id).where(elsewhere).limit(COUNTED + 1).subquery()
     return replace(judged, elsewhere=session.scalar(select(func.count()).select_from(limited)) or 0)
 
@@ -157,6 +158,10 @@ def _in_project(
 def _probably(demand: Demand) -> ColumnElement[bool]:
     """Only for the order in which runners are looked at: the rules themselves are asked of each."""
     parts: list[ColumnElement[bool]] = [Runner.active.is_(True)]
+    if not demand.instance_runners:
+        parts.append(Runner.runner_type != RunnerType.INSTANCE)
+    if not demand.group_runners:
+        parts.append(Runner.runner_type != RunnerType.GROUP)
     if not demand.ref_protected:
         parts.append(Runner.access_level == AccessLevel.NOT_PROTECTED)
     parts.append(Runner.tag_list.contains(sorted(demand.tags)) if demand.tags else Runner.run_untagged.is_(True))
@@ -177,34 +182,42 @@ def _judge(
     offers = runner_offers.offers_of(session, found)
     readable = runner_access.readable_among(session, actor, found)
     busy, at, likeness = job_lists.busy(session, found), now(), Likeness()
-    can: list[Verdict] = []
-    others: list[Verdict] = []
     takers: Counter[Readiness] = Counter()
+    verdicts = []
     for runner in found:
-        offer = offers[runner.id]
-        code = obstacle(demand, offer)
-        status = runner_status.of_runner(runner, at)
+        code, status = obstacle(demand, offers[runner.id]), runner_status.of_runner(runner, at)
         ready = readiness(runner.contacted_at, status, runner.id in busy, at)
-        takers[ready] += code is None
+        takers += Counter({ready: int(code is None)})
         if runner.id in readable:
-            reason = obstacle_words.reason(demand, offer, code, likeness, ref) if code is not None else None
-            (can if reason is None else others).append(Verdict(runner, status, ready, reason))
-    total, order = sum(takers.values()), list(Readiness)
-    can.sort(key=lambda each: order.index(each.readiness))
-    visible = [offers[each.runner.id] for each in others]
+            reason = obstacle_words.reason(demand, offers[runner.id], code, likeness, ref) if code else None
+            verdicts.append(Verdict(runner, status, ready, reason))
+    can = [each for each in verdicts if each.reason is None]
+    others = [each for each in verdicts if each.reason is not None]
+    total, visible = takers.total(), [offers[each.runner.id] for each in others]
     titles = {each.runner.id: each.runner.title for each in others}
+    remedy = None if total else remedies.cheapest(demand, visible, likeness, titles, ref=ref)
     return Explanation(
         demand,
         ref,
-        can,
-        others,
-        {each: takers[each] for each in Readiness if takers[each]},
+        sorted(can, key=lambda each: list(Readiness).index(each.readiness)),
+        _nearest_first(others, remedy),
+        takers,
         hidden_takers=total - len(can),
         hidden_others=len(found) - total - len(others),
         beyond=beyond,
         before=before,
-        remedy=None if total else remedies.cheapest(demand, visible, likeness, titles, ref=ref),
+        remedy=remedy,
     )
+
+
+def _nearest_first(others: Sequence[Verdict], remedy: Remedy | None) -> list[Verdict]:
+    """Those that the proposed change helps, then those that lack the fewest tags."""
+    helped = remedy.runner_ids if remedy is not None else ()
+
+    def distance(each: Verdict) -> tuple[bool, int]:
+        return each.runner.id not in helped, len(each.reason.nearest_tags) if each.reason is not None else 0
+
+    return sorted(others, key=distance)
 
 
 def readiness(contacted_at: datetime | None, status: Status, busy: bool, at: datetime) -> Readiness:

@@ -41,6 +41,8 @@ def of_nobody(*, seen: int, hidden: int) -> str:
     """What to say when no runner can take it and no single change helps, of so many that are in reach."""
     if seen:
         return "No runner can take it, and no single change helps. Create one that fits, or see what each needs."
+    if hidden == 1:
+        return "The one runner in its reach cannot take it, and you may not see it: ask a maintainer."
     if hidden:
         return (
             f"None of the {counted(hidden)} in its reach can take it, and you may see none of them: ask a maintainer."

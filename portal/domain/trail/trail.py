@@ -16,7 +16,7 @@ from portal.domain.actors import PEOPLE
 from portal.domain.errors import NotFound
 from portal.domain.scopes import Scope, ScopeKind, find_group, find_project, of_group, of_project
 from portal.domain.trail.audit_chain import COLUMNS, exact_time
-from portal.models import AccessToken, AuditEvent, AuditLink, BulkAct, Group, Project, Runner, User
+from portal.models import AccessToken, AuditEvent, AuditLink, BulkAct, Group, Job, Project, Runner, User
 
 PEOPLE_FOUND = 50  # whose events a search for a name finds although they are called otherwise by now
 LOOKED_THROUGH = 5_000  # events, the newest, among which a page is looked for before the indexes are asked
@@ -171,6 +171,7 @@ class Standing:
     groups: dict[int, Group]
     projects: dict[int, Project]
     bulk_acts: dict[int, int]  # by whom, by number
+    jobs: frozenset[int]
 
     def runner(self, event: AuditEvent) -> Runner | None:
         """The runner that the event is about."""
@@ -193,10 +194,11 @@ class Standing:
 
 
 def standing(session: Session, events: Sequence[AuditEvent]) -> Standing:
-    """Look up together what a page of events names: six queries at most, however many events there are."""
+    """Look up together what a page of events names: seven queries at most, however many events there are."""
     people = {event.target_id for event in events if event.target_kind == "person"}
     people |= {event.actor_id for event in events if event.actor_kind in PEOPLE}
     runners = {event.target_id for event in events if event.target_kind == "runner"}
+    jobs = {event.target_id for event in events if event.target_kind == "job" and event.target_id}
     groups = {event.group_ids[-1] for event in events if event.group_ids}
     projects = {event.project_id for event in events if event.project_id}
     acts = {number for event in events if (number := act_number(event))}
@@ -209,6 +211,7 @@ def standing(session: Session, events: Sequence[AuditEvent]) -> Standing:
         groups={each.id: each for each in session.scalars(select(Group).where(Group.id.in_(groups)))},
         projects={each.id: each for each in session.scalars(select(Project).where(Project.id.in_(projects)))},
         bulk_acts=_bulk_acts(session, acts) if acts else {},
+        jobs=frozenset(session.scalars(select(Job.id).where(Job.id.in_(jobs)))) if jobs else frozenset(),
     )
 
 

@@ -88,6 +88,8 @@ def test_a_project_has_gitlabs_attributes(script_of: ScriptOf, cast: Cast) -> No
         "runner_registration_token_allowed",
         "runner_registration_token_decided_by",
         "runner_token_expiration_interval",
+        "build_timeout",
+        "protected_refs",
     }
     assert (shown["shared_runners_enabled"], shown["group_runners_enabled"]) == (True, True)
     assert script_of(cast.alice).get("/projects/acme%2Fweb")["name_with_namespace"] == "Acme / Web"
@@ -118,9 +120,9 @@ def test_a_list_of_projects_takes_the_same_number_of_queries(
         group.traversal_ids = [cast.acme.id, group.id]
     session.commit()
     for who, path, most in (
-        (cast.dana, "/projects", 4),  # the token, the number, the page, the names
-        (cast.alice, "/projects", 5),  # and her roles
-        (cast.alice, "/groups/acme/projects", 7),  # and the group, and her role in it
+        (cast.dana, "/projects", 5),  # the token, the number, the page, the names, what is settled for their jobs
+        (cast.alice, "/projects", 6),  # and her roles
+        (cast.alice, "/groups/acme/projects", 8),  # and the group, and her role in it
     ):
         script = script_of(who)
         with asked(session) as statements:
@@ -190,3 +192,50 @@ def test_a_project_is_deleted_at_once_and_can_be_restored(script_of: ScriptOf, s
 def test_nobody_is_asked_for_a_token(nobody: Script) -> None:
     for path in ("/projects", "/projects/acme%2Fweb"):
         nobody.get(path, expect=401)
+
+
+# What is settled for its jobs
+
+
+def test_a_maintainer_settles_the_jobs_of_a_project(script_of: ScriptOf, cast: Cast, session: Session) -> None:
+    bob, path = script_of(cast.bob), "/projects/acme%2Fweb"
+    settled = {
+        "shared_runners_enabled": False,
+        "group_runners_enabled": False,
+        "build_timeout": 7200,
+        "protected_refs": ["main", "release/*"],
+    }
+    shown = bob.put(path, **settled)
+    assert {name: shown[name] for name in settled} == settled
+    assert bob.get(path) == shown
+    (listed,) = bob.get("/projects")
+    assert (listed["shared_runners_enabled"], listed["group_runners_enabled"]) == (False, False)
+    assert bob.put(path, group_runners_enabled=True, shared_runners_enabled=None)["shared_runners_enabled"] is False
+    assert "group_runners_enabled" in bob.get(path)
+    assert bob.put(path, protected_refs="")["protected_refs"] == []
+    before = len(session.scalars(select(AuditEvent)).all())
+    assert bob.put(path, build_timeout=7200)["build_timeout"] == 7200
+    assert len(session.scalars(select(AuditEvent)).all()) == before
+
+
+def test_a_new_project_can_settle_its_jobs_at_once(script_of: ScriptOf, cast: Cast) -> None:
+    made = script_of(cast.alice).post(
+        "/projects", namespace_id=cast.acme.id, path="api", build_timeout=900, shared_runners_enabled=False
+    )
+    assert made["build_timeout"] == 900
+    assert (made["shared_runners_enabled"], made["group_runners_enabled"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"), [({"build_timeout": 599}, "build_timeout"), ({"protected_refs": ["a b"]}, "protected_refs")]
+)
+def test_a_rule_for_jobs_that_cannot_be_kept_is_told_by_its_name(
+    script_of: ScriptOf, cast: Cast, wrong: dict[str, object], field: str
+) -> None:
+    assert set(script_of(cast.bob).put("/projects/acme%2Fweb", expect=400, **wrong)["message"]) == {field}
+
+
+def test_a_developer_settles_nothing_for_the_jobs_of_a_project(script_of: ScriptOf, cast: Cast) -> None:
+    erin = script_of(cast.erin)
+    assert "job settings" in erin.put("/projects/acme%2Fweb", expect=403, build_timeout=7200)["message"]
+    assert "protected_refs" not in erin.get("/projects/acme%2Fweb")

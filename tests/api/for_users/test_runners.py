@@ -426,7 +426,7 @@ def test_a_page_of_projects_takes_few_queries(
     assert len(statements) < 15
 
 
-def test_there_are_no_jobs_and_both_ways_of_paging_say_so(script_of: ScriptOf, cast: Cast, runner: Runner) -> None:
+def test_a_runner_that_ran_nothing_has_no_jobs_either_way(script_of: ScriptOf, cast: Cast, runner: Runner) -> None:
     script, path = script_of(cast.bob), f"/runners/{runner.id}/jobs"
     numbered = script.ask("GET", path, status="running", sort="asc", order_by="id")
     assert (numbered.get_json(), numbered.headers["X-Total"]) == ([], "0")

@@ -1,13 +1,25 @@
 """No query per row: a page of a hundred runners takes as many statements as a page of one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from portal.database import now
 from portal.domain.runners import runner_projects
 from portal.domain.runners.runner_settings import RunnerSettings
-from portal.models import CreationState, Executor, Role, RunnerManager
+from portal.models import (
+    CreationState,
+    Executor,
+    Job,
+    JobMachine,
+    Project,
+    Role,
+    Runner,
+    RunnerManager,
+    RunnerProject,
+)
 from tests.api.graphql.conftest import AskerOf
 from tests.api.graphql.queries import Asker
 from tests.cast import Cast
@@ -15,11 +27,17 @@ from tests.domain.queries import asked
 
 # What a list page asks for, and everything that a client could add to it within the limits.
 NODE = """id shortSha description runnerType status paused tagList contactedAt createdAt tokenExpiresAt
-    version ipAddress executorName createdBy { id username webUrl } maintenanceNote jobCount
+    version ipAddress executorName createdBy { id username webUrl } maintenanceNote
+    jobExecutionStatus jobCount done: jobCount(statuses: [SUCCESS, FAILED])
     userPermissions { readRunner updateRunner deleteRunner assignRunner }
     ownerProject { fullPath group { fullPath } } projectCount
     groups(first: 1) { nodes { id name webUrl } } projects(first: 5) { count nodes { id fullPath group { id } } }
-    managers(first: 3) { count nodes { id systemId status version ipAddress executorName runner { id } } }"""
+    managers(first: 3) { count nodes {
+        id systemId status version ipAddress executorName jobExecutionStatus runner { id } } }"""
+JOBS = """jobs(first: %d) { count nodes { id name status duration webPath failureMessage artifacts { count }
+    runner { id description status jobCount groups(first: 1) { nodes { id } } }
+    runnerManager { systemId status jobExecutionStatus ipAddress }
+    project { id fullPath group { id } } userPermissions { updateBuild cancelBuild } } pageInfo { endCursor } }"""
 LIST = "runners(first: %d, sort: %s) { count edges { webUrl editUrl } nodes { %s } pageInfo { endCursor } }"
 
 
@@ -70,6 +88,61 @@ def test_a_long_page_takes_as_many_statements_as_a_short_one(
         assert len(nodes) == (min(size, 26) if who == "bob" else size)
         assert all(len(each["managers"]["nodes"]) == 3 for each in nodes)
     assert counts[100] <= counts[2] + 1  # a page of two may happen to have no runner of a project
+    assert counts[100] <= 25
+
+
+def run_jobs(cast: Cast, project: Project, runner_of: Callable[[int], Runner], *, check: bool = False) -> None:
+    """A hundred jobs that run on machines of these runners."""
+    definition_id = cast.job().definition_id
+    for number in range(100):
+        runner = runner_of(number)
+        job = Job(partition_id=100, definition_id=definition_id, name=f"j{number}", timeout=3600, status="running")
+        job.project_id, job.checks_runner_id = (None, runner.id) if check else (project.id, None)
+        job.runner_id, job.runner_type, job.started_at = runner.id, runner.runner_type, now()
+        cast.session.add(job)
+        cast.session.flush()
+        mine = select(RunnerManager).where(RunnerManager.runner_id == runner.id).limit(1)
+        machine = cast.session.scalars(mine).one()
+        link = {"runner_machine_id": machine.id, "system_xid": machine.system_xid}
+        cast.session.add(JobMachine(partition_id=100, job_id=job.id, **link))
+    cast.session.commit()
+
+
+@pytest.mark.parametrize("who", ["dana", "alice", "bob", "erin"])
+def test_a_long_page_of_jobs_takes_as_many_statements_as_a_short_one(
+    fleet: Cast, asker_of: AskerOf, who: str
+) -> None:
+    runners = fleet.session.scalars(select(Runner).order_by(Runner.id)).all()
+    assert fleet.web.project is not None
+    run_jobs(fleet, fleet.web.project, lambda number: runners[number + 2])
+    asker, counts = asker_of(getattr(fleet, who)), {}
+    for size in (2, 100):
+        with asked(fleet.session) as statements:
+            found = asker.data(f'{{ project(fullPath: "acme/web") {{ {JOBS % size} }} }}')["project"]["jobs"]
+        counts[size] = len(statements)
+        assert len(found["nodes"]) == size
+        assert (found["nodes"][0]["runner"] is None) is (who == "erin")
+    assert counts[100] <= counts[2]
+    assert counts[100] <= 25
+
+
+def test_a_long_page_of_a_runners_checks_takes_as_many_statements_as_a_short_one(
+    fleet: Cast, asker_of: AskerOf
+) -> None:
+    """Bob looks after them by a project that the runner serves besides its owner."""
+    runner = fleet.session.scalars(select(Runner).where(Runner.id.in_(select(RunnerProject.runner_id)))).first()
+    assert runner is not None
+    assert fleet.web.project is not None
+    run_jobs(fleet, fleet.web.project, lambda _: runner, check=True)
+    asker, counts = asker_of(fleet.bob), {}
+    for size in (2, 100):
+        with asked(fleet.session) as statements:
+            query = f'{{ runner(id: "gid://gitlab/Ci::Runner/{runner.id}") {{ {JOBS % size} }} }}'
+            found = asker.data(query)["runner"]["jobs"]["nodes"]
+        counts[size] = len(statements)
+        assert len(found) == size
+        assert found[0]["userPermissions"]["cancelBuild"]
+    assert counts[100] <= counts[2]
     assert counts[100] <= 25
 
 

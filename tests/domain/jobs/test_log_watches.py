@@ -11,6 +11,7 @@ from portal.database import now
 from portal.domain.jobs import job_logs, log_watches
 from portal.domain.jobs.log_watches import LogWatches
 from portal.models import Job, JobLog
+from tests.api.processes import Process
 from tests.cast import Cast
 
 
@@ -54,3 +55,26 @@ def test_a_log_that_is_watched_all_the_time_is_written_now_and_then(session: Ses
 def test_a_job_that_has_no_log_yet_is_no_trouble(session: Session, cast: Cast) -> None:
     log_watches.write(session, {cast.job().id: now(), 10**12: now()})
     log_watches.write(session, {})
+
+
+def test_a_server_process_writes_what_its_pages_have_noted(process: Process) -> None:
+    with process.session() as session:
+        job_id = Cast(session).job().id
+        job_logs.append(session, job_id, 0, b"a", limit=100)
+        session.commit()
+    process.app.extensions["log_watches"].note(job_id, now())
+    process.background.write_log_watches()
+    with process.session() as session:
+        assert job_logs.update_interval(session, job_id) == 3
+
+
+def test_a_log_that_a_machine_writes_to_at_this_moment_keeps_nobody_waiting(process: Process) -> None:
+    with process.session() as session:
+        job_id = Cast(session).job().id
+        job_logs.append(session, job_id, 0, b"a", limit=100)
+        session.commit()
+    with process.session() as machine:
+        job_logs.append(machine, job_id, 1, b"b", limit=100)
+        process.app.extensions["log_watches"].note(job_id, now())
+        process.background.write_log_watches()
+        machine.commit()
