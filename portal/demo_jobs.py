@@ -166,7 +166,7 @@ class DemoJobs:
             job_artifacts.keep(session, told.made, label, file, at=self.story.at, usual=None)
 
     def settle(self) -> None:
-        """Once the machines are there: which of them had each job, what it wrote; and who is told to stop just now."""
+        """Once the machines are there: which of them had each job, what it wrote; one is told to stop just now."""
         session = self.story.session
         taken = [told for told in self.told if told.plan.runner]
         machines = self._machines({self.story.issued[told.plan.runner].runner.id for told in taken})
@@ -224,7 +224,7 @@ def _expanded(routine: Routine) -> Iterator[Single]:
 
 def _as_single(check: Check) -> Single:
     runner = check.runner if check.ends != "pending" else ""
-    return Single(check.minutes, check.runner, check.by, jobs.CHECK, check.ends, runner, waits=check.waits, runs=2)
+    return Single(check.minutes, check.runner, check.by, jobs.CHECK, check.ends, runner, waits=check.waits, runs=7)
 
 
 def _zipped() -> bytes:

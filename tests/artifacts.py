@@ -22,7 +22,7 @@ from portal.domain.jobs import job_artifacts, jobs
 from portal.domain.jobs.artifact_store import ArtifactStore, StoredFile
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.vault import JOB_SECRETS, Vault
-from portal.models import Job, JobStatus, job_dependencies
+from portal.models import Job, JobArtifact, JobStatus, job_dependencies
 from tests import databases
 from tests.cast import Cast
 from tests.portals import free_port
@@ -59,6 +59,23 @@ def keep(session: Session, store: ArtifactStore, job: Job, content: bytes = b"wo
     kept = job_artifacts.keep(session, job, wanted, file, at=now(), usual=timedelta(days=30))
     session.commit()
     return kept
+
+
+def left_by(session: Session, job: Job, content: bytes = b"words") -> JobArtifact:
+    """An archive that the job, however it stands, has left in the store of the app under test."""
+    file = stored(session, ArtifactStore(settings(databases.DATA_DIR)), content)
+    artifact = JobArtifact(
+        job_id=job.id,
+        file_type="archive",
+        file_format="zip",
+        filename="artifacts.zip",
+        size=file.size,
+        sha256=file.sha256,
+        key=file.key,
+    )
+    session.add(artifact)
+    session.flush()
+    return artifact
 
 
 def files_in(folder: Path) -> list[Path]:

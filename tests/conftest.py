@@ -49,6 +49,7 @@ def app(_app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
         factory = sessionmaker(bind=connection, join_transaction_mode="create_savepoint", expire_on_commit=True)
         monkeypatch.setattr(db, "session", scoped_session(factory))
         _app.extensions["known_runners"].forget_all(listening=False)
+        _app.extensions["known_classes"].forget()
         _app.extensions["heartbeats"].forget_all()
         _app.extensions["heartbeats"].take()
         _app.extensions["rate_limits"] = RateLimits(_app.config["PORTAL"])

@@ -3,7 +3,7 @@
 Each cell says what the actor may do in that scope, with its runners and its registration token:
 
     C  create a runner                    R  read a runner's page
-    U  change, pause, reset its token     D  delete it
+    U  change, pause, reset its token, check whether it works     D  delete it
     T  see and reset the registration token    S  turn registration tokens off and on, see whom that touches
     L  settle how long tokens live        K  clean up stale runners, protect some (not in a project)
     A  what administrators keep: who may create runners and how many, import, whose token is this
@@ -50,12 +50,13 @@ def cell(actor: str, kind: str) -> str:
 
 @dataclass
 class Stage:
-    """Everybody of the matrix, and a runner in every scope."""
+    """Everybody of the matrix, and a runner with a check that waits in every scope."""
 
     people: dict[str, User]
     scopes: dict[str, Scope]
     runners: dict[str, int]
     tokens: dict[str, int]
+    checks: dict[str, int]
     session: Session
 
     def actor(self, name: str) -> Actor:
@@ -88,8 +89,9 @@ def set_stage(session: Session, cast: Cast) -> Stage:
     issued = {kind: cast.runner(scope) for kind, scope in scopes.items()}
     made = {kind: each.runner.id for kind, each in issued.items()}
     tokens = {kind: each.record.id for kind, each in issued.items()}
+    checks = {kind: cast.check(each.runner).id for kind, each in issued.items()}
     session.commit()
-    return Stage(people, scopes, made, tokens, session)
+    return Stage(people, scopes, made, tokens, checks, session)
 
 
 ACTORS = list(CELLS)

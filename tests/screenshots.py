@@ -69,6 +69,7 @@ def _take_all(portal: RunningPortal, folder: Path) -> None:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=LAUNCH_ARGS)
         for ending in LOOKS:  # all lists first: the created pages add runners
             with _alice(browser, portal, ending) as page:
+                _jobs(page, portal, folder, ending)
                 page.goto(f"{portal.url}/groups/acme/-/runners")
                 _shoot(page, folder / f"runners{ending}.png")
         for ending in LOOKS:
@@ -90,6 +91,22 @@ def _alice(browser: Browser, portal: RunningPortal, ending: str) -> Iterator[Pag
     page.wait_for_url(f"{portal.url}/")
     yield page
     context.close()
+
+
+def _jobs(page: Page, portal: RunningPortal, folder: Path, ending: str) -> None:
+    """The jobs of a project, one that ran, one that waits for a reason, and the check of a runner."""
+    jobs = f"{portal.url}/acme/web/-/jobs"
+    page.goto(jobs)
+    _shoot(page, folder / f"jobs{ending}.png")
+    for name, called in (("job", "package"), ("stuck", "build image")):
+        page.goto(f"{jobs}?search={called}")
+        page.locator("main a[href*='/jobs/']", has_text=called).first.click()
+        _shoot(page, folder / f"{name}{ending}.png")
+    page.goto(f"{portal.url}/groups/acme/-/runners?search=Linux+build+fleet")
+    page.locator("main a", has_text="Linux build fleet").first.click()
+    page.goto(f"{page.url}/jobs")
+    page.locator("main a[href*='/checks/']").first.click()
+    _shoot(page, folder / f"check{ending}.png")
 
 
 def _create_and_connect(page: Page, portal: RunningPortal) -> None:

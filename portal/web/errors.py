@@ -27,6 +27,7 @@ STATUS: dict[type[errors.Refusal], int] = {
     errors.Stale: 409,
     errors.AlreadyIssued: 409,
     errors.AlreadyMade: 409,
+    errors.KeyReused: 409,
     errors.Collided: 503,
     errors.StoreUnreachable: 503,
     errors.TryLater: 429,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, current_app, render_template, request, stream_with_context
+from flask import Blueprint, Response, current_app, render_template, request
 
+from portal import job_log_files
 from portal.database import db, now
 from portal.domain.jobs import job_logs, log_stretches
 from portal.domain.jobs.job_logs import LogExtent
@@ -110,23 +111,6 @@ def news(job: Job) -> str:
     return render_template("jobs/_log_news.html", log=view, anew=anew, more=more, live=more or not over, fresh=True)
 
 
-def raw(job: Job) -> Response:
-    """The whole log as it was written, as a file; sent on as it is read."""
-    log = job_logs.extent(db.session(), job.id)
-    answer = Response(stream_with_context(_letting_go(log)), mimetype="text/plain")
-    answer.content_length = log.size
-    answer.headers["Content-Disposition"] = f'attachment; filename="job-{job.id}.log"'
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    return answer
-
-
-def _letting_go(log: LogExtent) -> Iterator[bytes]:
-    """Each piece, with the database's connection given back before it is sent: a slow reader holds none."""
-    for piece in job_logs.pieces(db.session(), log):
-        db.session().close()
-        yield piece
-
-
 def mount(blueprint: Blueprint, find: FindJob, at: str = "/<int:job_id>") -> None:
     """Give a blueprint the fragment and the download of a job's log, below the job's own page.
 
@@ -139,7 +123,7 @@ def mount(blueprint: Blueprint, find: FindJob, at: str = "/<int:job_id>") -> Non
 
     def raw_log(**place: Any) -> Response:
         """The job's log as a file."""
-        return raw(find(**place))
+        return job_log_files.answer(find(**place))
 
     blueprint.add_url_rule(f"{at}/log", "log", log)
     blueprint.add_url_rule(f"{at}/raw", "raw", raw_log)

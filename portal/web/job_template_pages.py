@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +18,7 @@ from portal.models import JobTemplate
 from portal.requests import job_vault
 from portal.web import guards, job_asking
 from portal.web.errors import STATUS
-from portal.web.forms import EmptyForm
+from portal.web.forms import EmptyForm, new_key
 from portal.web.job_form import MORE_ROWS, JobForm
 
 Page = str | Response | tuple[str, int]
@@ -27,19 +26,14 @@ Page = str | Response | tuple[str, int]
 
 def index() -> str:
     """The templates by name, each with its button."""
-    session, scope = db.session(), guards.scope()
-    found = session.scalars(job_templates.in_project(scope)).unique().all()
+    scope = guards.scope()
     return render_template(
         "jobs/templates.html",
         scope=scope,
-        rows=[(each, job_templates.is_protected(session, each), _may_write(each)) for each in found],
-        request_key=uuid.uuid4,
+        rows=job_templates.rows(db.session(), guards.actor(), scope),
+        new_key=new_key,
         form=EmptyForm(),
     )
-
-
-def _may_write(template: JobTemplate) -> bool:
-    return job_templates.may_write(db.session(), guards.actor(), template)
 
 
 def new() -> Page:

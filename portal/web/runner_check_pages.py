@@ -45,9 +45,7 @@ def start(runner_id: int) -> BaseResponse:
 
 def _start(runner: Runner, form: CheckForm) -> Job:
     def check() -> Job:
-        return jobs.check(
-            db.session(), guards.actor(), runner, job_vault(), _machine(form), request_key=form.key()
-        )
+        return jobs.check(db.session(), guards.actor(), runner, job_vault(), _machine(form), request_key=form.key())
 
     try:
         return check()
@@ -102,6 +100,7 @@ def _live(job: Job) -> dict[str, Any]:
     session, runner = db.session(), job.checks_runner
     assert runner is not None  # noqa: S101
     progress_ = check_progress.of(session, job, runner, now())
+    seconds = progress_.seconds or 0
     return {
         "scope": guards.scope(),
         "runner": runner,
@@ -109,7 +108,7 @@ def _live(job: Job) -> dict[str, Any]:
         "facts": job_facts.facts(job, address, guards.scope()),
         "progress": progress_,
         "seen": f"{progress_.step.value}-{progress_.machine or ''}",
-        "took": duration(round(progress_.seconds)) if (progress_.seconds or 0) >= 1 else "less than a second",
+        "took": duration(round(seconds)) if seconds >= 1 else "less than a second",
         "meant": check_progress.machine_meant(session, job),
         "checkable": runner_access.may(session, guards.actor(), Action.CHECK_RUNNERS, runner),
         "new_key": new_key,

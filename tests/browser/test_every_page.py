@@ -2,10 +2,12 @@
 
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+from sqlalchemy import select
 
 from portal.database import now
 from portal.domain.bulk import bulk_acts
@@ -15,15 +17,20 @@ from portal.domain.enrolment import enrolment_keys, enrolment_use
 from portal.domain.enrolment.enrolment_keys import NewEnrolmentKey
 from portal.domain.enrolment.enrolment_use import Asked
 from portal.domain.groups import groups
+from portal.domain.jobs import job_templates, jobs
+from portal.domain.jobs.job_definitions import JobVariable, NewJob
 from portal.domain.people import access_tokens
 from portal.domain.people.access_tokens import NewAccessToken
 from portal.domain.runners import runner_projects
 from portal.domain.runners import runners as runners_
 from portal.domain.runners.runner_settings import RunnerSettings
+from portal.models import RunnerManager
+from tests.api.machines import Machine, over_http
 from tests.browser import fleet
 from tests.browser.conftest import DESKTOP, PHONE, Visit, Visitor
 from tests.browser.fleet import Fleet
-from tests.cast import TAGGED, Cast
+from tests.cast import JOB_VAULT, TAGGED, Cast
+from tests.portals import RunningPortal
 
 GROUP, PROJECT, INSTANCE = "/groups/acme/-/runners", "/acme/web/-/runners", "/admin/runners"
 AXE = Axe()
@@ -52,9 +59,35 @@ def access_token_of_dana(cast: Cast) -> int:
 
 
 def stuck_jobs(cast: Cast) -> list[str]:
-    """Pages of jobs that wait: one that nobody takes, with tags that are hard to lay out, and one that somebody does."""
+    """Pages of jobs that wait: one that nobody takes, with tags that are hard to lay out, and one that has takers."""
     nobody = cast.job(name=LONG, tags=("dcoker", "linux", f"{LONG}-tag"), ref=f"{LONG}-ref")
     return [f"/acme/web/-/jobs/{job.id}" for job in (nobody, cast.job(tags=("docker",)))]
+
+
+@pytest.fixture(scope="module")
+def of_jobs(cast: Cast) -> list[str]:
+    """The pages of a project's jobs, with texts that are hard to lay out."""
+    variables = (JobVariable(f"KEY_{'X' * 120}", LONG), JobVariable("SECRET", "correct-horse", masked=True))
+    hard: dict[str, Any] = {"name": LONG, "ref": LONG, "tags": ("docker", LONG), "variables": variables}
+    hard |= {"script": (f"echo {LONG * 3}", "make"), "after_script": (LONG,), "image": LONG, "services": (LONG, "x")}
+    over, template = cast.job(**hard), NewJob(**{**hard, "ref": "main"})
+    jobs.cancel(cast.session, cast.as_(cast.dana), over)
+    kept = job_templates.create(cast.session, cast.as_(cast.dana), cast.web, template, JOB_VAULT)
+    cast.session.commit()
+    within = ("", "?search=zebra", f"/{over.id}", "/new", f"/new?from={over.id}", "/templates", "/templates/new")
+    within += (f"/templates/{kept.id}", f"/templates/{kept.id}/delete")
+    return [*(f"/acme/web/-/jobs{each}" for each in within), "/acme/web/-/job-settings"]
+
+
+def job_refused(page: Page) -> None:
+    """The form of a job with much that is wrong, everything open."""
+    page.locator(".more-fields > summary").click()
+    page.get_by_label("Timeout").fill("soon")
+    page.locator("[name=variables_key]").first.fill("1X")
+    page.locator("[name=variables_value]").first.fill("correct-horse")
+    page.get_by_label("Masked variable 1").check()
+    page.get_by_role("button", name="Run job").click()
+    expect(page.get_by_role("alert")).to_be_visible()
 
 
 def addresses(runners: Fleet, cast: Cast) -> list[str]:
@@ -259,6 +292,7 @@ def open_forms(visitor: Visitor, cast: Cast) -> list[str]:
         (f"{GROUP}/new", refused),
         (f"{PROJECT}/new", created),
         ("/acme/web/-/enrolment-keys/new", enrolling),
+        ("/acme/web/-/jobs/new", job_refused),
         (f"/admin/people/{cast.charlie.id}/reset-password", password),
         ("/-/account/access-tokens/new", not_chosen),
         ("/-/account/access-tokens/new", access_token),
@@ -272,14 +306,51 @@ def open_forms(visitor: Visitor, cast: Cast) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def checks(runners: Fleet, cast: Cast, portal: RunningPortal) -> list[str]:
+    """Checks at each step, and the jobs of a runner and of a machine, under names that are hard to lay out."""
+    issued = cast.runner(cast.web, RunnerSettings(LONG, tags=("x" * 60,), run_untagged=True))
+    machine, other = (Machine(over_http(portal.url), issued.token, name) for name in ("s_" + "x" * 60, "r_other"))
+    runner, page = issued.runner, f"{PROJECT}/{issued.runner.id}"
+    machine.poll(), other.poll()
+    failed, good = cast.check(runner).id, cast.check(runner).id
+    machine.ask_for_job().finish(state="failed", failure_reason="runner_system_failure", exit_code=1)
+    done = machine.ask_for_job()
+    done.write(b"hello\n")
+    done.finish(b"hello\n")
+    cast.job(name=LONG, ref=f"feature/{LONG}", tags=("x" * 60,))
+    machine.ask_for_job().report("running")
+    managers = cast.session.scalars(select(RunnerManager.id).where(RunnerManager.runner_id == runner.id)).all()
+    aimed = cast.check(runner, cast.session.get(RunnerManager, managers[-1])).id
+    never = cast.check(cast.runner(cast.web).runner)
+    return [
+        page,
+        f"{page}/delete",
+        f"{page}/jobs",
+        f"{page}/jobs?status=canceled",
+        f"{page}/machines/{managers[0]}/jobs",
+        *(f"{page}/checks/{each}" for each in (failed, good, aimed)),
+        f"{PROJECT}/{never.checks_runner_id}/checks/{never.id}",
+        f"{PROJECT}/{never.checks_runner_id}/jobs",
+    ]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_finds_nothing_serious_in_checks_and_jobs_of_runners(visit: Visit, checks: list[str], size: str) -> None:
+    visitor = visit(viewport=SIZES[size])
+    visitor.sign_in("dana")
+    found = [problem for path in checks for problem in look(visitor.open(path), path)]
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(
-    visit: Visit, runners: Fleet, cast: Cast, many: list[str], size: str
+    visit: Visit, runners: Fleet, cast: Cast, many: list[str], of_jobs: list[str], size: str
 ) -> None:
     visitor = visit(viewport=SIZES[size])
     found = look(visitor.open("/-/sign-in"), "/-/sign-in")
     visitor.sign_in("dana")
-    for path in [*addresses(runners, cast), *many]:
+    for path in [*addresses(runners, cast), *many, *of_jobs]:
         found += look(visitor.open(path), path)
     found += open_forms(visitor, cast)
     assert not found, "\n".join(found)

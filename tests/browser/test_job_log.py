@@ -1,4 +1,4 @@
-"""The log of a running job in a real browser: it grows, follows, waits for the reader, and goes on after an outage."""
+"""The log of a running job in a real browser: it grows, follows, waits for the reader and goes on after an outage."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from portal.domain.jobs import job_templates
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.runners import runners
 from portal.models import AccessToken, Role, RunnerManager, UserIdentity
+from tests.artifacts import left_by
 from tests.cast import JOB_VAULT, Cast
 
 
@@ -36,11 +37,13 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
     wanted = Wanted(Act.PAUSE)
     bulk_act = bulk_acts.draft(session, cast.as_(cast.dana), scopes.INSTANCE, wanted, {runner.id})
     job, check = cast.job(), cast.check(runner)
+    artifact = left_by(session, job)
     nightly = NewJob(name="nightly", script=("make",))
     template = job_templates.create(session, cast.as_(cast.dana), cast.web, nightly, JOB_VAULT)
     session.commit()
     return {
         "job_id": job.id,
+        "artifact_id": artifact.id,
         "check_id": check.id,
         "manager_id": manager.id,
         "template_id": template.id,

@@ -20,9 +20,11 @@ from sqlalchemy.orm import Session
 from portal.api.for_users.parameters import LARGEST
 from portal.api.rate_limits import RateLimits
 from portal.database import db
-from portal.models import AccessToken
+from portal.domain.jobs import job_templates
+from portal.domain.jobs.job_definitions import JobVariable, NewJob
+from portal.models import AccessToken, RunnerManager
 from tests import databases
-from tests.cast import Cast
+from tests.cast import JOB_VAULT, Cast
 from tests.house.test_doors import APP
 
 # What is right by its schema may still be refused: a path that is taken, tags that are missing, a day too far away.
@@ -57,10 +59,19 @@ def things(session: Session, cast: Cast) -> dict[str, Any]:
     cast.access_token(cast.erin)
     token = session.query(AccessToken).order_by(AccessToken.id.desc()).first()
     assert token is not None
+    runner = cast.runner(cast.web).runner
+    session.add(RunnerManager(runner_id=runner.id, system_xid="s_1"))
+    nightly = NewJob(name="nightly", script=("make",), variables=(JobVariable("LEVEL", "debug"),))
+    template = job_templates.create(session, cast.as_(cast.dana), cast.web, nightly, JOB_VAULT)
+    session.commit()
     return {
+        "job_id": cast.job().id,
+        "check_id": cast.check(runner).id,
+        "template_id": template.id,
+        "system_id": "s_1",
         "group": "acme",
         "project": "acme/web",
-        "runner_id": cast.runner(cast.web).runner.id,
+        "runner_id": runner.id,
         "user_id": cast.erin.id,
         "access_token_id": token.id,
         "key_id": cast.enrolment_key(cast.dana, cast.web).record.id,

@@ -17,6 +17,7 @@ from portal.domain.bulk.bulk_changes import Act, Wanted
 from portal.domain.deletions import restores
 from portal.domain.errors import NotAllowed, NotFound
 from portal.domain.groups import groups, scope_settings
+from portal.domain.jobs import jobs
 from portal.domain.permissions import Action, may, require
 from portal.domain.registration import registration_switch, registration_tokens
 from portal.domain.registration.registration import Configured
@@ -31,7 +32,7 @@ from portal.domain.runners import (
 )
 from portal.domain.scopes import INSTANCE
 from portal.models import Role, Runner
-from tests.cast import SYSTEM, TAGGED, Cast, csrf_of, sign_in
+from tests.cast import JOB_VAULT, SYSTEM, TAGGED, Cast, csrf_of, sign_in
 from tests.permission_table import ACTORS, CELLS, KINDS, Stage, cell, refused, set_stage
 
 
@@ -62,12 +63,16 @@ GETS = {
     "S": "/registration/turn-off",
     "E": "/runners/{id}/tokens/{token}/end",
     "F": "/registration/affected",
+    "J": "/runners/{id}/jobs",
+    "H": "/runners/{id}/checks/{check}",
 }
-SAME = {"E": "U", "F": "S", "W": "R"}  # pages whose letter is another's
+SAME = {"E": "U", "F": "S", "W": "R", "J": "R", "H": "R"}  # pages whose letter is another's
 FOR_ADMINISTRATORS = ("/admin/import", "/admin/token-lookup")
 POSTS: dict[str, list[tuple[str, dict[str, str]]]] = {
     "C": [("/runners/new", {"tags": "docker", "request_key": "11111111-1111-4111-8111-111111111111"})],
     "U": [
+        ("/runners/{id}/check", {"request_key": "33333333-3333-4333-8333-333333333333"}),
+        ("/runners/{id}/checks/{check}/cancel", {}),
         ("/runners/{id}/pause", {}),
         ("/runners/{id}/edit", {"tags": "other"}),
         ("/runners/{id}/reset-token", {"request_key": "22222222-2222-4222-8222-222222222222"}),
@@ -94,7 +99,9 @@ def expected(name: str, kind: str, letter: str) -> tuple[int, ...]:
 def test_pages_open_for_those_in_the_table_only(app: Flask, stage: Stage, name: str, kind: str) -> None:
     client = sign_in(app.test_client(), stage.people[name].username)
     for letter, path in GETS.items():
-        address = stage.base(kind) + path.format(id=stage.runners[kind], token=stage.tokens[kind])
+        address = stage.base(kind) + path.format(
+            id=stage.runners[kind], token=stage.tokens[kind], check=stage.checks[kind]
+        )
         assert client.get(address).status_code in expected(name, kind, letter), (letter, address)
 
 
@@ -114,7 +121,7 @@ def test_forms_are_taken_from_those_in_the_table_only(app: Flask, stage: Stage, 
         if kind == "project" and letter in "KA":
             continue  # a project has no such pages
         for path, fields in POSTS[letter]:
-            address = stage.base(kind) + path.format(id=stage.runners[kind])
+            address = stage.base(kind) + path.format(id=stage.runners[kind], check=stage.checks[kind])
             filled = {field: value.format(id=stage.runners[kind]) for field, value in fields.items()}
             answer = client.post(address, data={"csrf_token": csrf, **filled})
             assert answer.status_code in expected(name, kind, letter), (letter, address, answer.status_code)
@@ -124,11 +131,13 @@ def test_forms_are_taken_from_those_in_the_table_only(app: Flask, stage: Stage, 
 def test_a_visitor_is_asked_to_sign_in_and_can_send_nothing(app: Flask, stage: Stage, kind: str) -> None:
     client = app.test_client()
     for path in GETS.values():
-        answer = client.get(stage.base(kind) + path.format(id=stage.runners[kind], token=stage.tokens[kind]))
+        place = {"id": stage.runners[kind], "token": stage.tokens[kind], "check": stage.checks[kind]}
+        answer = client.get(stage.base(kind) + path.format(**place))
         assert answer.headers["Location"].startswith("/-/sign-in")
     forms = [each for letter in POSTS if kind != "project" or letter not in "KA" for each in POSTS[letter]]
     for path, fields in forms:
-        answer = client.post(stage.base(kind) + path.format(id=stage.runners[kind]), data=fields)
+        address = path.format(id=stage.runners[kind], check=stage.checks[kind])
+        answer = client.post(stage.base(kind) + address, data=fields)
         assert answer.status_code == 400  # it has no form of ours to send
 
 
@@ -254,6 +263,7 @@ ACTS: dict[str, list[Deed]] = {
     "C": [lambda s, who, kind, _: runners.create_runner(s.session, who, s.scopes[kind], TAGGED)],
     "R": [lambda s, who, kind, _: require(s.session, who, Action.READ_RUNNERS, s.scopes[kind])],
     "U": [
+        lambda s, who, kind, _: jobs.check(s.session, who, s.runner(kind), JOB_VAULT),
         lambda s, who, kind, _: runners.set_paused(s.session, who, s.runner(kind), True),
         lambda s, who, kind, _: runners.update_runner(
             s.session, who, s.runner(kind), runner_settings.RunnerSettings(tags=("x",))

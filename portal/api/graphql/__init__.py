@@ -1,4 +1,4 @@
-"""The third door, /api/graphql: GitLab's types for runners, for scripts and for people's browsers."""
+"""The third door, /api/graphql: GitLab's types for runners and jobs, for scripts and for people's browsers."""
 
 from flask import Flask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,32 @@ def in_project(scope: Scope) -> Select[JobTemplate]:
     query = select(JobTemplate).where(JobTemplate.project_id == scope.id)
     query = query.options(joinedload(JobTemplate.definition), joinedload(JobTemplate.creator))
     return query.order_by(func.lower(JobTemplate.name), JobTemplate.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A template in a list: whether its ref counts as protected, and whether the actor may run and change it."""
+
+    template: JobTemplate
+    protected: bool
+    writable: bool
+
+
+def rows(session: Session, actor: Actor, scope: Scope) -> list[Row]:
+    """All templates of the project by name, with two queries; the caller has asked who may see its jobs."""
+    if scope.project is None:
+        raise NotFound(NOTHING_HERE)
+    patterns = jobs.settings_of(session, scope.project).protected_refs
+    found = []
+    for each in session.scalars(in_project(scope)).unique():
+        said, ref = each.definition.config["protected"], each.definition.config["ref"]
+        protected = jobs.is_protected(ref, patterns) if said is None else bool(said)
+        found.append(Row(each, protected, permissions.may(session, actor, _action(protected), scope)))
+    return found
+
+
+def _action(protected: bool) -> Action:
+    return Action.WRITE_PROTECTED_JOBS if protected else Action.WRITE_JOBS
 
 
 def find(session: Session, actor: Actor, scope: Scope, template_id: int) -> JobTemplate:
@@ -73,8 +100,7 @@ def _check(session: Session, actor: Actor, project: Project, new: NewJob) -> Non
 
 
 def _writing(session: Session, project: Project, asked: NewJob) -> Action:
-    protected = jobs.counts_as_protected(session, project, asked.ref, asked.protected)
-    return Action.WRITE_PROTECTED_JOBS if protected else Action.WRITE_JOBS
+    return _action(jobs.counts_as_protected(session, project, asked.ref, asked.protected))
 
 
 def _require_free_name(session: Session, project_id: int, name: str, but: int | None = None) -> None:
@@ -130,8 +156,7 @@ def is_protected(session: Session, template: JobTemplate) -> bool:
 
 def _writing_of(session: Session, template: JobTemplate) -> Action:
     config = template.definition.config
-    protected = jobs.counts_as_protected(session, template.project, config["ref"], config["protected"])
-    return Action.WRITE_PROTECTED_JOBS if protected else Action.WRITE_JOBS
+    return _action(jobs.counts_as_protected(session, template.project, config["ref"], config["protected"]))
 
 
 def version_of(template: JobTemplate) -> str:

@@ -22,6 +22,12 @@ from tests.cast import Cast
 ANY = RunnerSettings(description="any", run_untagged=True)
 
 
+@pytest.fixture
+def session(session_beside: Session) -> Session:
+    """The requests of machines close the app's session; the cast goes on in this one."""
+    return session_beside
+
+
 def test_a_project_without_settings_has_those_it_was_installed_with(cast: Cast, session: Session) -> None:
     assert job_rules.of_project(session, cast.web) == JobRules((), 3600, True, True)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 from flask import Flask
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -26,7 +26,7 @@ from tests.cast import Cast
 MACHINE = "s_0123456789ab"
 TAGS = ("docker", "linux", "gpu")
 SLOWLY = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 
 
@@ -91,6 +91,11 @@ switches = st.lists(
     min_size=4,
     max_size=4,
 )
+
+
+OPEN = RunnerSettings(description="takes all", run_untagged=True)
+PLAIN = JobDrawn(0, (), protected=False, check="", aimed="")
+ON, OFF = [JobRules()] * 4, [JobRules(shared_runners_enabled=False, group_runners_enabled=False)] * 4
 
 
 class World:
@@ -221,6 +226,14 @@ def test_a_runner_gets_exactly_the_jobs_that_the_rules_allow_it(
     changed=runner_settings(),
     later=switches,
 )
+@example(
+    drawn=RunnerDrawn(RunnerType.INSTANCE, 0, frozenset(), OPEN), wanted=[PLAIN], rules=OFF, changed=OPEN, later=ON
+)
+@example(drawn=RunnerDrawn(RunnerType.GROUP, 0, frozenset(), OPEN), wanted=[PLAIN], rules=OFF, changed=OPEN, later=ON)
+@example(
+    drawn=RunnerDrawn(RunnerType.INSTANCE, 0, frozenset(), OPEN), wanted=[PLAIN], rules=ON, changed=OPEN, later=OFF
+)
+@example(drawn=RunnerDrawn(RunnerType.GROUP, 0, frozenset(), OPEN), wanted=[PLAIN], rules=ON, changed=OPEN, later=OFF)
 def test_they_still_agree_when_runner_and_switches_are_changed_while_jobs_wait(
     world: World,
     drawn: RunnerDrawn,

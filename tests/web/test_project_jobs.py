@@ -1,0 +1,533 @@
+"""The pages of a project's jobs: list, form, the page of one, what may be done with it, by whom."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from portal.database import now
+from portal.domain.jobs import job_definitions, job_rules, jobs
+from portal.domain.jobs.job_definitions import ArtifactsWanted, JobVariable, NewJob, Repository
+from portal.domain.jobs.job_rules import JobRules
+from portal.domain.runners.runner_settings import RunnerSettings
+from portal.models import Job, JobStatus, Role, RunnerManager, User
+from tests.api.machines import Machine, through
+from tests.cast import JOB_VAULT, Cast, csrf_of, hidden, send, sign_in
+from tests.domain.queries import asked
+from tests.web.reading import links, part, read, row_titles, words
+
+JOBS = "/acme/web/-/jobs"
+NEW = f"{JOBS}/new"
+SIMPLE = {"name": "build", "script": "make", "ref": "main"}
+SECRET = "correct-horse"
+ANY = RunnerSettings(description="Takes all", tags=("docker", "gpu"), run_untagged=True)
+
+
+@pytest.fixture
+def erin(cast: Cast, client: FlaskClient) -> FlaskClient:
+    """The browser of Erin, who is a developer in acme."""
+    return sign_in(client, "erin")
+
+
+@pytest.fixture
+def machine(app: Flask, cast: Cast) -> Machine:
+    return Machine(through(app.test_client()), cast.runner(settings=ANY).token)
+
+
+def submit(client: FlaskClient, *, expect: int = 303, at: str = NEW, **fields: Any) -> Any:
+    return send(client, at, expect=expect, **{**SIMPLE, **fields})
+
+
+def newest(session: Session) -> Job:
+    session.expire_all()
+    return session.scalars(select(Job).order_by(Job.id.desc()).limit(1)).one()
+
+
+def asked_for(job: Job) -> NewJob:
+    return job_definitions.opened(job.definition, JOB_VAULT)
+
+
+def page_of(client: FlaskClient, job: Job) -> str:
+    return words(read(client, f"{JOBS}/{job.id}"))
+
+
+def protect(cast: Cast, *patterns: str) -> None:
+    job_rules.change(cast.session, cast.as_(cast.dana), cast.web, JobRules(protected_refs=patterns))
+    cast.session.commit()
+
+
+# The form
+
+
+def test_a_name_a_script_and_tags_are_enough(erin: FlaskClient, cast: Cast, session: Session) -> None:
+    answer = submit(erin, script="make\r\nmake install\r\n\r\n", tags="docker, linux")
+    job = newest(session)
+    assert answer.headers["Location"] == f"{JOBS}/{job.id}"
+    assert (job.name, job.tag_list, job.ref, job.user_id) == ("build", ["docker", "linux"], "main", cast.erin.id)
+    assert asked_for(job).script == ("make", "make install")
+    assert "Waits for a runner" in page_of(erin, job)
+
+
+def test_everything_that_the_form_asks_for_arrives(erin: FlaskClient, cast: Cast, session: Session) -> None:
+    before = cast.job()
+    submit(
+        erin,
+        after_script="echo bye",
+        image="alpine:3.20",
+        services="postgres:18\nredis:8",
+        ref="feature",
+        protected="no",
+        timeout="30m",
+        retry="2",
+        needs=f"#{before.id}",
+        variables_key=["KEY", "", "PATHS"],
+        variables_value=[SECRET, "", "a\r\nb"],
+        variables_masked=["0"],
+        variables_file=["2"],
+        variables_raw=["2"],
+        artifacts_paths="dist/**\nreport.xml",
+        artifacts_exclude="dist/tmp/**",
+        artifacts_name="built",
+        artifacts_when="always",
+        artifacts_expire_in="1 week",
+        repository_url="https://git.example.com/web.git",
+        repository_commit="0123abcd",
+    )
+    assert asked_for(newest(session)) == NewJob(
+        name="build",
+        script=("make",),
+        after_script=("echo bye",),
+        image="alpine:3.20",
+        services=("postgres:18", "redis:8"),
+        ref="feature",
+        protected=False,
+        variables=(JobVariable("KEY", SECRET, masked=True), JobVariable("PATHS", "a\nb", file=True, raw=True)),
+        timeout=1800,
+        artifacts=ArtifactsWanted(("dist/**", "report.xml"), ("dist/tmp/**",), "built", "always", "1 week"),
+        repository=Repository("https://git.example.com/web.git", "0123abcd"),
+        retry=2,
+        needs=(before.id,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"name": ""}, "Give the job a name"),
+        ({"script": "\n"}, "Write at least one line"),
+        ({"timeout": "30"}, "Add the unit"),
+        ({"timeout": "5s"}, "from 10s to 30d"),
+        ({"retry": "many"}, "Choose from the list"),
+        ({"needs": "the last"}, "Write the numbers of jobs"),
+        ({"needs": "999"}, "There is no job #999"),
+        ({"ref": "no such~ref"}, "This is no name of a branch"),
+        ({"variables_key": "1X", "variables_value": "y"}, "is no name of a variable"),
+        ({"artifacts_exclude": "x"}, "Say which files to keep"),
+        ({"repository_url": "nowhere"}, "the address of a Git repository"),
+        ({"repository_commit": "0123abcd"}, "the address of a Git repository"),
+    ],
+)
+def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(
+    erin: FlaskClient, session: Session, wrong: dict[str, str], said: str
+) -> None:
+    answer = submit(erin, expect=422, **{"image": "kept:1", "after_script": "kept too", **wrong})
+    page = html.unescape(answer.get_data(as_text=True))
+    assert said in page
+    assert "your attention" in page
+    assert 'value="kept:1"' in page
+    assert ">kept too</textarea>" in page
+    assert '<details class="more-fields" open>' in page
+    assert session.scalars(select(Job)).all() == []
+
+
+def test_all_that_is_wrong_is_told_at_once(erin: FlaskClient) -> None:
+    page = words(submit(erin, expect=422, name="", timeout="soon", script="").get_data(as_text=True))
+    assert "3 things need your attention" in page
+
+
+def test_a_masked_value_is_never_sent_back_and_the_page_says_so(erin: FlaskClient) -> None:
+    typed = {"variables_key": ["KEY"], "variables_value": [SECRET], "variables_masked": ["0"]}
+    for fields, status in (({"name": ""}, 422), ({"more": "variables"}, 200)):
+        page = submit(erin, expect=status, **typed, **fields).get_data(as_text=True)
+        assert SECRET not in page
+        assert "Type the value of KEY again" in words(page)
+        assert 'value="KEY"' in page
+
+
+def test_more_rows_come_without_javascript_and_keep_what_was_typed(erin: FlaskClient, session: Session) -> None:
+    first = read(erin, NEW).count('name="variables_key"')
+    typed = {"variables_key": ["A", "B"], "variables_value": ["one", "two"], "variables_raw": ["1"]}
+    page = submit(erin, expect=200, more="variables", **typed).get_data(as_text=True)
+    assert page.count('name="variables_key"') > first
+    assert ">two</textarea>" in page
+    assert re.search(r'name="variables_raw" value="1" checked', page)
+    assert session.scalars(select(Job)).all() == []
+
+
+def test_the_same_form_sent_twice_makes_one_job(erin: FlaskClient, session: Session) -> None:
+    page = read(erin, NEW)
+    fields = {**SIMPLE, "csrf_token": csrf_of(page), "request_key": hidden(page, "request_key")}
+    answers = [erin.post(NEW, data=fields) for _ in range(2)]
+    assert len({answer.headers["Location"] for answer in answers}) == 1
+    assert len(session.scalars(select(Job)).all()) == 1
+
+
+def test_tags_of_the_runners_here_are_suggested(erin: FlaskClient, machine: Machine) -> None:
+    assert 'data-tag="gpu"' in read(erin, NEW)
+
+
+def test_who_may_not_run_on_a_protected_ref_loses_nothing_and_reads_what_to_do(
+    erin: FlaskClient, cast: Cast, session: Session
+) -> None:
+    protect(cast, "main")
+    answer = submit(erin, expect=403, image="kept:1")
+    page = html.unescape(answer.get_data(as_text=True))
+    assert "maintainers and owners may" in page
+    assert "choose “No”" in page
+    assert 'value="kept:1"' in page
+    submit(erin, protected="no")
+    assert not newest(session).ref_protected
+
+
+def test_a_maintainer_may_and_the_list_marks_it(client: FlaskClient, cast: Cast, session: Session) -> None:
+    protect(cast, "main")
+    bob = sign_in(client, "bob")
+    submit(bob)
+    assert newest(session).ref_protected
+    assert "main protected" in words(read(bob, JOBS))
+
+
+# Run again with changes
+
+
+def test_run_again_with_changes_begins_with_what_was_asked_for(
+    erin: FlaskClient, cast: Cast, session: Session
+) -> None:
+    key = JobVariable("KEY", SECRET, masked=True)
+    url = "https://bot:s3cret-word@git.example.com/web.git"
+    before = cast.job(script=("make", "make test"), variables=(key,), timeout=1800, repository=Repository(url))
+    address = f"{NEW}?from={before.id}"
+    page = html.unescape(read(erin, address))
+    assert "make\nmake test</textarea>" in page
+    assert 'value="30m"' in page
+    assert SECRET not in page
+    assert "s3cret-word" not in page
+    shown = {"variables_key": ["KEY"], "variables_value": [""], "variables_masked": ["0"]}
+    masked = "https://…@git.example.com/web.git"
+    submit(erin, at=address, name="again", repository_url=masked, **shown)
+    after = asked_for(newest(session))
+    assert (after.name, after.variables, after.repository) == ("again", (key,), Repository(url))
+
+
+def test_a_job_on_a_protected_ref_lends_its_secrets_to_who_may_run_it_only(erin: FlaskClient, cast: Cast) -> None:
+    protect(cast, "main")
+    job = cast.job(variables=(JobVariable("KEY", SECRET, masked=True),))
+    assert erin.get(f"{NEW}?from={job.id}").status_code == 403
+    assert erin.get(f"{JOBS}/templates/new?from={job.id}").status_code == 403
+
+
+def test_a_job_of_another_project_is_no_beginning(erin: FlaskClient, cast: Cast) -> None:
+    elsewhere = cast.job(cast.project("elsewhere", cast.other))
+    assert erin.get(f"{NEW}?from={elsewhere.id}").status_code == 404
+    assert erin.get(f"{JOBS}/{elsewhere.id}").status_code == 404
+
+
+# The list
+
+
+def test_an_empty_list_says_what_to_do(erin: FlaskClient) -> None:
+    page = read(erin, JOBS)
+    assert "has run no jobs yet" in words(page)
+    assert NEW in links(page)
+
+
+def test_the_newest_comes_first_with_what_it_is_for_and_who_runs_it(
+    client: FlaskClient, cast: Cast, machine: Machine
+) -> None:
+    bob = sign_in(client, "bob")
+    cast.job(name="old", tags=("docker",), ref="feature")
+    machine.ask_for_job(system_id="r_seven").finish(state="failed", exit_code=3, failure_reason="script_failure")
+    cast.job(name="young")
+    page = read(bob, JOBS)
+    assert row_titles(page) == ["young", "old"]
+    said = words(page)
+    for each in ("feature", "docker", "Takes all", "on r_seven", "by Dana Kay", "exit code 3", "waits for a runner"):
+        assert each in said
+    assert any("/-/runners/" in each for each in links(part(page, "job-rows")))
+
+
+def test_who_may_not_open_runners_reads_their_names_without_a_link(
+    erin: FlaskClient, cast: Cast, machine: Machine
+) -> None:
+    job = cast.job()
+    machine.ask_for_job()
+    for page in (read(erin, JOBS), read(erin, f"{JOBS}/{job.id}")):
+        assert "Takes all" in page
+        assert not any("/-/runners/" in each for each in links(page))
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("?status=pending", ["third", "second"]),
+        ("?status=canceled", ["first"]),
+        ("?status=nonsense", ["third", "second", "first"]),
+        ("?search=sec", ["second"]),
+        ("?ref=feature", ["third"]),
+        ("?tag=gpu", ["second"]),
+        ("?status=pending&tag=gpu&search=SECOND", ["second"]),
+        ("?search=zebra", []),
+    ],
+)
+def test_filters_stand_in_the_address(
+    erin: FlaskClient, cast: Cast, session: Session, address: str, shown: list[str]
+) -> None:
+    jobs.cancel(session, cast.as_(cast.dana), cast.job(name="first"))
+    cast.job(name="second", tags=("gpu",))
+    cast.job(name="third", ref="feature")
+    page = read(erin, JOBS + address)
+    assert row_titles(page) == shown
+    if not shown:
+        assert "No job fits these filters" in page
+        assert JOBS in links(page)
+
+
+def test_a_number_finds_its_job(erin: FlaskClient, cast: Cast) -> None:
+    cast.job(name="one")
+    job = cast.job(name="two")
+    assert row_titles(read(erin, f"{JOBS}?search=%23{job.id}")) == ["two"]
+
+
+def test_counts_are_of_all_statuses_and_of_the_other_filters(erin: FlaskClient, cast: Cast, session: Session) -> None:
+    jobs.cancel(session, cast.as_(cast.dana), cast.job(name="a"))
+    cast.job(name="a")
+    cast.job(name="b")
+    tiles = re.findall(r'<a class="tile"[^>]*><b>(\d+)</b>', read(erin, f"{JOBS}?search=a&status=pending"))
+    assert tiles == ["1", "0", "0", "0", "0", "1"]
+
+
+def test_runs_that_were_run_again_can_be_left_out(erin: FlaskClient, cast: Cast, session: Session) -> None:
+    first = cast.job(name="a")
+    jobs.cancel(session, cast.as_(cast.dana), first)
+    jobs.retry(session, cast.as_(cast.dana), first, JOB_VAULT)
+    session.commit()
+    page = read(erin, JOBS)
+    assert page.count('class="quiet-row"') == 1
+    assert "run again since" in page
+    assert len(row_titles(read(erin, f"{JOBS}?retried=no"))) == 1
+
+
+def test_pages_go_on_from_the_last_row(erin: FlaskClient, cast: Cast) -> None:
+    for number in range(45):
+        cast.job(name=f"job{number}")
+    seen: list[str] = []
+    address: str | None = JOBS
+    while address:
+        page = read(erin, address)
+        seen += row_titles(page)
+        found = re.search(r'rel="next" href="([^"]+)"', page)
+        address = html.unescape(found[1]) if found else None
+    assert seen == [f"job{number}" for number in reversed(range(45))]
+    assert re.search(r'rel="prev"', page)
+
+
+def test_a_page_of_many_jobs_takes_as_many_statements_as_one_of_few(
+    client: FlaskClient, cast: Cast, session: Session, machine: Machine
+) -> None:
+    bob = sign_in(client, "bob")
+
+    def statements() -> int:
+        read(bob, JOBS)
+        with asked(session) as found:
+            read(bob, JOBS)
+        return len(found)
+
+    def one(name: str) -> None:
+        cast.job(name=name, tags=("docker",))
+        machine.ask_for_job(system_id=f"r_{name}").finish()
+
+    one("first")
+    few = statements()
+    for number in range(12):
+        one(f"more{number}")
+    assert statements() == few
+
+
+def test_the_list_asks_again_while_something_goes_on_and_is_told_when_nothing_changed(
+    erin: FlaskClient, cast: Cast, session: Session
+) -> None:
+    job = cast.job()
+    again = html.unescape(re.search(r'id="job-rows" hx-get="([^"]+)"', read(erin, JOBS))[1])  # type: ignore[index]
+    assert erin.get(again).status_code == 204
+    jobs.cancel(session, cast.as_(cast.dana), session.get_one(Job, job.id))
+    session.commit()
+    page = read(erin, again)
+    assert 'id="job-rows" hx-get' not in page
+
+
+# The page of a job
+
+
+def test_the_page_tells_the_machine_also_when_it_is_forgotten(
+    client: FlaskClient, cast: Cast, session: Session, machine: Machine
+) -> None:
+    bob, job = sign_in(client, "bob"), cast.job()
+    machine.ask_for_job(system_id="r_seven").finish()
+    assert "r_seven gitlab-runner 18.6.6" in page_of(bob, job)
+    session.delete(session.scalars(select(RunnerManager).where(RunnerManager.system_xid == "r_seven")).one())
+    session.commit()
+    assert "r_seven forgotten since" in page_of(bob, job)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("script_failure", "A line of the script failed. Exit code 7. The end of the log shows which."),
+        ("runner_system_failure", "The machine could not run it."),
+        ("job_execution_timeout", "It ran longer than it may."),
+        ("something_new", "a reason that this portal does not know"),
+        (None, "did not say why"),
+    ],
+)
+def test_a_failure_is_told_in_words_with_what_to_do(
+    erin: FlaskClient, cast: Cast, machine: Machine, reason: str | None, said: str
+) -> None:
+    job = cast.job()
+    machine.ask_for_job().finish(state="failed", failure_reason=reason, exit_code=7)
+    assert said in page_of(erin, job)
+
+
+def test_the_script_is_shown_and_of_variables_their_names(erin: FlaskClient, cast: Cast) -> None:
+    job = cast.job(script=("echo <b>&",), variables=(JobVariable("KEY", "plain-value"),))
+    page = read(erin, f"{JOBS}/{job.id}")
+    assert "echo &lt;b&gt;&amp;" in page
+    assert "KEY" in page
+    assert "plain-value" not in page
+
+
+def test_its_times_and_the_timeout_that_counted(
+    erin: FlaskClient, cast: Cast, session: Session, machine: Machine
+) -> None:
+    job = cast.job(timeout=7200)
+    machine.ask_for_job().finish()
+    job = session.get_one(Job, job.id, populate_existing=True)
+    job.queued_at, job.started_at = now() - timedelta(minutes=10), now() - timedelta(minutes=7)
+    job.finished_at, job.effective_timeout = now() - timedelta(minutes=2), 3600
+    session.commit()
+    said = page_of(erin, job)
+    assert "Waited 3 minutes" in said
+    assert "Ran 5 minutes" in said
+    assert "Timeout 1 hour the runner’s; the job’s is 2 hours" in said
+
+
+def test_runs_of_the_same_job_lead_to_each_other(erin: FlaskClient, cast: Cast, session: Session) -> None:
+    first = cast.job()
+    jobs.cancel(session, cast.as_(cast.dana), first)
+    session.commit()
+    send(erin, f"{JOBS}/{first.id}/retry", form_at=f"{JOBS}/{first.id}", expect=303)
+    second = newest(session)
+    assert second.retry_of_id == first.id
+    assert f"{JOBS}/{second.id}" in links(read(erin, f"{JOBS}/{first.id}"))
+    assert f"{JOBS}/{first.id}" in links(read(erin, f"{JOBS}/{second.id}"))
+
+
+def test_run_again_sent_twice_leads_to_the_one_that_was_made(erin: FlaskClient, cast: Cast, session: Session) -> None:
+    first = cast.job()
+    jobs.cancel(session, cast.as_(cast.dana), first)
+    session.commit()
+    page = {"form_at": f"{JOBS}/{first.id}"}
+    answers = [send(erin, f"{JOBS}/{first.id}/retry", expect=303, **page) for _ in range(2)]
+    assert len({answer.headers["Location"] for answer in answers}) == 1
+    assert len(session.scalars(select(Job)).all()) == 2
+
+
+def test_cancel_is_gentle_and_cancel_now_is_not(
+    erin: FlaskClient, cast: Cast, session: Session, machine: Machine
+) -> None:
+    job = cast.job()
+    machine.ask_for_job().report("running")
+    place, status = f"{JOBS}/{job.id}", lambda: session.get_one(Job, job.id, populate_existing=True).state
+    assert "Cancel now ends the job here at once" in page_of(erin, job)
+    send(erin, f"{place}/cancel", form_at=place, expect=303)
+    assert status() is JobStatus.CANCELING
+    send(erin, f"{place}/cancel", form_at=place, force="true", expect=303)
+    assert status() is JobStatus.CANCELED
+    answer = send(erin, f"{place}/cancel", form_at=place, expect=303)
+    assert "over already" in words(read(erin, answer.headers["Location"]))
+
+
+def test_a_job_that_waits_is_canceled_at_once(erin: FlaskClient, cast: Cast, session: Session) -> None:
+    job = cast.job()
+    assert "Cancel now" not in page_of(erin, job)
+    send(erin, f"{JOBS}/{job.id}/cancel", form_at=f"{JOBS}/{job.id}", expect=303)
+    assert newest(session).state is JobStatus.CANCELED
+
+
+def test_the_live_parts_come_only_when_something_changed(erin: FlaskClient, cast: Cast, machine: Machine) -> None:
+    job = cast.job()
+    page = read(erin, f"{JOBS}/{job.id}")
+    live = html.unescape(re.search(r'id="job-status"[^>]* hx-get="([^"]+)"', page)[1])  # type: ignore[index]
+    assert erin.get(live).status_code == 204
+    given = machine.ask_for_job()
+    given.report("running")
+    changed = read(erin, live)
+    assert "Running" in changed
+    assert "Takes all" in changed
+    given.finish()
+    over = read(erin, live)
+    assert "Run again" in over
+    assert "hx-trigger" not in over.split('id="job-status"')[1].split(">")[0]
+
+
+# Who may
+
+
+@pytest.fixture
+def rita(cast: Cast) -> User:
+    """A reporter of acme/web: she reads jobs and does nothing with them."""
+    rita = cast.person("rita")
+    cast.member(rita, cast.web, Role.REPORTER)
+    cast.session.commit()
+    return rita
+
+
+@pytest.mark.usefixtures("rita")
+def test_a_reporter_reads_and_is_offered_nothing(client: FlaskClient, cast: Cast) -> None:
+    job, browser = cast.job(), sign_in(client, "rita")
+    for address in (JOBS, f"{JOBS}/{job.id}", f"{JOBS}/templates", "/acme/web/-/job-settings"):
+        page = read(browser, address)
+        assert NEW not in links(page)
+        assert "/cancel" not in page
+    assert browser.get(NEW).status_code == 403
+    token = csrf_of(read(browser, JOBS))
+    for act in (f"{JOBS}/{job.id}/cancel", f"{JOBS}/{job.id}/retry", NEW, f"{JOBS}/templates/new"):
+        assert browser.post(act, data={"csrf_token": token}).status_code == 403
+
+
+@pytest.mark.parametrize("address", ["", "/new", "/templates", "/1", "/1/live", "/1/log"])
+def test_a_stranger_sees_nothing(client: FlaskClient, cast: Cast, address: str) -> None:
+    cast.job()
+    assert sign_in(client, "charlie").get(JOBS + address).status_code == 404
+
+
+def test_a_developer_does_nothing_with_a_job_on_a_protected_ref(erin: FlaskClient, cast: Cast) -> None:
+    protect(cast, "main")
+    job = cast.job()
+    page = read(erin, f"{JOBS}/{job.id}")
+    assert "/cancel" not in page
+    assert erin.post(f"{JOBS}/{job.id}/cancel", data={"csrf_token": csrf_of(page)}).status_code == 403
+
+
+def test_the_trail_leads_to_the_job(client: FlaskClient, cast: Cast) -> None:
+    job, bob = cast.job(), sign_in(client, "bob")
+    page = read(bob, "/acme/web/-/trail")
+    assert f"submitted the job build (#{job.id})" in words(page)
+    assert f"{JOBS}/{job.id}" in links(page)
