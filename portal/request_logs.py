@@ -17,7 +17,7 @@ log = logging.getLogger("portal.requests")
 
 # Authentication and registration tokens, whole or cut short, wherever somebody has put them: also right after a
 # letter, since the escapes of a line's end and of a slash end in one.
-SECRET = re.compile(r"(glrtr?-|glpat-|glenrol-|GR1348941)[0-9A-Za-z_.\-]+")
+SECRET = re.compile(r"(glrtr?-|glpat-|glenrol-|glcbt-|GR1348941)[0-9A-Za-z_.\-]+")
 REDACTED = r"\1[redacted]"
 # What could end a line, move the cursor of a terminal, or turn the order of what is written around.
 CONTROL = {

@@ -156,7 +156,7 @@ def test_each_of_a_thousand_jobs_runs_once_whoever_hangs_up(portal: RunningPorta
                 time.sleep(0.2)
                 return left(stage.session) == 0
 
-            until(done, seconds=240, why="no job is left")
+            until(done, seconds=400, why="no job is left")
         finally:
             crowd.over.set()
         for each in machines:

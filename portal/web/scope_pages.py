@@ -13,6 +13,7 @@ from portal.domain import scopes
 from portal.domain.enrolment import enrolment_key_lists
 from portal.domain.errors import Invalid
 from portal.domain.groups import groups
+from portal.domain.jobs import job_lists
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_lists
 from portal.domain.runners.runner_lists import RunnerFilter
@@ -91,7 +92,9 @@ def delete() -> Response | str | tuple[str, int]:
     guards.require(Action.DELETE)
     what = groups.contents(db.session(), scope)
     keys = enrolment_key_lists.count_below(db.session(), scope)
+    running, waiting = job_lists.unfinished_in(db.session(), groups.below(scope)[1])
     page = {"form": form, "scope": scope, "contents": what, "enrolment_keys": keys, "kept": deletions.kept()}
+    page |= {"running": running, "waiting": waiting}
     if request.method == "GET":
         return render_template("scopes/delete.html", **page)
     if (form.typed.data or "").strip() != scope.full_path:

@@ -200,7 +200,7 @@ def test_the_runners_page_shows_a_new_machine_without_a_reload(
     page = visitor.open(f"/groups/acme/-/runners/{issued.runner.id}")
     expect(page.get_by_text("No machine uses this runner yet.")).to_be_visible()
     machines.poll(portal.url, issued.token, "s_new_machine")
-    expect(page.get_by_role("cell", name="s_new_machine")).to_be_visible(timeout=15_000)
+    expect(page.get_by_role("cell", name="s_new_machine", exact=True)).to_be_visible(timeout=15_000)
     expect(page.locator("#runner-status")).to_contain_text("Online")
 
 

@@ -33,6 +33,9 @@ SILENT = {
     "jobs.finish",
     "jobs.take_back",
     "jobs.forget_machine",
+    "lost_jobs.give_up",
+    "old_jobs.prune",
+    "old_jobs.prune_definitions",
     # The ways to a waiting job, and what classes and partitions there are.
     "pending_jobs.put",
     "pending_jobs.take_out",

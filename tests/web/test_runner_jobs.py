@@ -167,6 +167,16 @@ def test_deleting_says_how_many_jobs_run_at_this_moment(busy: Busy) -> None:
     assert "It runs 1 job at this moment." in words(read(busy.client, f"{busy.url}/delete"))
 
 
+def test_deleting_a_project_or_group_says_what_becomes_of_its_jobs(busy: Busy) -> None:
+    for page in ("/groups/acme/-/delete", "/acme/web/-/delete"):
+        assert "at this moment" not in read(busy.client, page)
+    busy.ran("running"), busy.cast.job(), busy.cast.job()
+    for page in ("/groups/acme/-/delete", "/acme/web/-/delete"):
+        said = words(read(busy.client, page))
+        assert "1 job that runs at this moment is stopped" in said
+        assert "2 jobs that wait, which no runner gets meanwhile" in said
+
+
 def test_a_page_of_jobs_asks_the_database_no_more_for_many(busy: Busy, session: Session) -> None:
     address = f"{busy.url}/jobs"
     busy.ran()

@@ -100,14 +100,16 @@ def _git(job: Job, repository: Repository | None) -> dict[str, Any]:
     }
     if repository is None:
         return {"repo_url": "", "ref": job.ref, "sha": NO_COMMIT, "refspecs": [], "depth": 0, **shown}
-    branch, tag = f"+refs/heads/{job.ref}:refs/remotes/origin/{job.ref}", f"+refs/tags/{job.ref}:refs/tags/{job.ref}"
-    # The newest commit of a branch is not known here; git takes the name of what it fetched for it, and the
-    # client wants at least eight characters of whatever stands in for a commit.
+    # Git asks the other side for a branch or a tag of this name, and takes the name of what it fetched for the newest
+    # commit, which is not known here; the client wants at least eight characters of whatever stands in for it.
+    # A commit may be on any of them: patterns, unlike names, may fit nothing.
+    newest = [f"+{job.ref}:refs/remotes/origin/{job.ref}"]
+    everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
     return {
         "repo_url": repository.url,
         "ref": job.ref,
         "sha": repository.commit or f"refs/remotes/origin/{job.ref}",
-        "refspecs": [branch] if not repository.commit else [branch, tag],
+        "refspecs": everything if repository.commit else newest,
         "depth": 0 if repository.commit else DEPTH,
         **shown,
     }

@@ -46,6 +46,8 @@ def request_job() -> Response:
     quiet = since is not None and news.is_quiet(since, known.offer.scopes(), takes, known.runner_id)
     if known.offer.paused or quiet:
         return _nothing(known, mark if since is None else since)
+    if not news.listening:
+        classes.forget()  # nobody tells of new ones
     takeable = classes.of(db.session, known.offer)
     handed = _claimed(_claim(known, system_xid), takeable)
     answer = job_payload.answer(db.session(), handed) if handed is not None else None

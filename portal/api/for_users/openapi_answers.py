@@ -5,6 +5,7 @@ Which refusals are always possible is decided here, and nowhere else.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -21,7 +22,9 @@ def refusals(operation: Operation, *, body: bool) -> list[int]:
     placed = [404] if operation.places else []  # there is nothing at the place, or who asks may not see it
     read = [400] if set(operation.takes.model_fields) - set(operation.places) else []
     sent = [400, 413] if body else []
-    return sorted({*always, *placed, *read, *sent, *operation.refuses})
+    # What is no number in a path below a project could be a part of a project's path, which takes no POST.
+    elsewhere = [405] if operation.method == "POST" and re.search("<path:.*<int:", operation.path) else []
+    return sorted({*always, *placed, *read, *sent, *elsewhere, *operation.refuses})
 
 
 def _object(**properties: Schema) -> Schema:
@@ -75,6 +78,7 @@ _WHY: dict[int, tuple[str, tuple[str, ...]]] = {
     401: ("Nobody says who asks, or the credential is no good.", ("Unauthorized", "InvalidToken")),
     403: ("The credential opens something else, or its person may not do this.", ("InsufficientScope", "Message")),
     404: ("There is no such thing, or the person may not know that there is.", ("Message",)),
+    405: ("What stands at this place takes no such method.", ("Message",)),
     409: ("It is there already, or has changed since it was looked at.", ("Message", "Problems")),
     410: ("This way is turned off.", ("Message",)),
     412: ("It was changed after the moment in `If-Unmodified-Since`.", ("Message",)),
@@ -88,6 +92,7 @@ _EXAMPLES: dict[int, Schema] = {
     401: {"message": "401 Unauthorized", "hint": "Send an access token (glpat-…) in the header PRIVATE-TOKEN."},
     403: {"message": "403 Forbidden"},
     404: {"message": "404 Not Found"},
+    405: {"message": "405 Method Not Allowed"},
     409: {"message": "409 Conflict"},
     410: {"message": "410 Gone - runner registration disallowed"},
     412: {"message": "412 Precondition Failed"},

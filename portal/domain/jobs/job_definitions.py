@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from portal.domain import audit
 from portal.domain.actors import Actor
-from portal.domain.errors import Invalid
+from portal.domain.errors import BadRequest, Invalid
+from portal.domain.jobs import artifact_expiry
 from portal.domain.runners.runner_settings import LONGEST_TAG, MOST_TAGS
 from portal.domain.scopes import INSTANCE
 from portal.domain.vault import Vault
@@ -219,6 +220,10 @@ def _artifacts(wanted: ArtifactsWanted | None) -> list[str]:
         return ["Their name has 1 to 128 characters, without slashes."]
     if len(wanted.expire_in) > LONGEST_EXPIRY or not _stored(wanted.expire_in):
         return ["Write when they expire, such as 1 week, or leave it empty."]
+    try:
+        artifact_expiry.read(wanted.expire_in, None)
+    except BadRequest as wrong:
+        return [str(wrong)]
     return []
 
 

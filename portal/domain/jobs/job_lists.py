@@ -74,6 +74,13 @@ def running_on(session: Session, runner: Runner) -> int:
     return count(session, select(Job).where(Job.runner_id == runner.id, running))
 
 
+def unfinished_in(session: Session, projects: ColumnElement[bool]) -> tuple[int, int]:
+    """How many jobs of these projects run at this moment, and how many wait; each up to one more than COUNTED."""
+    theirs = select(Job).where(Job.project_id.in_(select(Project.id).where(projects)))
+    running = theirs.where(Job.status.in_((JobStatus.RUNNING, JobStatus.CANCELING)))
+    return count(session, running), count(session, theirs.where(Job.status == JobStatus.PENDING))
+
+
 def checks_of(runner: Runner) -> Select[Job]:
     """The checks of the runner, also those that wait; the caller has asked who may read the runner."""
     return select(Job).where(Job.checks_runner_id == runner.id)
