@@ -43,6 +43,11 @@ SILENT = {
     "job_classes.prune",
     "job_partitions.make_ahead",
     "job_partitions.drop_empty",
+    # Artifacts come with a job and go with it or in time; who deletes or erases one says so.
+    "job_artifacts.keep",
+    "job_artifacts.erase",
+    "job_artifacts.sweep",
+    "job_artifacts.sweep_now",
     # Memory of the throttle, which forgets by itself. What it refuses is recorded.
     "sign_in_throttle.prune",
     # Parts of an act, whose callers record it.

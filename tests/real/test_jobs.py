@@ -198,6 +198,7 @@ def test_a_repository_is_checked_out_by_branch_by_commit_and_by_tag(
         stage.submit(*show, repository=Repository(url), ref="x"): (b"\nx\n", ""),
         stage.submit(*show, repository=Repository(url), ref="v1"): (b"\nmain 1\n", first),
         stage.submit(*show, repository=Repository(url, first[:10])): (b"\nmain 1\n", first),
+        stage.submit(*show, repository=Repository(url)): (b"\nmain 2\n", newest),
     }
     for job, (line, commit) in wanted.items():
         assert stage.ended(job).state is JobStatus.SUCCESS, stage.log(job).decode()

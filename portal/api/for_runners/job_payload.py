@@ -100,16 +100,15 @@ def _git(job: Job, repository: Repository | None) -> dict[str, Any]:
     }
     if repository is None:
         return {"repo_url": "", "ref": job.ref, "sha": NO_COMMIT, "refspecs": [], "depth": 0, **shown}
-    # Git asks the other side for a branch or a tag of this name, and takes the name of what it fetched for the newest
-    # commit, which is not known here; the client wants at least eight characters of whatever stands in for it.
-    # A commit may be on any of them: patterns, unlike names, may fit nothing.
-    newest = [f"+{job.ref}:refs/remotes/origin/{job.ref}"]
+    # A commit may be on any branch or tag: patterns, unlike names, may fit nothing. The newest commit of a ref is not
+    # known here: git asks the other side for a branch or a tag of this name, and FETCH_HEAD is what came. A place of
+    # its own for it would be pruned by the next fetch, and the client wants eight characters of whatever it checks out.
     everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
     return {
         "repo_url": repository.url,
         "ref": job.ref,
-        "sha": repository.commit or f"refs/remotes/origin/{job.ref}",
-        "refspecs": everything if repository.commit else newest,
+        "sha": repository.commit or "FETCH_HEAD",
+        "refspecs": everything if repository.commit else [job.ref],
         "depth": 0 if repository.commit else DEPTH,
         **shown,
     }
