@@ -102,7 +102,7 @@ def _git(job: Job, repository: Repository | None) -> dict[str, Any]:
         return {"repo_url": "", "ref": job.ref, "sha": NO_COMMIT, "refspecs": [], "depth": 0, **shown}
     # A commit may be on any branch or tag: patterns, unlike names, may fit nothing. The newest commit of a ref is not
     # known here: git asks the other side for a branch or a tag of this name, and FETCH_HEAD is what came. A place of
-    # its own for it would be pruned by the next fetch, and the client wants eight characters of whatever it checks out.
+    # its own for it would be pruned by the next fetch; the client wants eight characters of what it checks out.
     everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
     return {
         "repo_url": repository.url,
