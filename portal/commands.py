@@ -14,9 +14,9 @@ from flask_migrate import upgrade
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from portal import demo as demo_story
 from portal.database import db, now
-from portal.demo_tables import PEOPLE
+from portal.demo import demo_story
+from portal.demo.demo_tables import PEOPLE
 from portal.domain.actors import system
 from portal.domain.deletions import deletion_purge
 from portal.domain.errors import Refusal

@@ -18,8 +18,8 @@ from portal import create_app, demo
 from portal.commands import DEMO_PASSWORD
 from portal.config import ROOT
 from portal.database import db, now
-from portal.demo_job_tables import PROTECTED, TEMPLATES
-from portal.demo_tables import LATER, LEFT, MEMBERS, PEOPLE, RETIRED, RUNNERS, SHORT_LIVED, SIGNED_IN
+from portal.demo.demo_job_tables import PROTECTED, TEMPLATES
+from portal.demo.demo_tables import LATER, LEFT, MEMBERS, PEOPLE, RETIRED, RUNNERS, SHORT_LIVED, SIGNED_IN
 from portal.domain import actors
 from portal.domain.deletions import deletion_lists
 from portal.domain.errors import Invalid

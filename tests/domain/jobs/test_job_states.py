@@ -224,7 +224,7 @@ def test_what_must_hold_holds_in_every_order(client: FlaskClient, session_beside
     run_state_machine_as_test(
         lambda: JobsOfAProject(cast, client),
         settings=settings(
-            max_examples=15,
+            max_examples=8,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.demo_job_tables import (
+from portal.demo.demo_job_tables import (
     CHECKS,
     PROTECTED,
     ROUTINES,
@@ -24,7 +24,7 @@ from portal.demo_job_tables import (
     Routine,
     Single,
 )
-from portal.demo_logs import Written
+from portal.demo.demo_logs import Written
 from portal.domain.actors import Actor
 from portal.domain.jobs import job_artifacts, job_logs, job_rules, job_templates, jobs, pending_jobs
 from portal.domain.jobs.artifact_store import ArtifactStore

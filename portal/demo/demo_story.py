@@ -13,8 +13,8 @@ from sqlalchemy import event, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.demo_jobs import DemoJobs
-from portal.demo_tables import (
+from portal.demo.demo_jobs import DemoJobs
+from portal.demo.demo_tables import (
     BLOCKED,
     BULK_ACTS,
     GROUPS,

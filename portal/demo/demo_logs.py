@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from portal.demo_job_tables import FAILS, PRINTS
+from portal.demo.demo_job_tables import FAILS, PRINTS
 from portal.domain.jobs import jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.models import Job, JobStatus, RunnerManager
