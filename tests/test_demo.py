@@ -14,10 +14,11 @@ from flask import Flask
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
-from portal import create_app, demo
+from portal import create_app
 from portal.commands import DEMO_PASSWORD
 from portal.config import ROOT
 from portal.database import db, now
+from portal.demo import demo_story
 from portal.demo.demo_job_tables import PROTECTED, TEMPLATES
 from portal.demo.demo_tables import LATER, LEFT, MEMBERS, PEOPLE, RETIRED, RUNNERS, SHORT_LIVED, SIGNED_IN
 from portal.domain import actors
@@ -109,7 +110,7 @@ def filled(postgres: databases.Server) -> Iterator[Flask]:
             db.session.commit()
             app.config["ROOT_BEFORE"] = whole_row(db.session(), "root")
             extensions = (app.extensions[name] for name in ("registration", "job_vault", "artifact_store"))
-            assert demo.fill(db.session(), DEMO_PASSWORD, *extensions) is not None
+            assert demo_story.fill(db.session(), DEMO_PASSWORD, *extensions) is not None
             db.session.commit()
         yield app
         with app.app_context():
@@ -265,14 +266,14 @@ def test_people_have_signed_in_before_the_last_thing_they_did(stored: Session) -
 
 def test_a_second_fill_changes_nothing(stored: Session) -> None:
     before = sizes(stored)
-    assert demo.fill(stored, DEMO_PASSWORD, KEYS, JOB_VAULT) is None
+    assert demo_story.fill(stored, DEMO_PASSWORD, KEYS, JOB_VAULT) is None
     assert sizes(stored) == before
 
 
 def test_names_of_others_are_left_alone_and_named(session: Session, cast: Cast) -> None:
     before = sizes(session)
     with pytest.raises(Invalid, match=r"acme, alice, bob, charlie, erin\. Nothing was changed"):
-        demo.fill(session, DEMO_PASSWORD, KEYS, JOB_VAULT)
+        demo_story.fill(session, DEMO_PASSWORD, KEYS, JOB_VAULT)
     assert sizes(session) == before
 
 

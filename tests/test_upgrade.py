@@ -7,19 +7,22 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 from flask_migrate import downgrade, upgrade
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
 from portal import create_app
 from portal.database import db, now
 from portal.domain import actors, tokens
 from portal.domain.groups import groups
+from portal.domain.jobs import job_partitions, job_rules, jobs
+from portal.domain.jobs.job_definitions import NewJob
+from portal.domain.jobs.job_rules import JobRules
 from portal.domain.people import access_tokens
 from portal.domain.people.access_tokens import NewAccessToken
 from portal.domain.registration import registration
 from portal.domain.runners import runner_tokens
 from portal.domain.scopes import INSTANCE, find_group, find_project
 from portal.domain.trail import audit_chain
-from portal.models import AuditEvent, Runner, User
+from portal.models import AuditEvent, JobClass, JobMachine, JobPartition, ProjectSettings, Runner, User
 from tests import databases
 
 TOKEN = "glrt-Xq7Lm2PdT8sVb31KdQeR"
@@ -137,7 +140,7 @@ INSERT INTO audit_events (created_at, actor_kind, actor_id, actor_name, action, 
 
 @pytest.fixture
 def before_the_doors(old: Flask) -> Flask:
-    """The last release: with sessions and a chained trail, before there were access tokens."""
+    """Release 0.3.0: with sessions and a chained trail, before there were access tokens."""
     upgrade(revision="0003")
     db.session.execute(text(KNOWN_TO_0003))
     db.session.commit()
@@ -166,6 +169,72 @@ def test_the_way_back_from_the_doors_lets_go_of_tokens_only(before_the_doors: Fl
     assert db.session.execute(text(count)).one() == (1, 1)
     db.session.remove()
     upgrade()
+
+
+KNOWN_TO_0004 = """
+INSERT INTO projects (namespace_id, name, path, description, created_at) VALUES (1, 'Shop', 'shop', '', now());
+INSERT INTO routes (path, project_id) VALUES ('acme/shop', 2);
+INSERT INTO project_ci_cd_settings (project_id, allow_runner_registration_token, runner_token_expiration_interval)
+  VALUES (1, false, 86400);
+"""
+
+
+@pytest.fixture
+def before_jobs(before_the_doors: Flask) -> Flask:
+    """Release 0.4.0: a project whose settings somebody has stored, another with those as installed, and no jobs."""
+    upgrade(revision="0004")
+    db.session.execute(text(KNOWN_TO_0004))
+    db.session.commit()
+    db.session.remove()
+    return before_the_doors
+
+
+def test_settings_of_projects_stay_and_those_for_jobs_are_as_installed(before_jobs: Flask) -> None:
+    upgrade()
+    session = db.session()
+    stored = session.get_one(ProjectSettings, 1)
+    assert (stored.allow_runner_registration_token, stored.runner_token_expiration_interval) == (False, 86_400)
+    for path in ("acme/web", "acme/shop"):
+        assert job_rules.of_project(session, find_project(session, path)) == JobRules()
+    assert JobRules() == JobRules((), 3600, shared_runners_enabled=True, group_runners_enabled=True)
+    checked = audit_chain.verify(session)
+    assert (checked.broken, checked.count) == (None, 2)
+
+
+def test_a_runner_of_the_last_release_takes_the_first_job(before_jobs: Flask) -> None:
+    upgrade()
+    session = db.session()
+    partitions = session.execute(select(JobPartition.id)).scalars().all()
+    assert partitions == [job_partitions.FIRST]
+    assert session.scalar(select(func.count()).select_from(JobClass)) == 1
+    assert session.scalar(text("SELECT nextval('ci_queue_marks')")) == 1
+    assert job_partitions.make_ahead(session, now()) >= job_partitions.MONTHS_AHEAD
+    root = replace(actors.system("test"), user=session.get_one(User, 1))
+    new = NewJob("build", ("make",), tags=("docker",))
+    job = jobs.submit(session, root, find_project(session, "acme/web"), new, before_jobs.extensions["job_vault"])
+    session.commit()
+    answer = before_jobs.test_client().post("/api/v4/jobs/request", json={"token": TOKEN, "system_id": "s_1"})
+    assert (answer.status_code, answer.get_json()["id"]) == (201, job.id)
+    machine = session.execute(select(JobMachine.partition_id, JobMachine.runner_machine_id)).one()
+    assert machine == (job.partition_id, 1)
+
+
+def test_the_way_back_from_jobs_lets_go_of_jobs_only(before_jobs: Flask) -> None:
+    upgrade()
+    session = db.session()
+    job_partitions.make_ahead(session, now())
+    jobs.check(session, actors.system("test"), session.get_one(Runner, 1), before_jobs.extensions["job_vault"])
+    session.commit()
+    session.remove()
+    downgrade(revision="0004")
+    kept = "SELECT allow_runner_registration_token, runner_token_expiration_interval FROM project_ci_cd_settings"
+    assert db.session.execute(text(kept)).one() == (False, 86_400)
+    left = "SELECT count(*) FROM pg_class WHERE relname ~ '^(p_)?ci_(build|job|pend|part|queue|runner_machine_b)'"
+    assert db.session.execute(text(left)).scalar_one() == 0
+    db.session.remove()
+    upgrade()
+    checked = audit_chain.verify(db.session())
+    assert (checked.broken, checked.count) == (None, 3)  # that a runner was checked stays on the trail
 
 
 def test_the_way_back_keeps_what_the_last_release_knew(old: Flask) -> None:
