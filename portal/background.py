@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import psycopg
 from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from portal.database import db, now
@@ -212,7 +213,7 @@ class Background:
         while not self._stopping.is_set():
             try:
                 self._listen_once()
-            except psycopg.Error as failure:
+            except (psycopg.Error, SQLAlchemyError) as failure:  # the second: of reading the mark
                 log.warning("lost the connection that hears of runner changes: %s", failure)
             finally:
                 # Unheard changes may have happened: until we listen again, every look-up asks the database.

@@ -237,7 +237,7 @@ class Settings:
     data_dir: Path = setting(
         "PORTAL_DATA_DIR",
         "./data",
-        "Folder for the embedded database and the generated secret key.",
+        "Folder for the embedded database, the generated secret key, artifacts, and uploads on their way.",
         _folder,
     )
     host: str = setting("PORTAL_HOST", "127.0.0.1", "Address the server listens on.", _host)
@@ -257,8 +257,8 @@ class Settings:
     encryption_keys: tuple[str, ...] = setting(
         "PORTAL_ENCRYPTION_KEYS",
         "",
-        "Keys that registration tokens and second factors are encrypted with, separated by commas: the first "
-        "encrypts, every one decrypts, and so does SECRET_KEY; empty uses that alone.",
+        "Keys that registration tokens, second factors and variables of jobs are encrypted with, separated by "
+        "commas: the first encrypts, every one decrypts, and so does SECRET_KEY; empty uses that alone.",
         _keys,
         secret=True,
     )
@@ -506,7 +506,8 @@ class Settings:
         _check_sign_in(values)
         if bool(values["artifacts_s3_key"]) is not bool(values["artifacts_s3_secret"]):
             raise SettingError(
-                "PORTAL_ARTIFACTS_S3_SECRET is without its pair; it must be set together with PORTAL_ARTIFACTS_S3_KEY."
+                "PORTAL_ARTIFACTS_S3_SECRET is without its pair; "
+                "it must be set together with PORTAL_ARTIFACTS_S3_KEY."
             )
         values["encryption_keys"] = (*values["encryption_keys"], values["secret_key"])
         return cls(**values)

@@ -148,6 +148,13 @@
       if (following) toEnd(); else panel.scrollTop = stay;
       if (lines.children.length) log.querySelector("[data-log-empty]")?.remove();
     }
+    if (dataset.size) {
+      log.querySelector(".log-size").textContent = dataset.size;
+      log.querySelector("[data-log-raw]").hidden = false;
+    } else {
+      const empty = log.querySelector("[data-log-empty]");
+      if (empty && empty.textContent !== dataset.empty) empty.textContent = dataset.empty;
+    }
     Object.assign(log.dataset, { next: dataset.next, attempt: dataset.attempt, seen: dataset.seen });
     say(count);
     live = dataset.live !== undefined;

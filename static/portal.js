@@ -97,6 +97,19 @@
   };
   setInterval(retell, 5000);
 
+  // What a reader has opened or folded stays so when the part of the page that it is in refreshes itself.
+  const folded = new Map();
+  addEventListener("click", ({ target }) => {
+    const details = target.closest?.("summary")?.parentElement;
+    if (details?.id) folded.set(details.id, !details.open);
+  });
+  addEventListener("htmx:afterSwap", () => {
+    for (const [id, open] of folded) {
+      const details = document.getElementById(id);
+      if (details) details.open = open;
+    }
+  });
+
   document.querySelector("[data-focus]")?.focus();
   addEventListener("click", (event) => {
     for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;

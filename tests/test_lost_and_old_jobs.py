@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 from portal import create_app
 from portal.background import Background
 from portal.database import PARTITIONS, now
+from portal.domain.errors import NotFound
 from portal.domain.jobs import job_partitions, jobs, lost_jobs
 from portal.domain.jobs.lost_jobs import Attention
 from portal.domain.runners.runner_settings import RunnerSettings
-from portal.models import Job, JobClass, JobDefinition, JobPartition, JobStatus
-from tests import databases
+from portal.models import Job, JobArtifact, JobClass, JobDefinition, JobPartition, JobStatus
+from tests import artifacts, databases
 from tests.api.processes import Process
 from tests.cast import SYSTEM, Cast
 from tests.domain.clock import let_pass
@@ -149,6 +150,20 @@ class TestSweeping:
         with Session(background.engine) as session:
             assert len(session.scalars(select(Job.id)).all()) == 1
         background.engine.dispose()
+
+    def test_artifacts_go_when_they_have_expired_their_files_too(self, process: Process) -> None:
+        store = process.background.housekeeping.artifact_store
+        with process.session() as session:
+            job, _ = artifacts.running_job(session, Cast(session))
+            artifacts.keep(session, store, job, expire_in="1 day")
+            artifacts.keep(session, store, job, artifact_type="junit", artifact_format="gzip", expire_in="never")
+            expires = session.scalars(select(JobArtifact.key).where(JobArtifact.expires_at.is_not(None))).one()
+        pass_time(process, timedelta(days=2))
+        process.background.housekeeping.tidy_up()
+        with process.session() as session:
+            assert list(session.scalars(select(JobArtifact.file_type))) == ["junit"]
+        with pytest.raises(NotFound):
+            store.open(expires, 5)
 
     def test_partitions_are_made_ahead_and_dropped_when_their_jobs_are_gone(self, process: Process) -> None:
         process.background.housekeeping.tidy_up()

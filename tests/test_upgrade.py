@@ -148,7 +148,7 @@ def before_the_doors(old: Flask) -> Flask:
     return old
 
 
-def test_a_portal_of_the_last_release_gets_doors_for_scripts(before_the_doors: Flask) -> None:
+def test_a_portal_of_release_0_3_0_gets_doors_for_scripts(before_the_doors: Flask) -> None:
     upgrade()
     checked = audit_chain.verify(db.session())
     assert (checked.broken, checked.count) == (None, 2)
@@ -225,7 +225,7 @@ def test_the_way_back_from_jobs_lets_go_of_jobs_only(before_jobs: Flask) -> None
     job_partitions.make_ahead(session, now())
     jobs.check(session, actors.system("test"), session.get_one(Runner, 1), before_jobs.extensions["job_vault"])
     session.commit()
-    session.remove()
+    db.session.remove()
     downgrade(revision="0004")
     kept = "SELECT allow_runner_registration_token, runner_token_expiration_interval FROM project_ci_cd_settings"
     assert db.session.execute(text(kept)).one() == (False, 86_400)

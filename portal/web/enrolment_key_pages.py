@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +20,7 @@ from portal.domain.scopes import ScopeKind
 from portal.domain.trail import trail
 from portal.models import Runner
 from portal.requests import portal_url, settings
-from portal.web import guards, scoped
+from portal.web import guards, refreshing, scoped
 from portal.web.enrolment_key_form import EnrolmentKeyForm
 from portal.web.errors import STATUS
 from portal.web.forms import EmptyForm
@@ -141,7 +140,7 @@ def _standing(row: Row) -> dict[str, Any]:
         "runners_total": total,
         "events": events,
         "standing": trail.standing(session, events),
-        "seen": hashlib.sha256(repr(state).encode()).hexdigest()[:16],
+        "seen": refreshing.seen(state),
     }
 
 

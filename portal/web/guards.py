@@ -182,7 +182,7 @@ def runner(runner_id: int) -> Runner:
 
 
 def own_runner(runner_id: int, action: Action = Action.WRITE_RUNNERS) -> Runner:
-    """The same for a page that does this with the runner. Raises NotFound, or NotAllowed for one that is inherited."""
+    """The same for a page that does this with it. Raises NotFound, or NotAllowed for one that is inherited."""
     found = runner(runner_id)
     owner = scopes.of_runner(found)
     try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
-
-from flask import request
+from uuid import UUID
 
 from portal.database import db
 from portal.domain.errors import Invalid, NotAllowed, Stale
@@ -16,14 +16,9 @@ from portal.domain.runners import runner_lists
 from portal.models import Job
 from portal.requests import job_vault
 from portal.web import guards
+from portal.web.numbers import number
 
 SUGGESTED = 40  # tags
-
-
-def number(name: str) -> int | None:
-    """A number in the address; what is none counts as not there."""
-    given = request.args.get(name, "")
-    return int(given) if given.isascii() and given.isdecimal() and len(given) <= 18 else None
 
 
 def from_address() -> NewJob | None:
@@ -53,6 +48,14 @@ def _asked_in(job: Job) -> NewJob:
                 ]
             }
         ) from None
+
+
+def digest_of(asked: NewJob, key: UUID | None) -> bytes:
+    """By which a form that is sent again is known to ask for the same.
+
+    What is asked for may hold secrets, so the form's key is in it: nobody can try values.
+    """
+    return hashlib.sha256(f"{key}\0{asked!r}".encode()).digest()
 
 
 def sent_once(submit: Callable[[], Job]) -> Job:

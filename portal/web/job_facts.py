@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from portal.domain.permissions import Action
 from portal.domain.runners import runner_lists
 from portal.domain.scopes import Scope
 from portal.models import Job, JobMachine, JobStatus, Runner, RunnerManager, job_dependencies
-from portal.web import guards
+from portal.web import guards, refreshing
 
 AddressOf = Callable[[Job], str]
 
@@ -68,7 +67,7 @@ class JobFacts:
         """Differs when something on the page does that refreshes itself."""
         job, again = self.job, self.again and self.again.id
         state = (job.status, job.started_at, job.acknowledged_at, job.finished_at, job.runner_id, again, job.retried)
-        return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+        return refreshing.seen(state)
 
 
 def facts(job: Job, address_of: AddressOf, scope: Scope) -> JobFacts:
@@ -99,6 +98,11 @@ def newer(job: Job) -> Job | None:
 def _needs(job: Job) -> list[Job]:
     needed = select(job_dependencies.c.needs_id).where(job_dependencies.c.job_id == job.id)
     return list(db.session().scalars(select(Job).where(Job.id.in_(needed)).order_by(Job.id)))
+
+
+def job_rows(shown: Sequence[Job]) -> list[tuple[object, ...]]:
+    """What a list shows of these jobs that changes while somebody looks at it."""
+    return [(job.id, job.status, job.runner_id, job.retried) for job in shown]
 
 
 def openable(scope: Scope, shown: Sequence[Job]) -> set[int]:

@@ -9,8 +9,9 @@ from typing import Any
 from wtforms import Field, HiddenField, StringField, TextAreaField
 
 from portal.domain.errors import Invalid
-from portal.domain.jobs.job_definitions import ArtifactsWanted, JobVariable, NewJob, Repository
+from portal.domain.jobs.job_definitions import ArtifactsWanted, JobVariable, NewJob, Repository, masked_url
 from portal.domain.jobs.kept_secrets import with_secrets, without_secrets
+from portal.domain.jobs.script_lines import commands
 from portal.domain.runners.runner_settings import split_tags
 from portal.web.forms import KeyedForm, in_a_field
 from portal.web.times import read_duration
@@ -120,8 +121,8 @@ class JobForm(KeyedForm):
     def _asked(self, timeout: int | None, retry: int, needs: tuple[int, ...]) -> NewJob:
         return NewJob(
             name=(self.name.data or "").strip(),
-            script=_lines(self.script.data, trim=False),
-            after_script=_lines(self.after_script.data, trim=False),
+            script=commands(self.script.data or ""),
+            after_script=commands(self.after_script.data or ""),
             image=(self.image.data or "").strip(),
             services=_lines(self.services.data),
             tags=split_tags(self.tags.data or ""),
@@ -153,10 +154,15 @@ class JobForm(KeyedForm):
         self.hide_masked()
 
     def hide_masked(self) -> None:
-        """Say which masked values have to be typed again."""
+        """Say which masked values have to be typed again, and whether the repository's address has."""
         if lost := self.variables.hide_masked():
             said = f"Type the value of {', '.join(lost)} again: a masked value is never shown, not even here."
             self.variables.errors = [*self.variables.errors, said]
+        typed = (self.repository_url.data or "").strip()
+        if masked_url(typed) != typed:
+            said = "Write the address again, with its name and password: they are never shown, not even here."
+            self.repository_url.data = masked_url(typed)
+            self.repository_url.errors = [*self.repository_url.errors, said]
 
     @property
     def rare(self) -> bool:
@@ -196,14 +202,10 @@ class JobForm(KeyedForm):
         }
 
 
-def _lines(text: str | None, *, trim: bool = True) -> tuple[str, ...]:
-    """The lines of a text, without empty ones at its end; trimmed, or as they were typed."""
+def _lines(text: str | None) -> tuple[str, ...]:
+    """The lines of a text, trimmed, without empty ones."""
     lines = (text or "").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    if trim:
-        return tuple(line.strip() for line in lines if line.strip())
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return tuple(lines)
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _number_in(text: str | None) -> tuple[int, bool]:

@@ -17,6 +17,7 @@ from portal.domain.jobs.log_stretches import Closing, Item, Opening, Row, StrayE
 from portal.domain.jobs.log_watches import LogWatches
 from portal.models import Job
 from portal.web import log_looks
+from portal.web.numbers import number
 
 FindJob = Callable[..., Job]
 _KINDS = {Row: "row", Opening: "opening", Closing: "closing", StrayEnd: "end"}
@@ -69,9 +70,9 @@ def shown(job: Job, base: str = "") -> LogView:
     session = db.session()
     log = job_logs.extent(session, job.id)
     watch(job)
-    if (line := _number("line")) is not None:
+    if (line := number("line")) is not None:
         stretch = log_stretches.from_line(session, log, line - 1, over=over)
-    elif (until := _number("until")) is not None:
+    elif (until := number("until")) is not None:
         stretch = log_stretches.before(session, log, until - 1, over=over)
     else:
         stretch = log_stretches.last(session, log, over=over)
@@ -85,12 +86,6 @@ def watch(job: Job) -> None:
         watches.note(job.id, now())
 
 
-def _number(name: str) -> int | None:
-    """A number in the address; what is none counts as not there."""
-    given = request.args.get(name, "")
-    return int(given) if given.isascii() and given.isdecimal() and len(given) <= 18 else None
-
-
 def news(job: Job) -> str:
     """What is new in the log since `?from=` (a byte), as lines for the page that is open.
 
@@ -100,7 +95,7 @@ def news(job: Job) -> str:
     session = db.session()
     log = job_logs.extent(session, job.id)
     watch(job)
-    start, seen, attempt = _number("from") or 0, _number("seen"), _number("attempt") or 0
+    start, seen, attempt = number("from") or 0, number("seen"), number("attempt") or 0
     anew = attempt != log.attempt or start > log.size
     if anew or (seen == log.size and not over):
         stretch = Stretch(log, start=start, next=start)

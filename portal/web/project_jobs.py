@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
-from flask import Response, make_response, redirect, render_template, request
+from flask import Response, flash, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
-from portal.database import db
-from portal.domain.errors import Invalid, NotAllowed
-from portal.domain.jobs import job_lists, jobs
+from portal.database import db, now
+from portal.domain.errors import Invalid, KeyReused, NotAllowed
+from portal.domain.jobs import job_lists, job_times, jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_lists import JobFilter
 from portal.domain.permissions import Action
@@ -29,9 +26,11 @@ from portal.web import (
     stuck_job_pages,
 )
 from portal.web.errors import STATUS
-from portal.web.job_asking import number
-from portal.web.job_facts import openable
+from portal.web.forms import new_key
+from portal.web.job_facts import job_rows, openable
 from portal.web.job_form import MORE_ROWS, JobForm
+from portal.web.numbers import number
+from portal.web.refreshing import seen
 
 Page = str | BaseResponse | tuple[str, int]
 FILTERS = ("status", "search", "ref", "tag", "retried")
@@ -39,15 +38,16 @@ LONGEST = 255  # characters of a filter; nothing is called by more
 
 
 def index() -> Response:
-    """The project's jobs, newest first. 204 for a page that has these jobs as they stand already."""
+    """The project's jobs, newest first. 204 for a page that has these jobs and counts as they stand already."""
     session, scope = db.session(), guards.scope()
     wanted = _filter_from_address()
     everything = job_lists.of_project(scope)
     page = job_lists.page(
         session, job_lists.narrowed(everything, wanted), after=number("after"), before=number("before")
     )
-    seen = _seen(page.jobs)
-    if request.args.get("seen") == seen:
+    counts = job_lists.counts(session, job_lists.narrowed(everything, _of_any_status(wanted)))
+    shown = seen(job_rows(page.jobs), counts)
+    if request.args.get("seen") == shown:
         return Response(status=204)
     kept = {name: value for name in FILTERS if (value := request.args.get(name, "")[:LONGEST])}
     return make_response(
@@ -58,12 +58,14 @@ def index() -> Response:
             page=page,
             machines=job_lists.machines_of(session, page.jobs),
             open_runners=openable(scope, page.jobs),
-            counts=job_lists.counts(session, job_lists.narrowed(everything, _of_any_status(wanted))),
+            counts=counts,
             counted=job_lists.COUNTED,
             statuses=JobStatus,
             kept=kept,
             address={**kept, **{name: each for name in ("after", "before") if (each := number(name)) is not None}},
-            seen=seen,
+            seen=shown,
+            times=job_times,
+            moment=now(),
         )
     )
 
@@ -82,12 +84,6 @@ def _of_any_status(wanted: JobFilter) -> JobFilter:
     return JobFilter((), wanted.words, wanted.ref, wanted.tag, with_retried=wanted.with_retried)
 
 
-def _seen(shown: Any) -> str:
-    """Differs when a row of the list does."""
-    rows = [(job.id, job.status, job.runner_id, job.retried) for job in shown]
-    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
-
-
 def new() -> Page:
     """The form for a new job, empty or filled from a job or a template; sending it leads to the job's page."""
     scope = guards.scope()
@@ -101,14 +97,31 @@ def new() -> Page:
         return _new_page(form, before, more=MORE_ROWS)
     try:
         asked, key = form.wanted(before), form.key()
+        digest = job_asking.digest_of(asked, key)
         job = job_asking.sent_once(
-            lambda: jobs.submit(db.session(), guards.actor(), scope, asked, job_vault(), request_key=key)
+            lambda: jobs.submit(
+                db.session(), guards.actor(), scope, asked, job_vault(), request_key=key, request_digest=digest
+            )
         )
+    except KeyReused as repeated:
+        return _sent_before(form, before), STATUS[type(repeated)]
     except (Invalid, NotAllowed) as refused:
         form.refuse(job_asking.beside_the_ref(refused))
         return _new_page(form, before), STATUS[type(refused)]
     db.session.commit()
     return redirect(address_of(job), 303)
+
+
+def _sent_before(form: JobForm, before: NewJob | None) -> str:
+    """The form once more, for who went back after sending it, changed it and sent it again."""
+    db.session.rollback()
+    form.request_key.data = new_key()
+    form.hide_masked()
+    flash(
+        "This form was sent before with other values, and a job came of it. To run these as one more job, press "
+        "“Run job” again."
+    )
+    return _new_page(form, before)
 
 
 def _new_page(form: JobForm, before: NewJob | None, more: int = 0) -> str:

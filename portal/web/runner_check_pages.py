@@ -18,9 +18,9 @@ from portal.models import Job, Runner, RunnerManager
 from portal.requests import job_vault
 from portal.web import guards, job_facts, job_log_pages
 from portal.web.forms import KeyedForm, new_key
+from portal.web.refreshing import STOP_POLLING
 from portal.web.times import duration
 
-STOP_POLLING = 286  # htmx's word for "do not ask again"
 ONE = "/<int:runner_id>/checks/<int:check_id>"
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from flask import Blueprint, render_template, request
+from flask import Blueprint, Response, make_response, render_template, request
 from sqlalchemy import Select, select
 
 from portal.database import db, now
@@ -15,6 +16,9 @@ from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.models import Job, JobMachine, JobStatus, Runner, RunnerManager
 from portal.web import guards
+from portal.web.job_facts import job_rows
+from portal.web.numbers import number
+from portal.web.refreshing import seen
 
 PAGE_SIZE = 30
 MOST_WAITING = 20  # checks that are named; there cannot be more by much
@@ -27,19 +31,25 @@ STATUSES: dict[str, tuple[JobStatus, ...]] = {
 }
 
 
-def jobs(runner_id: int) -> str:
-    """The jobs that the runner has or had, as far as the person may see them, and its checks that wait."""
+def jobs(runner_id: int) -> Response:
+    """The jobs that the runner has or had, as far as the person may see them, and its checks that wait.
+
+    `?show=checks` lists its checks instead, also those that no machine took. 204 for a page that has it all already.
+    """
     runner, session = guards.runner(runner_id), db.session()
     trusted = runner_access.may(session, guards.actor(), Action.READ_RUNNERS, runner)
+    if trusted and request.args.get("show") == "checks":
+        return _page(runner, job_lists.checks_of(runner), trusted=True, checks=True)
     return _page(
         runner,
         job_lists.of_runner(session, guards.actor(), runner),
+        trusted=trusted,
         waiting=_waiting(runner) if trusted else [],
         leaves_out=job_lists.leaves_out(session, guards.actor(), runner),
     )
 
 
-def machine_jobs(runner_id: int, manager_id: int) -> str:
+def machine_jobs(runner_id: int, manager_id: int) -> Response:
     """The same of one machine."""
     runner, session = guards.runner(runner_id), db.session()
     manager = session.get(RunnerManager, manager_id)
@@ -55,30 +65,38 @@ def count(runner: Runner) -> str:
     return _counted(job_lists.count(session, job_lists.of_runner(session, guards.actor(), runner)))
 
 
-def _counted(number: int) -> str:
-    return f"{job_lists.COUNTED:,}+" if number > job_lists.COUNTED else f"{number:,}"
+def _counted(found: int) -> str:
+    return f"{job_lists.COUNTED:,}+" if found > job_lists.COUNTED else f"{found:,}"
 
 
-def _page(runner: Runner, query: Select[Job], *, manager: RunnerManager | None = None, **more: Any) -> str:
+def _page(runner: Runner, query: Select[Job], *, waiting: Sequence[Job] = (), **more: Any) -> Response:
     session, status = db.session(), request.args.get("status", "")
     narrowed = job_lists.narrowed(query, JobFilter(statuses=STATUSES.get(status, ())))
-    page = job_lists.page(session, narrowed, after=_number("after"), before=_number("before"), size=PAGE_SIZE)
+    page = job_lists.page(session, narrowed, after=number("after"), before=number("before"), size=PAGE_SIZE)
+    total = job_lists.count(session, narrowed)
+    shown = seen(job_rows(page.jobs), job_rows(waiting), total)
+    if request.args.get("seen") == shown:
+        return Response(status=204)
     machines = job_lists.machines_of(session, page.jobs)
-    return render_template(
-        "runners/jobs.html",
-        scope=guards.scope(),
-        runner=runner,
-        manager=manager,
-        page=page,
-        total=_counted(job_lists.count(session, narrowed)),
-        jobs_total=count(runner),
-        machines=machines,
-        known=_known(machines),
-        status=status if status in STATUSES else "",
-        statuses=STATUSES,
-        times=job_times,
-        moment=now(),
-        **{"waiting": [], **more},
+    return make_response(
+        render_template(
+            "runners/jobs.html",
+            scope=guards.scope(),
+            runner=runner,
+            page=page,
+            waiting=waiting,
+            total=_counted(total),
+            jobs_total=count(runner),
+            machines=machines,
+            known=_known(machines),
+            status=status if status in STATUSES else "",
+            statuses=STATUSES,
+            address={name: each for name in ("after", "before") if (each := number(name)) is not None},
+            seen=shown,
+            times=job_times,
+            moment=now(),
+            **more,
+        )
     )
 
 
@@ -91,11 +109,6 @@ def _known(machines: dict[int, JobMachine]) -> set[int]:
     """The numbers of those machines that are there still."""
     ids = {each.runner_machine_id for each in machines.values()}
     return set(db.session().scalars(select(RunnerManager.id).where(RunnerManager.id.in_(ids)))) if ids else set()
-
-
-def _number(name: str) -> int | None:
-    text = request.args.get(name, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
 
 
 def mount(blueprint: Blueprint) -> None:

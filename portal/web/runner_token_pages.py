@@ -19,11 +19,11 @@ from portal.models import Runner, RunnerToken
 from portal.requests import portal_url
 from portal.web import guards
 from portal.web.forms import ResetForm, new_key
+from portal.web.refreshing import STOP_POLLING
 from portal.web.secret_pages import unstored
 
 Page = str | BaseResponse | tuple[str, int]
 A_WHILE = timedelta(seconds=60)  # after that the created page says what may be wrong
-STOP_POLLING = 286  # htmx's word for "do not ask again"
 
 
 def already_issued(repeated: AlreadyIssued) -> BaseResponse:

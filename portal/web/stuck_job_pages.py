@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +14,9 @@ from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.domain.scopes import of_runner
 from portal.models import Job, JobStatus
-from portal.web import guards, runner_job_pages
+from portal.web import guards, refreshing, runner_job_pages
+from portal.web.numbers import number
 
-STOP_POLLING = 286  # htmx's word for "do not ask again"
 FURTHEST = 10_000  # jobs into a list
 
 
@@ -33,7 +32,7 @@ def seen(explanation: Explanation) -> str:
     rows = [(each.runner.id, each.readiness, each.status, each.reason) for each in explanation.can]
     others = [(each.runner.id, each.reason and each.reason.message, each.status) for each in explanation.others]
     counts = (explanation.hidden_takers, explanation.hidden_others, explanation.beyond, explanation.elsewhere)
-    return hashlib.sha256(repr((explanation.headline, rows, others, counts)).encode()).hexdigest()[:16]
+    return refreshing.seen(explanation.headline, rows, others, counts)
 
 
 def mount(blueprint: Blueprint, find: Callable[..., Job], address_of: Callable[[Job], str], at: str) -> None:
@@ -46,7 +45,7 @@ def mount(blueprint: Blueprint, find: Callable[..., Job], address_of: Callable[[
         if explanation is not None and request.args.get("seen") == seen(explanation):
             return Response(status=204)
         page = render_template("jobs/_stuck.html", scope=guards.scope(), job=job, base=address_of(job))
-        return make_response(page, 200 if explanation is not None else STOP_POLLING)
+        return make_response(page, 200 if explanation is not None else refreshing.STOP_POLLING)
 
     blueprint.add_url_rule(f"{at}/stuck", "stuck", stuck)
 
@@ -54,7 +53,7 @@ def mount(blueprint: Blueprint, find: Callable[..., Job], address_of: Callable[[
 def pending(runner_id: int) -> str:
     """The jobs that wait and that the runner could take, in the order of their turns."""
     runner, session = guards.runner(runner_id), db.session()
-    offset = _offset()
+    offset = min(number("from") or 0, FURTHEST)
     found = takeable_jobs.takeable(session, guards.actor(), runner, offset=offset)
     return render_template(
         "runners/pending.html",
@@ -67,11 +66,6 @@ def pending(runner_id: int) -> str:
         offset=offset,
         size=takeable_jobs.PAGE_SIZE,
     )
-
-
-def _offset() -> int:
-    text = request.args.get("from", "")
-    return min(int(text), FURTHEST) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
 
 
 def mount_on_runners(blueprint: Blueprint) -> None:

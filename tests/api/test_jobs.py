@@ -215,3 +215,11 @@ def test_a_job_nobody_spoke_of_is_taken_back_and_its_token_is_worth_nothing(
     session.commit()
     assert lost.report("running").status == 403
     assert machine.ask_for_job().id == job.id
+
+
+@pytest.mark.parametrize("code", [3221225477, -1073741819, 10**17, -(10**17)])
+def test_a_job_ends_whatever_its_exit_code(code: int, cast: Cast, machine: Machine, session: Session) -> None:
+    """On Windows a program that crashed ends with 0xC0000005."""
+    job = cast.job()
+    assert machine.ask_for_job().finish(state="failed", exit_code=code).status == 200
+    assert again(session, job).exit_code == -1073741819 if abs(code) < 10**10 else job.exit_code is None

@@ -110,6 +110,25 @@ def test_what_is_announced_while_nobody_listens_is_found(processes: list[Process
             poller.settle()
 
 
+def test_a_process_that_cannot_read_the_mark_listens_as_soon_as_it_can(processes: list[Process]) -> None:
+    """The database is just back, say, and answers some connections but not all."""
+    process = processes[1]
+    with process.session() as session:
+        cast = Cast(session)
+        poller = Poller(process, cast.runner(settings=UNTAGGED).token)
+        session.execute(text("ALTER SEQUENCE ci_queue_marks RENAME TO away"))
+        session.execute(CUT_OFF)
+        session.commit()
+        until(lambda: not process.known.listening)
+        time.sleep(1.5)
+        session.execute(text("ALTER SEQUENCE away RENAME TO ci_queue_marks"))
+        session.commit()
+        until(lambda: process.known.listening)
+        poller.settle()
+        job = cast.job().id
+        assert poller.finds_one() == job
+
+
 def test_another_machine_of_the_runner_finds_the_check_that_is_for_it(processes: list[Process]) -> None:
     process = processes[0]
     with process.session() as session:
@@ -166,6 +185,20 @@ def test_a_class_is_expected_before_its_announcement_can_be_read() -> None:
     assert len(expected) == 1
     assert not news.is_quiet(6, [(QueueScope.INSTANCE, 0)], lambda class_id: class_id == 3, 0)
     assert news.is_quiet(7, [(QueueScope.INSTANCE, 0)], lambda class_id: class_id == 3, 0)
+
+
+def test_after_a_backup_was_put_back_nobody_waits_for_marks_to_come_again() -> None:
+    """Clients and processes know higher marks than the database gives now."""
+    news, scope = QueueNews(), [(QueueScope.INSTANCE, 0)]
+    news.start(5000)
+    news.found_nothing(1, "s_1", "version", 5000)
+    news.stop()
+    news.start(1000)
+    assert news.searched(1, "s_1", "version") is None
+    assert not news.is_quiet(5000, scope, lambda _: True, 0)
+    news.hear("1001 3 1:0", lambda _: None)
+    assert (news.mark, news.is_quiet(1001, scope, lambda _: True, 0)) == (1001, True)
+    assert not news.is_quiet(1000, scope, lambda _: True, 0)
 
 
 def test_an_instance_runner_gives_each_project_its_turn_under_load(processes: list[Process]) -> None:

@@ -47,7 +47,7 @@ def test_a_new_runner_is_created_connected_and_proved_to_work(
     job.finish(LOG)
     expect(check.locator("#check-says")).to_contain_text("It works: the runner ran the script in")
     expect(check.locator("#check-status")).to_have_text("Success")
-    expect(check.locator("#job-facts")).to_contain_text("Ended")
+    expect(check.locator("#job-facts")).to_contain_text("Finished")
 
     check.get_by_role("button", name="Check again").click()
     expect(check.get_by_text("Waiting for a machine to ask for a job…")).to_be_visible()

@@ -8,6 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
+from portal.domain.jobs import jobs
 from portal.domain.runners.runner_settings import RunnerSettings
 from tests.api.machines import Job, Machine, over_http
 from tests.browser.conftest import PHONE, Visit
@@ -54,8 +55,12 @@ def test_lines_appear_as_they_are_written_and_what_stands_stays(running: Written
     dana.sign_in("dana")
     page = dana.open(f"/acme/web/-/jobs/{running.job.id}")
     expect(panel(page)).to_contain_text("Nothing yet")
+    raw = page.get_by_role("link", name="Raw log")
+    expect(raw).to_be_hidden()
     running.add(b"first\nsection_start:100:deps\r\x1b[0KDependencies\nunfin")
     expect(page.locator("#L3")).to_have_text(re.compile("unfin"), timeout=SOON)
+    expect(raw).to_be_visible()
+    expect(page.locator(".log-size")).to_have_text(f"{running.size} Bytes")
     page.locator("#L1").evaluate("row => row.dataset.mine = 'still here'")
     running.add(b"ished\nsection_end:175:deps\r\x1b[0Kafter\n<b>no markup</b>\n")
     expect(page.locator("#L5")).to_be_visible(timeout=SOON)
@@ -68,6 +73,17 @@ def test_lines_appear_as_they_are_written_and_what_stands_stays(running: Written
     running.job.report("success")
     expect(page.locator("#L6")).to_have_text(re.compile("without a line end"), timeout=SOON)
     expect(page.locator("[data-log]:not([data-live])")).to_be_attached(timeout=SOON)
+
+
+def test_the_log_of_a_job_that_ends_without_one_says_so(cast: Cast, visit: Visit) -> None:
+    job = cast.job(tags=("nobody",))
+    dana = visit()
+    dana.sign_in("dana")
+    page = dana.open(f"/acme/web/-/jobs/{job.id}")
+    expect(panel(page)).to_contain_text("The log begins when a machine takes the job.")
+    jobs.cancel(cast.session, cast.as_(cast.dana), job)
+    cast.session.commit()
+    expect(panel(page)).to_contain_text("This job wrote no log.", timeout=SOON)
 
 
 def test_the_page_follows_until_the_reader_scrolls_up(running: Written, visit: Visit) -> None:

@@ -65,13 +65,43 @@ def test_the_list_shows_how_a_job_goes_on_by_itself(visit: Visit, cast: Cast, ma
     job = cast.job(name="watched")
     visitor = visit()
     visitor.sign_in("erin")
-    row = visitor.open(f"{JOBS}?search=%23{job.id}").locator("#job-rows tr", has_text="watched")
+    row = visitor.open(f"{JOBS}?search=watch").locator("#job-rows tr", has_text=f"#{job.id}")
     expect(row).to_contain_text("Pending")
     given = machine.ask_for_job()
     expect(row).to_contain_text("Running", timeout=IN_TIME)
     given.finish()
     expect(row).to_contain_text("Success", timeout=IN_TIME)
-    assert visitor.page.locator("#job-rows").get_attribute("hx-get") is None
+    later = cast.job(name="watched too")
+    page = visitor.page
+    expect(page.locator("#job-rows tr", has_text=f"#{later.id}")).to_contain_text("Pending", timeout=IN_TIME)
+    expect(page.locator("#job-tiles .tile").first).to_contain_text("1")
+    machine.ask_for_job().finish()
+
+
+def test_the_keyboard_stays_where_it_is_while_the_list_goes_on(visit: Visit, cast: Cast, machine: Machine) -> None:
+    job = cast.job(name="kept in mind")
+    visitor = visit()
+    visitor.sign_in("erin")
+    page = visitor.open(f"{JOBS}?search=kept")
+    page.locator(f"#job-{job.id}").focus()
+    machine.ask_for_job().finish()
+    expect(page.locator("#job-rows tr", has_text="kept in mind")).to_contain_text("Success", timeout=IN_TIME)
+    expect(page.locator(f"#job-{job.id}")).to_be_focused()
+
+
+def test_what_a_reader_opened_stays_open_while_the_reasons_change(visit: Visit, cast: Cast, machine: Machine) -> None:
+    cast.runner(settings=RunnerSettings(description="Other", tags=("other",)))
+    job = cast.job(tags=("docker",))
+    visitor = visit()
+    visitor.sign_in("dana")
+    page = visitor.open(f"{JOBS}/{job.id}")
+    others = page.locator("#stuck-others")
+    expect(others).not_to_have_attribute("open", re.compile(""))
+    page.locator("#stuck-others-head").press("Enter")
+    expect(others).to_have_attribute("open", "")
+    cast.runner(settings=RunnerSettings(description="Newcomer", tags=("new",)))
+    expect(others.get_by_text("Newcomer")).to_be_visible(timeout=IN_TIME)
+    expect(page.locator("#stuck-others-head")).to_be_focused()
 
 
 @pytest.mark.parametrize("javascript", [True, False])

@@ -42,7 +42,7 @@ def test_from_the_sign_in_to_a_machine_online(page: Page, portal: RunningPortal)
     with page.context.expect_page() as tab:
         page.get_by_role("link", name="Open the runner in another tab").click()
     expect(tab.value.locator("#runner-status")).to_contain_text("Online")
-    expect(tab.value.get_by_role("cell", name=machines.SYSTEM_ID)).to_be_visible()
+    expect(tab.value.get_by_role("cell", name=machines.SYSTEM_ID, exact=True)).to_be_visible()
     assert token not in tab.value.content()
     expect(page.locator("#token")).to_have_text(token)
 

@@ -10,6 +10,15 @@ from portal import config
 from portal.config import ROOT, Settings
 from portal.domain.bulk import bulk_acts
 from portal.domain.imports import import_preview
+from portal.domain.jobs import (
+    job_artifacts,
+    job_definitions,
+    job_rules,
+    job_templates,
+    jobs,
+    log_stretches,
+    stuck_jobs,
+)
 from portal.domain.people import passwords, second_factor, sign_in_throttle, user_sessions
 from portal.domain.runners import runner_settings
 from tests.house.trees import templates
@@ -126,6 +135,14 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"{runner_settings.MOST_TAGS} tags of {runner_settings.LONGEST_TAG}",
         f"One import: {import_preview.MOST_ENTRIES:,} runners",
         f"One bulk act: {bulk_acts.MOST:,}",
+        f"scripts of {job_definitions.MOST_LINES:,} lines and {job_definitions.LONGEST_SCRIPT:,} characters",
+        f"{job_definitions.MOST_VARIABLES} variables with {job_definitions.LONGEST_VALUES:,} characters together",
+        f"{job_definitions.MOST_NEEDS} jobs that it needs, {job_definitions.LONGEST_TIMEOUT // 86_400} days",
+        f"{jobs.MOST_PENDING_CHECKS} checks that wait",
+        f"{job_templates.MOST_TEMPLATES} templates, {job_rules.MOST_PATTERNS} patterns of protected refs",
+        f"{job_artifacts.MOST_FILES} of a job",
+        f"a page of a log at most {log_stretches.MOST_BYTES // 1024} KiB",
+        f"why a job is stuck ({stuck_jobs.LOOKED_AT} runners)",
     ):
         assert words in section("Limits")
     bits = (user_sessions.KEY_BYTES * 8, second_factor.RECOVERY_BYTES * 8)

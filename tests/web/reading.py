@@ -54,8 +54,8 @@ def part(page: str, element_id: str) -> str:
 
 
 def row_titles(page: str) -> list[str]:
-    """The runners that a list shows, in its order."""
-    return [html.unescape(title) for title in re.findall(r'<a class="name" href="[^"]+">([^<]*)</a>', page)]
+    """The runners or jobs that a list shows, in its order."""
+    return [html.unescape(title) for title in re.findall(r'<a class="name"[^>]*>([^<]*)</a>', page)]
 
 
 def counts(page: str) -> dict[str, int]:

@@ -304,7 +304,7 @@ SAFE = {"div", "a", "span", "details", "summary"}
 NAMES = {
     *("class", "id", "href", "tabindex", "open", "hidden"),
     *("data-next", "data-seen", "data-attempt", "data-live", "data-more", "data-anew", "data-unfinished"),
-    *("data-section", "data-started", "data-going-on", "data-end", "data-ended"),
+    *("data-section", "data-started", "data-going-on", "data-end", "data-ended", "data-size", "data-empty"),
 }
 EVIL = st.sampled_from(
     [

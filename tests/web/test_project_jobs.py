@@ -162,6 +162,17 @@ def test_a_masked_value_is_never_sent_back_and_the_page_says_so(erin: FlaskClien
         assert 'value="KEY"' in page
 
 
+def test_a_password_in_an_address_is_never_sent_back_and_the_page_says_so(erin: FlaskClient) -> None:
+    typed = {"repository_url": f"https://bot:{SECRET}@git.example.com/web.git"}
+    for fields, status in (({"name": ""}, 422), ({"more": "variables"}, 200)):
+        page = submit(erin, expect=status, **typed, **fields).get_data(as_text=True)
+        assert SECRET not in page
+        assert "Write the address again, with its name and password" in words(page)
+        assert 'value="https://…@git.example.com/web.git"' in page
+    left = submit(erin, expect=422, repository_url="https://…@git.example.com/web.git").get_data(as_text=True)
+    assert "Write the name and password in the address again" in words(left)
+
+
 def test_more_rows_come_without_javascript_and_keep_what_was_typed(erin: FlaskClient, session: Session) -> None:
     first = read(erin, NEW).count('name="variables_key"')
     typed = {"variables_key": ["A", "B"], "variables_value": ["one", "two"], "variables_raw": ["1"]}
@@ -361,16 +372,43 @@ def test_a_page_of_many_jobs_takes_as_many_statements_as_one_of_few(
     assert statements() == few
 
 
-def test_the_list_asks_again_while_something_goes_on_and_is_told_when_nothing_changed(
+def refresh_of(page: str) -> str:
+    """What the list asks for by itself."""
+    return html.unescape(re.findall(r'id="job-rows" hx-get="([^"]+)"', page)[0])
+
+
+def test_the_list_asks_again_and_is_told_when_nothing_changed(
     erin: FlaskClient, cast: Cast, session: Session
 ) -> None:
     job = cast.job()
-    again = html.unescape(re.search(r'id="job-rows" hx-get="([^"]+)"', read(erin, JOBS))[1])  # type: ignore[index]
+    again = refresh_of(read(erin, JOBS))
     assert erin.get(again).status_code == 204
     jobs.cancel(session, cast.as_(cast.dana), session.get_one(Job, job.id))
     session.commit()
-    page = read(erin, again)
-    assert 'id="job-rows" hx-get' not in page
+    again = refresh_of(read(erin, again))  # all are over, and it goes on: a new one is seen
+    assert erin.get(again).status_code == 204
+    cast.job(name="new")
+    assert row_titles(read(erin, again))[0] == "new"
+
+
+def test_an_older_page_asks_again_only_while_something_on_it_goes_on(
+    erin: FlaskClient, cast: Cast, session: Session
+) -> None:
+    old, new = cast.job(), cast.job()
+    older = f"{JOBS}?after={new.id}"
+    refresh_of(read(erin, older))
+    jobs.cancel(session, cast.as_(cast.dana), session.get_one(Job, old.id))
+    session.commit()
+    assert 'id="job-rows" hx-get' not in read(erin, older)
+
+
+def test_the_counts_above_the_list_do_not_lag(erin: FlaskClient, cast: Cast, session: Session) -> None:
+    _, new = cast.job(), cast.job()
+    again = refresh_of(read(erin, f"{JOBS}?after={new.id}"))  # shows the other one
+    jobs.cancel(session, cast.as_(cast.dana), session.get_one(Job, new.id))
+    session.commit()
+    tiles = re.findall(r'<a class="tile"[^>]*><b>(\d+)</b>', read(erin, again))
+    assert tiles == ["1", "0", "0", "0", "0", "1"]
 
 
 # The page of a job
@@ -423,8 +461,8 @@ def test_its_times_and_the_timeout_that_counted(
     job.finished_at, job.effective_timeout = now() - timedelta(minutes=2), 3600
     session.commit()
     said = page_of(erin, job)
-    assert "Waited 3 minutes" in said
-    assert "Ran 5 minutes" in said
+    assert "Queued 3 minutes" in said
+    assert "Duration 5 minutes" in said
     assert "Timeout 1 hour the runner’s; the job’s is 2 hours" in said
 
 
@@ -437,6 +475,23 @@ def test_runs_of_the_same_job_lead_to_each_other(erin: FlaskClient, cast: Cast, 
     assert second.retry_of_id == first.id
     assert f"{JOBS}/{second.id}" in links(read(erin, f"{JOBS}/{first.id}"))
     assert f"{JOBS}/{first.id}" in links(read(erin, f"{JOBS}/{second.id}"))
+
+
+def test_a_form_that_was_sent_changed_and_sent_again_asks_before_it_makes_one_more(
+    erin: FlaskClient, session: Session
+) -> None:
+    page = read(erin, NEW)
+    fields = {**SIMPLE, "csrf_token": csrf_of(page), "request_key": hidden(page, "request_key")}
+    assert erin.post(NEW, data=fields).status_code == 303
+    changed = {**fields, "script": "make all"}
+    answer = erin.post(NEW, data=changed)
+    again = answer.get_data(as_text=True)
+    assert answer.status_code == 409
+    assert "This form was sent before with other values" in again
+    assert "make all" in again
+    assert len(session.scalars(select(Job)).all()) == 1
+    assert erin.post(NEW, data={**changed, "request_key": hidden(again, "request_key")}).status_code == 303
+    assert asked_for(newest(session)).script == ("make all",)
 
 
 def test_run_again_sent_twice_leads_to_the_one_that_was_made(erin: FlaskClient, cast: Cast, session: Session) -> None:

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from portal.domain.jobs import jobs
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.models import Job, RunnerManager
@@ -18,7 +19,7 @@ from portal.web import runner_job_pages
 from tests.api.machines import Machine, through
 from tests.cast import Cast, sign_in
 from tests.domain.queries import asked
-from tests.web.reading import read, words
+from tests.web.reading import part, read, words
 
 EVERYTHING = RunnerSettings(description="Takes all", run_untagged=True)
 
@@ -54,7 +55,7 @@ def busy(cast: Cast, client: FlaskClient) -> Busy:
 
 def jobs_in(page: str) -> list[str]:
     """The names of the jobs in the table, as they stand there."""
-    return re.findall(r'<a class="name" href="[^"]+">([^<]+)</a>', page)
+    return re.findall(r'<a class="name"[^>]*>([^<]+)</a>', page)
 
 
 def test_a_runner_that_ran_nothing_says_what_it_takes(busy: Busy) -> None:
@@ -67,8 +68,8 @@ def test_the_list_says_what_is_known_of_each_job(busy: Busy) -> None:
     job = busy.ran(name="compile", ref="release/1")
     page = read(busy.client, f"{busy.url}/jobs")
     row = words(page[page.index("<tbody>") :])
-    assert f"Success compile #{job.id} Project acme/web Ref release/1" in row
-    assert "Machine s_one Finished just now Duration under 1 second" in row
+    assert f"Success compile #{job.id} Project acme/web release/1" in row
+    assert "Machine s_one Finished just now Duration under a second · queued under a second" in row
     assert f'href="/-/jobs/{job.id}"' in page
     assert busy.client.get(f"/-/jobs/{job.id}").location == f"/acme/web/-/jobs/{job.id}"
 
@@ -94,6 +95,11 @@ def link(page: str, rel: str) -> str:
     return found[1].replace("&amp;", "&")
 
 
+def refresh_of(page: str) -> str:
+    """What the list asks for by itself."""
+    return re.findall(r'id="runner-jobs" hx-get="([^"]+)"', page)[0].replace("&amp;", "&")
+
+
 def test_a_filter_shows_the_jobs_of_one_status_and_says_when_there_are_none(busy: Busy) -> None:
     busy.ran(name="good"), busy.ran("failed", name="bad"), busy.ran("running", name="busy")
     for status, names in (("success", ["good"]), ("failed", ["bad"]), ("running", ["busy"]), ("nonsense", 3)):
@@ -117,6 +123,36 @@ def test_checks_that_wait_are_named_above_the_list(busy: Busy) -> None:
     page = read(busy.client, f"{busy.url}/jobs")
     assert f"1 check waits for a machine: #{check.id}" in words(page)
     assert f"{busy.url}/checks/{check.id}" in page
+
+
+def test_its_checks_have_a_list_with_those_that_no_machine_took(app: Flask, busy: Busy) -> None:
+    address = f"{busy.url}/jobs?show=checks"
+    assert "Nobody has checked this runner yet." in words(read(busy.client, address))
+    busy.ran(name="no check")
+    done, waits, never = (busy.cast.check(busy.issued.runner) for _ in range(3))
+    jobs.cancel(busy.cast.session, busy.cast.as_(busy.cast.alice), never)
+    busy.cast.session.commit()
+    busy.machine.ask_for_job().finish()
+    table = words(part(read(busy.client, address), "runner-jobs"))
+    for job, says in ((done, "Success"), (waits, "Pending"), (never, "Canceled")):
+        assert f"{says} {job.name} #{job.id}" in table
+    assert "no check" not in table
+    assert "none took it" in table
+    bob = sign_in(app.test_client(), "bob")  # sees the runner inherited
+    said = words(part(read(bob, f"/acme/web/-/runners/{busy.issued.runner.id}/jobs?show=checks"), "runner-jobs"))
+    assert "Checks" not in said
+    assert done.name not in said
+
+
+def test_the_list_is_sent_again_only_when_it_differs(busy: Busy) -> None:
+    busy.ran(name="first")
+    again = refresh_of(read(busy.client, f"{busy.url}/jobs"))
+    assert busy.client.get(again).status_code == 204
+    busy.ran(name="second")
+    assert jobs_in(read(busy.client, again)) == ["second", "first"]
+    again = refresh_of(read(busy.client, again))
+    busy.cast.check(busy.issued.runner)
+    assert "1 check waits" in words(read(busy.client, again))
 
 
 def test_the_runners_page_counts_the_jobs_that_one_may_see(app: Flask, busy: Busy) -> None:

@@ -25,6 +25,7 @@ from portal.api.for_users.scope_parameters import Ids, OneProject
 from portal.domain.jobs import job_lists
 from portal.domain.jobs.job_definitions import WHEN, ArtifactsWanted, JobVariable, NewJob, Repository
 from portal.domain.jobs.job_lists import JobFilter
+from portal.domain.jobs.script_lines import commands
 from portal.models import Job, JobStatus
 
 # GitLab's; those that are no JobStatus no job has here.
@@ -59,7 +60,7 @@ def _storable(*texts: str) -> None:
 def _lines(value: Any) -> tuple[str, ...]:
     """Lines of a script: a list, a repeated field, or one text of lines."""
     if isinstance(value, str):
-        value = value.replace("\r\n", "\n").removesuffix("\n").split("\n") if value else []
+        value = commands(value)
     if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
         raise _wrong("a list of lines, or one text of lines")
     _storable(*value)

@@ -264,7 +264,8 @@ def _add_protocol(path: dict[str, Schema], spoken: Spoken) -> None:
 
 
 def _spoken(spoken: Spoken) -> Schema:
-    success: Schema = {"description": _DONE[spoken.status], "headers": answers.headers("X-Request-Id")}
+    heard = answers.headers("X-Request-Id", *spoken.hears)
+    success: Schema = {"description": _DONE[spoken.status], "headers": heard}
     if spoken.answer is not None:
         success["content"] = {spoken.media: {"schema": spoken.answer}}
     required = [name for name, schema in spoken.takes.items() if "minLength" in schema]
@@ -281,7 +282,9 @@ def _spoken(spoken: Spoken) -> Schema:
         **({"requestBody": body} if spoken.takes else {}),
         "responses": {
             str(spoken.status): success,
-            **{str(status): answers.refused(status) for status in spoken.refuses},
+            **{str(status): {"description": said, "headers": heard} for status, said in spoken.besides.items()},
+            **{str(status): answers.refused(status) for status in spoken.refusals},
+            **({"401": answers.refused_in_words("No job's token came.")} if 401 in spoken.refuses else {}),
         },
         "security": [],
     }

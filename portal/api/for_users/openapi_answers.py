@@ -135,6 +135,9 @@ HEADERS: dict[str, Schema] = {
             {"enum": ["api_token", "api_address", "api_refused"]},
         ),
         ("Retry-After", "Seconds to wait before the next request.", _WHOLE),
+        ("Job-Status", "How the job stands; `canceling` and `canceled` ask its machine to stop.", {"type": "string"}),
+        ("Range", "`0-` and how many bytes of the log are stored, where the next piece begins.", {"type": "string"}),
+        ("X-GitLab-Trace-Update-Interval", "Seconds between two pieces of the log.", _WHOLE),
         ("WWW-Authenticate", "How to say who asks.", {"type": "string"}),
         ("X-Page", "The number of this page.", _WHOLE),
         ("X-Per-Page", "How long a page is.", _WHOLE),
@@ -168,6 +171,15 @@ def refused(status: int) -> Schema:
     return _ref("responses", name_of(status))
 
 
+def refused_in_words(why: str) -> Schema:
+    """The description of a refusal that machines read, which is a message and nothing else."""
+    return {
+        "description": why,
+        "headers": headers("X-Request-Id"),
+        "content": {JSON: {"schema": _ref("schemas", "Message")}},
+    }
+
+
 def refused_parameters(operation: Operation) -> Schema:
     """The description of a 400 of this operation, with an example that it does answer."""
     said = refusal_of(operation.takes, operation.places)
@@ -184,7 +196,8 @@ def responses() -> dict[str, Schema]:
 
 
 def _response(status: int, why: str, shapes: tuple[str, ...]) -> Schema:
-    more = {401: ("WWW-Authenticate",), 429: ("Retry-After",)}.get(status, ())
+    told = {401: ("WWW-Authenticate",), 416: ("Range",), 429: ("Retry-After",), 503: ("Retry-After",)}
+    more = told.get(status, ())
     schemas = [_ref("schemas", shape) for shape in shapes]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     content = {"schema": schema, **({"example": _EXAMPLES[status]} if status in _EXAMPLES else {})}

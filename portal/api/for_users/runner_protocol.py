@@ -10,6 +10,7 @@ ROOM = "Runner protocol"
 _TOKEN = {"type": "string", "minLength": 1, "description": "The runner's authentication token."}
 _SYSTEM = {"description": "The machine's system ID, at most 64 characters."}
 _INFO = {"description": "What the machine is: version, revision, platform, architecture, executor and so on."}
+_LAST_UPDATE = {"description": "The `X-GitLab-Last-Update` of the last answer, as it came."}
 _JOB_ID = {"type": "integer", "minimum": 1, "maximum": 2**63 - 1, "description": "The job's number."}
 _JOB_TOKEN = {"type": "string", "minLength": 1, "description": "The token that the job came with."}
 _ARTIFACT = {
@@ -33,6 +34,12 @@ _REGISTERED = {
     },
     "required": ["id", "token", "token_expires_at"],
 }
+_HANDED_OUT = {
+    "type": "object",
+    "description": "The job as the runner reads it; docs/runner-api.md says what stands in it.",
+    "properties": {"id": {"type": "integer"}, "token": {"type": "string"}},
+    "required": ["id", "token"],
+}
 _RESET = {
     "type": "object",
     "properties": {name: _REGISTERED["properties"][name] for name in ("token", "token_expires_at")},  # type: ignore[index]
@@ -45,6 +52,7 @@ class Spoken:
     """One operation of the protocol. `answer` is the schema of the body, of the type `media`; None: there is none.
 
     `takes` stands in a body of the type `sends`, or else in JSON or a form. With `by_job` a job's token opens it.
+    `besides` are other answers that are no refusals, each with when it comes; `hears` are headers of all of them.
     """
 
     name: str
@@ -60,6 +68,13 @@ class Spoken:
     by_job: bool = False
     queried: dict[str, dict[str, Any]] = field(default_factory=dict)
     told: dict[str, dict[str, Any]] = field(default_factory=dict)  # further headers
+    besides: dict[int, str] = field(default_factory=dict)
+    hears: tuple[str, ...] = ()
+
+    @property
+    def refusals(self) -> tuple[int, ...]:
+        """The statuses with which it may be refused: at a place that is no number there is no such path."""
+        return tuple(sorted({*self.refuses, 404} if "{" in self.path else self.refuses))
 
     @property
     def parameters(self) -> list[tuple[str, str, dict[str, Any]]]:
@@ -96,10 +111,14 @@ PROTOCOL = (
         "POST",
         "/jobs/request",
         "Ask for a job; the machine's heartbeat.",
-        204,
-        None,
+        201,
+        _HANDED_OUT,
         (400, 403, 410, 413, 429),
-        {"token": _TOKEN, "system_id": _SYSTEM, "info": _INFO},
+        {"token": _TOKEN, "system_id": _SYSTEM, "info": _INFO, "last_update": _LAST_UPDATE},
+        besides={
+            204: "There is nothing to do; `X-GitLab-Last-Update` is to be sent with the next request.",
+            409: "Others took the jobs that were found: ask again.",
+        },
     ),
     Spoken(
         "protocol_reset_token",
@@ -141,6 +160,8 @@ PROTOCOL = (
         (400, 403, 413),
         {"token": _JOB_TOKEN, **_REPORT},
         media="text/plain",
+        besides={412: "The log is not the one that was sent: it is to be sent once more from its first byte."},
+        hears=("Job-Status", "X-GitLab-Trace-Update-Interval"),
     ),
     Spoken(
         "protocol_append_to_log",
@@ -153,6 +174,7 @@ PROTOCOL = (
         media="text/plain",
         by_job=True,
         told={"Content-Range": {"type": "string", "description": "The first and the last byte, such as 0-99."}},
+        hears=("Job-Status", "Range", "X-GitLab-Trace-Update-Interval"),
     ),
     Spoken(
         "protocol_authorize_artifacts",
@@ -188,5 +210,6 @@ PROTOCOL = (
         (401, 403, 404, 503),
         media="application/octet-stream",
         by_job=True,
+        besides={206: "The part that `Range` asked for."},
     ),
 )

@@ -12,12 +12,13 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import tokens
+from portal.domain.deletions import deletions
 from portal.domain.errors import LostRace
-from portal.domain.jobs import job_definitions, jobs, pending_jobs
+from portal.domain.jobs import job_definitions, job_needs, jobs, pending_jobs
 from portal.domain.jobs.job_definitions import NewJob, Undecryptable
 from portal.domain.jobs.job_matching import Offer
 from portal.domain.vault import Vault
-from portal.models import Job, JobArtifact, JobLog, JobMachine, JobStatus, Runner, RunnerManager, job_dependencies
+from portal.models import Job, JobLog, JobMachine, JobStatus, Runner, RunnerManager
 
 MOST_DROPPED = 10  # jobs that nobody could run, in one request
 
@@ -57,6 +58,7 @@ def claim(session: Session, claim: Claim, classes: Sequence[int], vault: Vault) 
 
     The same request sent again gets the same job with a new token, since the first answer was lost. Raises LostRace
     when others took all that were found; what could not be run by anybody has failed by then, and is to be committed.
+    Raises TokenUnknown when the runner was deleted a moment ago.
     """
     if again := _given_before(session, claim):
         return _hand_over(session, claim, again, vault)
@@ -74,11 +76,26 @@ def _given_before(session: Session, claim: Claim) -> Job | None:
     if claim.digest is None:
         return None
     mine = (Job.claim_digest == claim.digest) & (Job.status == JobStatus.RUNNING) & Job.acknowledged_at.is_(None)
+    if session.scalar(select(Job.id).where(mine)) is None:
+        return None
+    _hold_runner(session, claim)
     return session.scalar(select(Job).where(mine).with_for_update(of=Job))
+
+
+def _hold_runner(session: Session, claim: Claim) -> None:
+    """Let nobody delete the runner until the transaction ends.
+
+    It is held before its job: who deletes a group holds its runners, and then waits for the jobs that are pending.
+    """
+    held = select(Runner.id).where(Runner.id == claim.offer.runner_id)
+    if session.scalar(held.with_for_update(read=True, key_share=True, of=Runner)) is None:
+        raise deletions.refusal_of(session, claim.offer.runner_id)
 
 
 def _next(session: Session, claim: Claim, classes: Sequence[int]) -> Job | None:
     heads = pending_jobs.heads(session, claim.offer, classes, claim.system_xid)
+    if heads:
+        _hold_runner(session, claim)
     for head in heads:
         job_id = pending_jobs.hold_next(session, head, claim.system_xid)
         if job_id is not None:
@@ -89,16 +106,8 @@ def _next(session: Session, claim: Claim, classes: Sequence[int]) -> Job | None:
 
 
 def _is_runnable(session: Session, job: Job) -> bool:
-    """Whether the artifacts that the job needs are there; it fails otherwise, as in GitLab."""
-    needed = select(job_dependencies.c.needs_id).where(job_dependencies.c.job_id == job.id)
-    kept = select(JobArtifact.job_id).where(
-        JobArtifact.job_id.in_(needed),
-        JobArtifact.file_type == "archive",
-        (JobArtifact.expires_at.is_(None)) | (JobArtifact.expires_at > now()),
-    )
-    over = select(Job.id).where(Job.id.in_(needed), Job.status == JobStatus.SUCCESS, Job.id.in_(kept))
-    count = len(session.scalars(needed).all())
-    if not count or count == len(session.scalars(over).all()):
+    """Whether what the job needs of others is still there; it fails otherwise, as in GitLab."""
+    if job_needs.are_kept(session, job):
         return True
     jobs.finish(session, job, success=False, failure_reason=jobs.MISSING_DEPENDENCY)
     return False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from sqlalchemy import Row, select, update
@@ -236,16 +237,26 @@ def _repository(repository: Repository | None) -> list[str]:
         return [f"The address has at most {LONGEST_URL} characters and no spaces."]
     if (scheme not in SCHEMES or url.endswith("://")) and not _SCP.fullmatch(url):
         return ["Write the address of a Git repository, such as https://git.example.com/acme/web.git."]
+    if "://…@" in url:
+        return ["Write the name and password in the address again: they are kept for the address that was there."]
+    if scheme and not _has_host(url):
+        return ["The address names no host. Write / ? # and @ in a name or password as %2F %3F %23 and %40."]
     if repository.commit and not _COMMIT.fullmatch(repository.commit):
         return ["A commit is 8 to 64 hexadecimal digits; leave it empty for the newest of the ref."]
     return []
 
 
-@dataclass(frozen=True, slots=True)
+def _has_host(url: str) -> bool:
+    """Whether it is clear where the host stands: a / in a password would end the part of which nothing is shown."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "file" or (bool(parts.hostname) and (parts.port is None or parts.port > 0))
+    except ValueError:
+        return False
+
+
 class Undecryptable(Exception):
     """What is secret in a job cannot be read: the key that closed it is not configured any more."""
-
-    definition_id: int = field(default=0)
 
 
 def stored(new: NewJob, vault: Vault) -> JobDefinition:
@@ -285,7 +296,7 @@ def opened(definition: JobDefinition, vault: Vault) -> NewJob:
     """What was asked for, with what is secret in it. Raises Undecryptable."""
     text = vault.open(definition.ciphertext)
     if text is None:
-        raise Undecryptable(definition.id)
+        raise Undecryptable
     secrets = orjson.loads(text)
     config: Mapping[str, Any] = definition.config
     url = secrets["repository"]
@@ -345,5 +356,9 @@ def _batch_after(session: Session, last: int) -> Sequence[Row[int, bytes]]:
 
 
 def masked_url(url: str) -> str:
-    """The address of a repository as people may read it: without a user's name or password in it."""
-    return re.sub(r"^([a-z]+://)[^/@]*@", r"\1…@", url)
+    """The address of a repository as people may read it: without a user's name or password in it, nor what follows ?.
+
+    A password may hold an @ itself, so the last one before the path counts. A name alone is no secret with ssh.
+    """
+    without_query = re.sub(r"([?#]).+", r"\1…", url)
+    return re.sub(r"^(?!ssh://[^/:@]*@[^@]*$)([a-z]+://)[^/?#]*@", r"\1…@", without_query)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,8 +14,9 @@ from portal.database import now
 from portal.domain import audit, permissions
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, Invalid, JobRefused, KeyReused, NotFound, Stale
-from portal.domain.jobs import job_definitions, job_logs, job_partitions, pending_jobs
+from portal.domain.jobs import job_definitions, job_logs, job_needs, job_partitions, pending_jobs
 from portal.domain.jobs.job_definitions import NewJob
+from portal.domain.jobs.job_needs import Standing
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.domain.scopes import Scope, is_there, of_project, of_runner
@@ -30,7 +31,6 @@ from portal.models import (
     ProjectSettings,
     Runner,
     RunnerManager,
-    job_dependencies,
 )
 
 MOST_PENDING_CHECKS = 20  # of one runner
@@ -90,9 +90,9 @@ def submit(
     if project is None or not is_there(session, scope):
         raise NotFound(NOTHING_HERE)
     new.check()
-    _require_needs(session, project, new)
     if request_key is not None and (made := _made_before(session, project, request_key, request_digest)):
         return made
+    job_needs.require(session, project, new.needs)
     definition = job_definitions.stored(new, vault)
     session.add(definition)
     protected = _protection(session, actor, scope, new)
@@ -100,8 +100,14 @@ def submit(
     job.user_id, job.request_key, job.request_digest = _person(actor), request_key, request_digest
     _save(session, job, new.needs)
     audit.record(session, actor, "job_submitted", job, scope, {"job": (None, job.id), "ref": (None, job.ref)})
-    pending_jobs.put(session, job)
+    _queue(session, job)
     return job
+
+
+def _queue(session: Session, job: Job) -> None:
+    """Put the job into the queue, unless it waits for others: it comes there when they have succeeded."""
+    if job_needs.standing(session, job) is Standing.MET:
+        pending_jobs.put(session, job)
 
 
 def _person(actor: Actor) -> int | None:
@@ -136,14 +142,6 @@ def _protection(session: Session, actor: Actor, scope: Scope, new: NewJob) -> bo
     return protected
 
 
-def _require_needs(session: Session, project: Project, new: NewJob) -> None:
-    if not new.needs:
-        return
-    there = set(session.scalars(select(Job.id).where(Job.id.in_(new.needs), Job.project_id == project.id)))
-    if missing := [number for number in new.needs if number not in there]:
-        raise Invalid({"needs": [f"There is no job #{missing[0]} in this project."]})
-
-
 def _make(session: Session, new: NewJob, definition: JobDefinition, project: Project | None, protected: bool) -> Job:
     default = settings_of(session, project).build_timeout if project is not None else CHECK_TIMEOUT
     return Job(
@@ -167,8 +165,7 @@ def _save(session: Session, job: Job, needs: Sequence[int]) -> None:
             session.flush()
     except IntegrityError:
         raise Stale("This was sent twice at the same moment. Send it again to hear the first answer.") from None
-    if needs:
-        session.execute(insert(job_dependencies), [{"job_id": job.id, "needs_id": each} for each in set(needs)])
+    job_needs.link(session, job, needs)
 
 
 def check(
@@ -226,15 +223,19 @@ def find(session: Session, actor: Actor, scope: Scope, job_id: int) -> Job:
 def readable(session: Session, actor: Actor, job_id: int) -> Job:
     """The job with this number, wherever it is, if the actor may see it. Raises NotFound or NotAllowed."""
     found = session.scalar(select(Job).where(Job.id == job_id))
-    if found is None:
+    if found is None or _is_deleted(found):
         raise NotFound(NOTHING_HERE)
     if found.checks_runner is not None:
         runner_access.require(session, actor, Action.READ_RUNNERS, found.checks_runner)
     elif found.project is not None:
         permissions.require(session, actor, Action.READ_JOBS, of_project(found.project))
-    else:
-        raise NotFound(NOTHING_HERE)  # its project, or its runner, is deleted and can be restored
     return found
+
+
+def _is_deleted(job: Job) -> bool:
+    """Whether the job's project, or the runner that it checks, is deleted and can be restored."""
+    belongs_to = job.checks_runner or job.project
+    return belongs_to is None or belongs_to.deletion_id is not None
 
 
 def find_check(session: Session, runner: Runner, job_id: int) -> Job:
@@ -247,6 +248,8 @@ def find_check(session: Session, runner: Runner, job_id: int) -> Job:
 
 def may_write(session: Session, actor: Actor, job: Job) -> bool:
     """Whether the actor may cancel the job, run it again and delete what it left."""
+    if _is_deleted(job):
+        return False
     if job.checks_runner is not None:
         return runner_access.may(session, actor, Action.CHECK_RUNNERS, job.checks_runner)
     return job.project is not None and permissions.may(session, actor, _writing(job), of_project(job.project))
@@ -254,6 +257,8 @@ def may_write(session: Session, actor: Actor, job: Job) -> bool:
 
 def require_write(session: Session, actor: Actor, job: Job) -> None:
     """Refuse who may not. Raises NotFound or NotAllowed."""
+    if _is_deleted(job):
+        raise NotFound(NOTHING_HERE)
     if job.checks_runner is not None:
         runner_access.require(session, actor, Action.CHECK_RUNNERS, job.checks_runner)
     elif job.project is not None:
@@ -314,14 +319,48 @@ def machine_of(session: Session, job: Job) -> JobMachine | None:
     return session.get(JobMachine, (job.partition_id, job.id))
 
 
-def _end(session: Session, job: Job, status: JobStatus) -> None:
-    """Give a job that is held its new status; over, it waits no more."""
+def _end(session: Session, job: Job, status: JobStatus, again: Job | None = None) -> None:
+    """Give a job that is held its new status; over, it waits no more, and those that wait for it hear so.
+
+    `again` is the run that comes after it by itself.
+    """
     job.status = status
     if status.is_over:
-        job.finished_at, job.claim_digest = now(), None
-        if job.started_at is not None:
-            job_logs.settle(session, job.id)
-        pending_jobs.take_out(session, job.id)
+        _close(session, job)
+        ready = _tell_dependents(session, job, again)
+        for each in ([again] if again is not None else []) + ready:  # last, as everybody waits for who announces
+            pending_jobs.put(session, each)
+
+
+def _close(session: Session, job: Job) -> None:
+    job.finished_at, job.claim_digest = now(), None
+    if job.started_at is not None:
+        job_logs.settle(session, job.id)
+    pending_jobs.take_out(session, job.id)
+
+
+def _tell_dependents(session: Session, job: Job, again: Job | None) -> list[Job]:
+    """The jobs that waited for this one and can run now. Those that cannot any more fail, and so on down the line.
+
+    Those that need a job which runs again by itself wait for that run.
+    """
+    ready: list[Job] = []
+    session.flush()
+    ended = [job]
+    while ended:
+        over = ended.pop()
+        for dependent in job_needs.dependents(session, over):
+            if again is not None and over is job:
+                job_needs.replace(session, dependent, job, again)
+            elif over.state is not JobStatus.SUCCESS:
+                dependent.status, dependent.failure_reason = JobStatus.FAILED, MISSING_DEPENDENCY
+                _close(session, dependent)
+                ended.append(dependent)
+            elif job_needs.standing(session, dependent) is Standing.MET:
+                dependent.queued_at = now()
+                ready.append(dependent)
+        session.flush()
+    return ready
 
 
 def retry(session: Session, actor: Actor, job: Job, vault: Vault) -> Job:
@@ -339,9 +378,11 @@ def retry(session: Session, actor: Actor, job: Job, vault: Vault) -> Job:
         raise Stale("This job was run again already. Run the newest one again.")
     again = _again(session, job, retries=0)
     again.user_id = _person(actor)
+    if job_needs.standing(session, again) is Standing.BROKEN:
+        raise Stale("A job that this one needs has not succeeded. Run that one again first.")
     told = {"job": (job.id, again.id)}
     audit.record(session, actor, "job_retried", again, scope_of(again), told)
-    pending_jobs.put(session, again)
+    _queue(session, again)
     return again
 
 
@@ -373,8 +414,7 @@ def _again(session: Session, job: Job, *, retries: int) -> Job:
         retry_of_id=job.id,
     )
     job.retried = True
-    needs = session.scalars(select(job_dependencies.c.needs_id).where(job_dependencies.c.job_id == job.id)).all()
-    _save(session, made, needs)
+    _save(session, made, job_needs.newest(session, job_needs.of(session, job)))
     return made
 
 
@@ -413,13 +453,21 @@ def finish(
         if job.state is ended:
             return job
         raise JobRefused(f"This job is over: {job.status}.", status=job.status)
-    job.exit_code = exit_code if exit_code is not None else (0 if success else None)
+    job.exit_code = _in_32_bits(exit_code) if exit_code is not None else (0 if success else None)
     if not success:
         job.failure_reason = (failure_reason or UNKNOWN_FAILURE)[:LONGEST_REASON]
-    _end(session, job, ended)
+    again = None
     if ended is JobStatus.FAILED and job.retries_left > 0 and job.failure_reason not in FOR_GOOD:
-        pending_jobs.put(session, _again(session, job, retries=job.retries_left - 1))
+        again = _again(session, job, retries=job.retries_left - 1)
+    _end(session, job, ended, again)
     return job
+
+
+def _in_32_bits(exit_code: int) -> int | None:
+    """The code as the database holds it: what Windows says without a sign (0xC0000005) with one; None for no code."""
+    if not -(2**31) <= exit_code < 2**32:
+        return None
+    return exit_code - 2**32 if exit_code >= 2**31 else exit_code
 
 
 def take_back(session: Session, job: Job, *, most: int = 3) -> Job:

@@ -119,7 +119,7 @@ def _read(session: Session, log: LogExtent, first: int, start: int, end: int, ov
     unfinished = None
     if shown_all and start + len(data) == log.size and rest:
         if over:
-            lines, read = [*lines, rest], log.size
+            lines, read = [*lines, rest] if _shows(rest) else lines, log.size
         else:
             unfinished = rest
     elif not lines and rest:  # one line is longer than a stretch: its beginning is shown
@@ -134,6 +134,11 @@ def _read(session: Session, log: LogExtent, first: int, start: int, end: int, ov
         row = Row(reader.read(_MARK.sub(b"", unfinished)), first + len(lines) + 1, unfinished=True)
         items += [row] if row.line.spans else []
     return Stretch(log, first, start, read, items, reaches_end=unfinished is not None or read >= log.size)
+
+
+def _shows(rest: bytes) -> bool:
+    """Whether there is something to see in what follows the last line end; often it only takes a colour back."""
+    return bool(_MARK.search(rest) or LineReader().read(rest).spans)
 
 
 def in_sections(lines: Iterable[tuple[int, bytes]], reader: LineReader) -> Iterator[Item]:

@@ -14,8 +14,15 @@ from portal.models import Job, PendingJob, Project, ProjectSettings, QueueScope
 
 PARKED = 0  # in place of a scope's kind: the project is deleted, and nobody finds its jobs until it is restored
 _TURNS_LOCK = 0x706A6F62
-# With a project's number: who queues for it, or changes how its jobs are found, holds it until the commit.
-_HOLD_TURNS = text("SELECT pg_advisory_xact_lock(:lock, CAST(:project_id % 2147483647 AS integer))")
+# Who queues for a project, or changes how its jobs are found, holds its place until the commit, the lower place
+# first. Projects share so many places: the database has no room for a lock of each project below a large group.
+_PLACES = 512
+_HOLD_TURNS = text("""
+SELECT pg_advisory_xact_lock(:lock, place) FROM (
+  SELECT DISTINCT CAST(project_id % :places AS integer) AS place
+  FROM unnest(CAST(:project_ids AS bigint[])) AS p(project_id) ORDER BY place
+) AS places
+""")
 # Who has a job's row may take the job out of the queue, and would not see rows that come in meanwhile.
 _HOLD_PENDING = text("""
 SELECT count(*) FROM (
@@ -37,18 +44,36 @@ SELECT coalesce((SELECT turn FROM ci_pending_builds
   WHERE scope_kind = :kind AND scope_id = :scope_id AND class_id = :class_id ORDER BY turn LIMIT 1), 0)
 """)
 
+# Where to look: in the one scope of a runner, whatever waits there, for each class that it may take …
+_EACH_CLASS = """
+WITH probes AS (
+  SELECT s.kind, s.id, c.id FROM unnest(CAST(:kinds AS smallint[]), CAST(:scope_ids AS bigint[])) AS s(kind, id)
+  CROSS JOIN unnest(CAST(:classes AS bigint[])) AS c(id)
+"""
+# … and in many projects only for those that wait there, one step of the index each: a thousand projects by two
+# hundred classes are not to be looked through where nothing is.
+_CLASSES_THERE = """
+WITH RECURSIVE there(kind, scope_id, class_id) AS (
+  SELECT s.kind, s.id, lowest.class_id
+  FROM unnest(CAST(:kinds AS smallint[]), CAST(:scope_ids AS bigint[])) AS s(kind, id)
+  CROSS JOIN LATERAL (SELECT p.class_id FROM ci_pending_builds p WHERE p.scope_kind = s.kind AND p.scope_id = s.id
+    ORDER BY p.class_id LIMIT 1) AS lowest
+  UNION ALL
+  SELECT there.kind, there.scope_id, higher.class_id FROM there
+  CROSS JOIN LATERAL (SELECT p.class_id FROM ci_pending_builds p WHERE p.scope_kind = there.kind
+    AND p.scope_id = there.scope_id AND p.class_id > there.class_id ORDER BY p.class_id LIMIT 1) AS higher
+), probes AS (
+  SELECT kind, scope_id, class_id FROM there WHERE class_id = ANY(CAST(:classes AS bigint[]))
+"""
 # The first job of each class in each scope; checks of the runner go before everything else. Where projects share an
 # instance runner, the one goes first whose last job on such a runner began the longest ago; else the oldest job.
 # The rows are looked at without a lock: the claim asks again, for the class it has chosen.
-_HEADS = text("""
-WITH probes AS (
-  SELECT CAST(4 AS smallint) AS kind, CAST(:runner_id AS bigint) AS scope_id, CAST(:untagged AS bigint) AS class_id
+_BEST = """
   UNION ALL
-  SELECT s.kind, s.id, c.id FROM unnest(CAST(:kinds AS smallint[]), CAST(:scope_ids AS bigint[])) AS s(kind, id)
-  CROSS JOIN unnest(CAST(:classes AS bigint[])) AS c(id)
+  SELECT CAST(4 AS smallint), CAST(:runner_id AS bigint), CAST(:untagged AS bigint)
 )
 SELECT probes.kind, probes.scope_id, probes.class_id
-FROM probes
+FROM probes AS probes(kind, scope_id, class_id)
 CROSS JOIN LATERAL (
   SELECT p.job_id FROM ci_pending_builds p
   WHERE p.scope_kind = probes.kind AND p.scope_id = probes.scope_id AND p.class_id = probes.class_id
@@ -62,7 +87,8 @@ LEFT JOIN LATERAL (
 ) AS served ON true
 ORDER BY probes.kind = 4 DESC, served.started_at NULLS FIRST, head.job_id
 LIMIT 100
-""")
+"""
+_HEADS_IN_ONE, _HEADS_IN_MANY = text(_EACH_CLASS + _BEST), text(_CLASSES_THERE + _BEST)
 # Who holds the job's row has the job: the queue's rows are only the way to it, and a job has several of them. Asked
 # once more for its status, since another may have taken it and committed between our look and our lock.
 _TAKE = text("""
@@ -151,8 +177,8 @@ def put(session: Session, job: Job, *, first: bool = False) -> None:
 
 def _hold(session: Session, project_ids: Sequence[int]) -> None:
     """Let nobody else queue for these projects, nor change how what waits is found, until the transaction ends."""
-    for project_id in sorted(set(project_ids)):
-        session.execute(_HOLD_TURNS, {"lock": _TURNS_LOCK, "project_id": project_id})
+    values = {"lock": _TURNS_LOCK, "places": _PLACES, "project_ids": list(project_ids)}
+    session.execute(_HOLD_TURNS, values)
 
 
 def _is_deleted(session: Session, job: Job) -> bool:
@@ -177,7 +203,8 @@ def heads(
         "classes": list(classes),
         "system_xid": system_xid,
     }
-    return [(QueueScope(row.kind), row.scope_id, row.class_id) for row in session.execute(_HEADS, values)]
+    rows = session.execute(_HEADS_IN_ONE if len(scopes) == 1 else _HEADS_IN_MANY, values)
+    return [(QueueScope(row.kind), row.scope_id, row.class_id) for row in rows]
 
 
 def hold_next(session: Session, head: tuple[QueueScope, int, int], system_xid: str) -> int | None:

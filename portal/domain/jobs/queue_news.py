@@ -73,6 +73,7 @@ class QueueNews:
         """From now on everything after this mark is heard."""
         with self._lock:
             self._clear(mark)
+            self._found_nothing.clear()
             self.listening = True
 
     def stop(self) -> None:
@@ -121,9 +122,10 @@ class QueueNews:
     ) -> bool:
         """Whether nothing was announced after this mark that a runner with these scopes and classes could take.
 
-        `checks` is the runner's number: its checks are announced by it, and are of no class.
+        `checks` is the runner's number: its checks are announced by it, and are of no class. A mark that was not
+        heard here says nothing: another process hears sooner, or the database was put back to a backup since.
         """
-        if not self.listening or since < self._since:
+        if not self.listening or not self._since <= since <= self.mark:
             return False
         if self._newest.get((QueueScope.RUNNER, checks), 0) > since:
             return False
@@ -138,7 +140,7 @@ class QueueNews:
         self._by_scope.clear()
         self._newest.clear()
         self._kept = 0
-        self._since = self.mark = max(mark, self.mark)
+        self._since = self.mark = mark
 
 
 def queue_value(runner_version: str, mark: int) -> str:

@@ -14,7 +14,16 @@ from portal.database import now
 from portal.domain import permissions
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, NotFound
-from portal.domain.jobs import job_lists, jobs, obstacle_words, pending_jobs, remedies, runner_offers, stuck_words
+from portal.domain.jobs import (
+    job_lists,
+    job_needs,
+    jobs,
+    obstacle_words,
+    pending_jobs,
+    remedies,
+    runner_offers,
+    stuck_words,
+)
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_matching import Demand, obstacle
 from portal.domain.jobs.obstacle_words import Likeness, Reason
@@ -47,6 +56,7 @@ class Explanation:
     included. Of the `others` some are hidden too (`hidden_others`). `beyond` is how many more there are in reach that
     were not looked at, and `elsewhere` how many the actor looks after that are out of reach, both 0 where nobody had
     to ask. `before` is how many jobs that ask the same have their turn first; None for what is not in the queue.
+    `awaited` are the numbers of the jobs that it waits for, before it comes into the queue.
     """
 
     demand: Demand
@@ -60,6 +70,7 @@ class Explanation:
     elsewhere: int = 0
     before: int | None = None
     remedy: Remedy | None = None
+    awaited: Sequence[int] = ()
 
     @property
     def readiness(self) -> Readiness | None:
@@ -69,6 +80,8 @@ class Explanation:
     @property
     def headline(self) -> str:
         """The answer in a sentence or two."""
+        if self.awaited:
+            return stuck_words.of_needs(self.awaited)
         if self.readiness is not None:
             total = sum(self.takers.values())
             return stuck_words.of_takers(self.readiness, self.takers[self.readiness], total, self.before)
@@ -88,7 +101,9 @@ def of_job(session: Session, actor: Actor, job: Job) -> Explanation:
         judged = _judge(session, actor, demand, job.ref, [job.checks_runner], before=before)
         return _aimed(session, judged, job) if job.system_xid is not None else judged
     assert job.project is not None  # noqa: S101
-    return _in_project(session, actor, of_project(job.project), demand, job.ref, before=before)
+    judged = _in_project(session, actor, of_project(job.project), demand, job.ref, before=before)
+    awaited = job_needs.awaited(session, job) if job.state is JobStatus.PENDING else ()
+    return replace(judged, awaited=[each.id for each in awaited])
 
 
 def _aimed(session: Session, judged: Explanation, job: Job) -> Explanation:

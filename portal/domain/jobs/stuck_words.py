@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from datetime import timedelta
 
 from portal.domain.jobs.obstacle_words import counted
@@ -22,6 +23,14 @@ class Readiness(enum.StrEnum):
     NEVER_CONTACTED = "never_contacted"
 
 
+def of_needs(awaited: Sequence[int]) -> str:
+    """What to say of a job that waits for others."""
+    shown = ", ".join(f"#{number}" for number in awaited[:5])
+    more = f" and {len(awaited) - 5} more" if len(awaited) > 5 else ""
+    job, have = ("job", "has") if len(awaited) == 1 else ("jobs", "have")
+    return f"It waits until {job} {shown}{more} {have} succeeded, which it needs."
+
+
 def of_takers(readiness: Readiness, number: int, total: int, before: int | None) -> str:
     """What to say when `total` runners can take it, and the readiest, `number` of them, are like this."""
     if readiness is Readiness.READY:
@@ -32,13 +41,18 @@ def of_takers(readiness: Readiness, number: int, total: int, before: int | None)
     if readiness is Readiness.SILENT:
         return f"{can}, but {_none(total)} asked for jobs in the last {_minutes()} minutes."
     if readiness is Readiness.OFFLINE:
-        hours = int(ONLINE_WINDOW.total_seconds() // 3600)
-        return f"{can}, but {'it is' if total == 1 else 'all are'} offline: {_none(total)} asked in {hours} hours."
+        they, hours = "it is" if total == 1 else "all are", int(ONLINE_WINDOW.total_seconds() // 3600)
+        return f"{can}, but {they} offline: {_none(total)} asked in over {hours} hours."
     return f"{can}, but no machine has ever asked for jobs with {'its' if total == 1 else 'their'} token."
 
 
 def of_nobody(*, seen: int, hidden: int) -> str:
     """What to say when no runner can take it and no single change helps, of so many that are in reach."""
+    if seen and hidden:
+        return (
+            "No runner can take it, and no single change helps with those that you may see. A maintainer sees the "
+            f"other {hidden:,}, and can create one."
+        )
     if seen:
         return "No runner can take it, and no single change helps. Create one that fits, or see what each needs."
     if hidden == 1:

@@ -223,8 +223,9 @@ WITH words AS (
     AS w(id, at, address)
 ),
 touched AS (
-  UPDATE ci_runner_machines m SET contacted_at = greatest(m.contacted_at, w.at), ip_address = w.address
-  FROM words w WHERE m.id = w.id RETURNING m.runner_id, m.contacted_at
+  UPDATE ci_runner_machines m SET contacted_at = greatest(m.contacted_at, w.at),
+    ip_address = CASE WHEN w.at < m.contacted_at THEN m.ip_address ELSE w.address END
+  FROM words w WHERE m.id = w.id AND m.runner_id = ANY(CAST(:held AS bigint[])) RETURNING m.runner_id, m.contacted_at
 )
 UPDATE ci_runners r SET contacted_at = greatest(r.contacted_at, t.at)
 FROM (SELECT runner_id, max(contacted_at) AS at FROM touched GROUP BY runner_id) t WHERE r.id = t.runner_id
@@ -232,12 +233,15 @@ FROM (SELECT runner_id, max(contacted_at) AS at FROM touched GROUP BY runner_id)
 
 
 def write_job_contacts(session: Session, uses: Mapping[int, tuple[datetime, str]]) -> None:
-    """Write when machines last spoke of their jobs, by their numbers; their runners are held first, as always."""
+    """Write when machines last spoke of their jobs, by their numbers; their runners are held first, as always.
+
+    What machines of a deleted runner say counts no more.
+    """
     ids = sorted(uses)
     runners = select(RunnerManager.runner_id).where(RunnerManager.id.in_(ids)).distinct()
-    session.scalars(_HOLD, {"ids": sorted(session.scalars(runners))})
+    held = session.scalars(_HOLD, {"ids": sorted(session.scalars(runners))}).all()
     ats, addresses = [uses[each][0] for each in ids], [uses[each][1] for each in ids]
-    session.execute(_JOB_CONTACTS, {"ids": ids, "ats": ats, "addresses": addresses})
+    session.execute(_JOB_CONTACTS, {"held": held, "ids": ids, "ats": ats, "addresses": addresses})
 
 
 def of_runner_newest_first(session: Session, runner: Runner, limit: int) -> list[RunnerManager]:

@@ -73,6 +73,23 @@ def test_every_operation_says_how_it_may_be_refused(document: dict[str, Any]) ->
         assert always | {str(status) for status in declared.refuses} <= told
 
 
+def test_every_answer_that_machines_hear_of_jobs_is_told(document: dict[str, Any]) -> None:
+    found = operations(document)
+    for method, path, statuses, headers in (
+        ("post", "/jobs/request", {"201", "204", "400", "403", "409", "410", "413", "429"}, set()),
+        ("put", "/jobs/{job_id}", {"200", "400", "403", "404", "412", "413"}, {"Job-Status"}),
+        ("patch", "/jobs/{job_id}/trace", {"202", "400", "403", "404", "413", "416"}, {"Job-Status", "Range"}),
+        ("post", "/jobs/{job_id}/artifacts/authorize", {"200", "400", "403", "404", "413"}, set()),
+        ("post", "/jobs/{job_id}/artifacts", {"201", "400", "403", "404", "413", "503"}, set()),
+        ("get", "/jobs/{job_id}/artifacts", {"200", "206", "401", "403", "404", "503"}, set()),
+    ):
+        responses = found[method, path]["responses"]
+        assert set(responses) == statuses, path
+        assert headers <= set(responses[min(responses)]["headers"]), path
+    for status, header in ((416, "Range"), (503, "Retry-After")):
+        assert header in document["components"]["responses"][openapi_answers.name_of(status)]["headers"]
+
+
 def test_every_declared_refusal_has_a_shape() -> None:
     known = {str(status) for each in OPERATIONS.values() for status in each.refuses}
     assert known <= {str(status) for status in openapi_answers._WHY}

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from portal.domain import scopes
 from portal.domain.deletions import deletion_purge, restores
+from portal.domain.errors import NotFound
 from portal.domain.groups import groups
 from portal.domain.jobs import jobs
 from portal.domain.runners.runner_settings import RunnerSettings
@@ -141,16 +142,17 @@ def test_jobs_go_with_a_project_that_is_deleted_for_good(cast: Cast, session: Se
     assert given.report("running").status == 403
 
 
-def test_a_canceled_job_of_a_restored_project_is_not_queued_again(
+def test_a_job_that_was_given_up_meanwhile_is_not_queued_again(
     cast: Cast, session: Session, machine: Machine
 ) -> None:
     job = cast.job()
+    machine.ask_for_job()
     deletion = delete(cast, cast.web)
-    jobs.cancel(session, SYSTEM, session.get_one(Job, job.id))
+    jobs.finish(session, session.get_one(Job, job.id), success=False)
     session.commit()
     restore(cast, deletion)
     assert machine.poll().status == 204
-    assert session.get_one(Job, job.id).state is JobStatus.CANCELED
+    assert session.get_one(Job, job.id).state is JobStatus.FAILED
 
 
 def test_a_check_knows_no_project(cast: Cast, session: Session, client: FlaskClient) -> None:
@@ -158,3 +160,23 @@ def test_a_check_knows_no_project(cast: Cast, session: Session, client: FlaskCli
     jobs.check(session, cast.as_(cast.alice), issued.runner, JOB_VAULT)
     session.commit()
     assert Machine(through(client), issued.token).ask_for_job().report("running").status == 200
+
+
+def test_what_is_deleted_hides_its_jobs_and_checks_from_everybody(cast: Cast, session: Session) -> None:
+    """Also from who names the job by its number alone, as GraphQL does."""
+    runner = cast.runner(cast.web).runner
+    over, waiting, check = cast.job(), cast.job(), cast.check(runner)
+    jobs.cancel(session, SYSTEM, over)
+    for person in (cast.alice, cast.bob, cast.erin, cast.dana):
+        assert jobs.readable(session, cast.as_(person), over.id)
+    delete(cast, cast.web)
+    for actor in map(cast.as_, (cast.alice, cast.bob, cast.charlie, cast.erin, cast.dana)):
+        for job in (over, waiting, check):
+            assert not jobs.may_write(session, actor, job)
+            for act in (jobs.cancel, jobs.require_write):
+                with pytest.raises(NotFound):
+                    act(session, actor, job)
+            with pytest.raises(NotFound):
+                jobs.readable(session, actor, job.id)
+        with pytest.raises(NotFound):
+            jobs.retry(session, actor, over, JOB_VAULT)

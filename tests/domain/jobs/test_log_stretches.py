@@ -217,6 +217,12 @@ class TestStretches:
         assert outline(stretch.items) == ["1 one", "2 Hea"]
         assert outline(log_stretches.last(session, log, over=True).items) == ["1 one", "> a: 2 Hea", "< a"]
 
+    def test_what_only_takes_a_colour_back_at_the_end_is_no_line(self, session: Session, job: Job) -> None:
+        log = self.log(session, job, b"\x1b[32;1mJob succeeded\x1b[0;m\n\x1b[0;m")
+        for over in (True, False):
+            assert outline(log_stretches.last(session, log, over=over).items) == ["1 Job succeeded"]
+        assert log_stretches.last(session, log, over=True).next == log.size
+
     def test_one_begins_in_the_colours_that_were_left_on(self, session: Session, job: Job) -> None:
         log = self.log(session, job, b"\x1b[31mred\n" + b"x\n" * 30)
         stretch = log_stretches.last(session, log, over=True)

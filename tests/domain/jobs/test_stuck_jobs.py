@@ -83,7 +83,7 @@ def test_runners_of_the_groups_above_and_those_assigned_are_in_reach(cast: Cast)
         (
             ONLINE_WINDOW.total_seconds() + 1,
             Readiness.OFFLINE,
-            "1 runner can take it, but it is offline: it has not asked in 2 hours.",
+            "1 runner can take it, but it is offline: it has not asked in over 2 hours.",
         ),
     ],
 )

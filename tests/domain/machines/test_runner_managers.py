@@ -523,3 +523,18 @@ def test_a_machine_shows_which_token_it_used_last(session: Session, cast: Cast) 
     found = runner_managers.tokens_in_use(session, [only_manager(session)])
     assert [row.short for row in found.values()] == [minted.short]
     assert runner_managers.tokens_in_use(session, []) == {}
+
+
+def test_what_is_said_of_a_job_refreshes_the_machine_unless_its_runner_is_deleted(
+    session: Session, cast: Cast
+) -> None:
+    issued, at = cast.runner(), now()
+    runner_managers.record_contact(session, contact(issued, at=at))
+    machine_id = only_manager(session).id
+    runner_managers.write_job_contacts(session, {machine_id: (at + SECOND, "192.0.2.8")})
+    assert (only_manager(session).contacted_at, only_manager(session).ip_address) == (at + SECOND, "192.0.2.8")
+    runner_managers.write_job_contacts(session, {machine_id: (at, "192.0.2.9")})  # late: another process was quicker
+    assert (only_manager(session).contacted_at, only_manager(session).ip_address) == (at + SECOND, "192.0.2.8")
+    runners.delete_runner(session, cast.as_(cast.dana), issued.runner)
+    runner_managers.write_job_contacts(session, {machine_id: (at + 9 * SECOND, "192.0.2.9")})
+    assert only_manager(session).contacted_at == at + SECOND
