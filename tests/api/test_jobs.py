@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from portal.database import now
 from portal.domain import tokens
 from portal.domain.jobs import jobs
 from portal.domain.runners.runner_settings import RunnerSettings
@@ -127,6 +128,15 @@ def test_a_checksum_that_never_fits_does_not_keep_the_job_from_ending(
         answers.append(given.finish(b"hello\n").status)
     assert answers == [412, 412, 200]
     assert again(session, job).state is JobStatus.SUCCESS
+
+
+def test_a_job_of_somebody_who_was_blocked_since_is_not_run(cast: Cast, machine: Machine, session: Session) -> None:
+    job = cast.job(retry=2)
+    cast.dana.blocked_at = now()
+    session.commit()
+    assert machine.poll().status == 204
+    assert again(session, job).failure_reason == "user_blocked"
+    assert not job.retried
 
 
 def test_a_request_sent_again_gets_the_same_job(cast: Cast, machine: Machine) -> None:

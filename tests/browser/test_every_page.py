@@ -328,6 +328,7 @@ def checks(runners: Fleet, cast: Cast, portal: RunningPortal) -> list[str]:
         f"{page}/delete",
         f"{page}/jobs",
         f"{page}/jobs?status=canceled",
+        f"{page}/jobs?show=checks",
         f"{page}/machines/{managers[0]}/jobs",
         *(f"{page}/checks/{each}" for each in (failed, good, aimed)),
         f"{PROJECT}/{never.checks_runner_id}/checks/{never.id}",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 REASONS: dict[str, tuple[str, str]] = {
-    "script_failure": ("A line of the script failed.", "The end of the log shows which."),
+    "script_failure": (
+        "A command failed: of the script, or of what the runner does before it, such as fetching the repository.",
+        "The end of the log shows which, unless it was erased.",
+    ),
     "runner_system_failure": (
         "The machine could not run it.",
         "That is no fault of the script: the log, or gitlab-runner’s own log on the machine, says why. Run it again.",
@@ -31,13 +34,14 @@ REASONS: dict[str, tuple[str, str]] = {
         "Let the script print less, or write the output into a file that is kept as an artifact.",
     ),
     "missing_dependency_failure": (
-        "The artifacts that it needs are not there: a job before it failed, or its artifacts are gone.",
-        "Run that job again, then this one with the new number.",
+        "A job that it needs did not succeed, or what that left is not there any more.",
+        "Run that job again, then this one.",
     ),
     "data_integrity_failure": (
         "What is secret in it cannot be read: its encryption key is not configured any more.",
         "Ask an administrator for the key, or write the job anew.",
     ),
+    "user_blocked": ("Who submitted it was blocked before a runner took it.", "Somebody else can run it again."),
     "unknown_failure": ("The machine did not say why.", "The log may show it."),
     "runner_external_dependency_failure": (
         "Something that the machine needs from elsewhere did not answer.",

@@ -106,10 +106,14 @@ def _next(session: Session, claim: Claim, classes: Sequence[int]) -> Job | None:
 
 
 def _is_runnable(session: Session, job: Job) -> bool:
-    """Whether what the job needs of others is still there; it fails otherwise, as in GitLab."""
-    if job_needs.are_kept(session, job):
+    """Whether who submitted it may still come in, and what it needs of others is there; it fails otherwise."""
+    if job.user is not None and job.user.blocked_at is not None:
+        reason = jobs.USER_BLOCKED
+    elif not job_needs.are_kept(session, job):
+        reason = jobs.MISSING_DEPENDENCY
+    else:
         return True
-    jobs.finish(session, job, success=False, failure_reason=jobs.MISSING_DEPENDENCY)
+    jobs.finish(session, job, success=False, failure_reason=reason)
     return False
 
 

@@ -44,8 +44,9 @@ UNKNOWN_FAILURE = "unknown_failure"  # GitLab's word, as are the next ones
 STUCK = "stuck_or_timeout_failure"
 MISSING_DEPENDENCY = "missing_dependency_failure"
 UNREADABLE = "data_integrity_failure"
+USER_BLOCKED = "user_blocked"
 # What would go wrong once more, however often the job runs again.
-FOR_GOOD = frozenset({MISSING_DEPENDENCY, UNREADABLE})
+FOR_GOOD = frozenset({MISSING_DEPENDENCY, UNREADABLE, USER_BLOCKED})
 LONGEST_REASON = 64
 
 
