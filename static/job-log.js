@@ -8,7 +8,8 @@
   const lines = log.querySelector(".log-lines");
   const status = log.querySelector("[data-log-status]");
   const button = log.querySelector("[data-log-follow]");
-  const EVERY = 3000, LONGEST_WAIT = 30000, MOST_ROWS = 10000, DEEPEST = 8, SAID_EVERY = 10000;
+  const range = log.querySelector("[data-log-range]");
+  const EVERY = 3000, LONGEST_WAIT = 30000, MOST_ROWS = 6000, DEEPEST = 8, SAID_EVERY = 10000;
 
   // The line that the address names; when another stretch has it, the page goes there.
   const named = () => /^#L([1-9][0-9]{0,14})$/.exec(location.hash)?.[1];
@@ -38,10 +39,14 @@
   let live = "live" in log.dataset;
   let following = false;
   const atEnd = () => panel.scrollHeight - panel.scrollTop - panel.clientHeight < 30;
-  const toEnd = () => { panel.scrollTop = panel.scrollHeight; };
+  // Where the panel was put last. What is appended before the browser tells of that is no scrolling of the reader.
+  let putAt = 0;
+  const toEnd = () => { panel.scrollTop = panel.scrollHeight; putAt = panel.scrollTop; };
   const offer = () => { button.hidden = following || !live; };
   panel.addEventListener("scroll", () => {
-    following = atEnd();
+    if (atEnd()) following = true;
+    else if (panel.scrollTop < putAt || !following) following = false;
+    putAt = panel.scrollTop;
     offer();
   }, { passive: true });
   button.addEventListener("click", () => {
@@ -89,33 +94,60 @@
       here = section.parentElement;
     }
   };
+  const make = (name, properties, ...inside) => {
+    const made = Object.assign(document.createElement(name), properties);
+    made.append(...inside);
+    return made;
+  };
+  const many = (first, last) => first === last ? `Line ${first}` : `Lines ${first} to ${last}`;
+  // The log grew faster than the page: it goes on at the end, and says where to read what lies between. Which sections
+  // ended there nobody knows here, so none of them goes on.
+  const leap = ({ skippedFrom, skippedTo }) => {
+    for (const section of lines.querySelectorAll("details[data-going-on]")) delete section.dataset.goingOn;
+    const way = make("a", { href: `${log.dataset.page}?line=${skippedFrom}`, textContent: many(skippedFrom, skippedTo) });
+    lines.append(make("p", { className: "log-more log-skipped" }, way, " came too fast to show here."));
+  };
   const append = (news) => {
     for (const row of lines.querySelectorAll("[data-unfinished]")) row.remove();
+    if (news.dataset.skippedTo) leap(news.dataset);
     for (const node of [...news.children]) {
       if (node.dataset.end !== undefined) end(node);
       else place().append(document.importNode(node, true));
     }
   };
-  // A page that is open for days stays usable: what is far above goes, and the way to it appears.
+  const rowsIn = (node) => node.matches(".log-row") ? 1 : node.getElementsByClassName("log-row").length;
+  const numbersIn = (node) => [node, ...node.querySelectorAll(".log-row[id]")].map((row) => Number(/^L([0-9]+)$/.exec(row.id)?.[1] ?? 0));
+  // A page that is open for days stays usable: what is far above goes, and the way to it appears. Of a section that
+  // holds more than has to go, the first lines go.
+  let gone = 0;
   const shorten = () => {
     let rows = lines.getElementsByClassName("log-row").length - MOST_ROWS;
     if (rows <= 0 || !following) return;
     const drop = (inside) => {
       while (rows > 0 && inside.firstElementChild) {
         const first = inside.firstElementChild;
-        if (first.matches("details[data-going-on]")) return drop(first.querySelector(":scope > .log-body"));
-        rows -= first.matches(".log-row") ? 1 : first.getElementsByClassName("log-row").length;
+        const held = rowsIn(first);
+        if (first.matches("details") && (held > rows || first.matches("[data-going-on]"))) return drop(first.querySelector(":scope > .log-body"));
+        rows -= held;
+        for (const number of numbersIn(first)) gone = Math.max(gone, number);
         first.remove();
       }
       return undefined;
     };
     drop(lines);
-    if (!panel.querySelector(".log-more a")) {
-      const way = Object.assign(document.createElement("a"), { href: `${log.dataset.page}?line=1`, textContent: "Beginning of the log" });
-      const more = Object.assign(document.createElement("p"), { className: "log-more" });
-      more.append(way);
-      panel.prepend(more);
-    }
+    const earlier = `${log.dataset.page}?until=${gone + 1}`;
+    let more = panel.querySelector(":scope > .log-more:first-child");
+    if (!more) panel.prepend(more = make("p", { className: "log-more" }));
+    more.replaceChildren(make("a", { href: earlier, textContent: many(1, gone) }), " went from this page as it grew.");
+    for (const way of range.querySelectorAll("a")) way.hidden = false;
+    range.querySelector("[data-log-earlier]").href = earlier;
+    range.dataset.first = gone + 1;
+    range.hidden = false;
+  };
+  const tellRange = () => {
+    const rows = lines.querySelectorAll(".log-row[id]");
+    const shown = rows.length ? Number(rows[rows.length - 1].id.slice(1)) : 0;
+    if (!range.hidden && shown) range.querySelector(".sub").textContent = many(Number(range.dataset.first), shown);
   };
 
   // Said to screen readers now and then, and not line by line. Who sees the lines needs no count; trouble is shown.
@@ -145,6 +177,7 @@
       const stay = panel.scrollTop;
       append(news);
       shorten();
+      tellRange();
       if (following) toEnd(); else panel.scrollTop = stay;
       if (lines.children.length) log.querySelector("[data-log-empty]")?.remove();
     }
@@ -164,13 +197,15 @@
     tell("The log is complete");
     log.dispatchEvent(new CustomEvent("log-complete", { bubbles: true }));
   };
+  // Who reads further above gets all that comes, as long as the page can hold it.
+  const leaps = () => following || lines.getElementsByClassName("log-row").length > MOST_ROWS;
   const ask = async () => {
     if (asking || !live || document.hidden) return;
     asking = true;
     let after = EVERY;
     try {
       const { next: from, seen, attempt } = log.dataset;
-      const answer = await fetch(`${log.dataset.log}?from=${from}&seen=${seen}&attempt=${attempt}`, { credentials: "same-origin", redirect: "error" });
+      const answer = await fetch(`${log.dataset.log}?from=${from}&seen=${seen}&attempt=${attempt}${leaps() ? "&leap=1" : ""}`, { credentials: "same-origin", redirect: "error" });
       if (!answer.ok) throw new Error(String(answer.status));
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const news = page.querySelector(".log-news");

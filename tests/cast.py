@@ -16,7 +16,7 @@ from portal.domain.enrolment import enrolment_keys
 from portal.domain.enrolment.enrolment_keys import IssuedEnrolmentKey, NewEnrolmentKey
 from portal.domain.groups import groups, memberships
 from portal.domain.groups.groups import Naming
-from portal.domain.jobs import jobs
+from portal.domain.jobs import job_checks, jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.people import access_tokens, accounts
 from portal.domain.people.access_tokens import NewAccessToken
@@ -117,7 +117,7 @@ class Cast:
 
     def check(self, runner: Runner, manager: RunnerManager | None = None) -> Job:
         """A committed check of the runner, which waits."""
-        found = jobs.check(self.session, self.as_(self.dana), runner, JOB_VAULT, manager)
+        found = job_checks.check(self.session, self.as_(self.dana), runner, JOB_VAULT, manager)
         self.session.commit()
         return found
 

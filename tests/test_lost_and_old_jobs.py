@@ -14,7 +14,7 @@ from portal import create_app
 from portal.background import Background
 from portal.database import PARTITIONS, now
 from portal.domain.errors import NotFound
-from portal.domain.jobs import job_partitions, jobs, lost_jobs
+from portal.domain.jobs import job_partitions, job_rows, jobs, lost_jobs
 from portal.domain.jobs.lost_jobs import Attention
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import Job, JobArtifact, JobClass, JobDefinition, JobPartition, JobStatus
@@ -99,7 +99,7 @@ class TestLostJobs:
         pass_time(process, timedelta(minutes=1))
         listens_for(process, timedelta(hours=1))
         with process.session() as session:
-            jobs.hold(session, job_id)
+            job_rows.hold(session, job_id)
             assert process.background.give_up_lost_jobs() == 0
         assert process.background.give_up_lost_jobs() == 1
 

@@ -13,7 +13,7 @@ from portal import create_app
 from portal.database import db, now
 from portal.domain import actors, tokens
 from portal.domain.groups import groups
-from portal.domain.jobs import job_partitions, job_rules, jobs
+from portal.domain.jobs import job_checks, job_partitions, job_rules, jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_rules import JobRules
 from portal.domain.people import access_tokens
@@ -223,7 +223,7 @@ def test_the_way_back_from_jobs_lets_go_of_jobs_only(before_jobs: Flask) -> None
     upgrade()
     session = db.session()
     job_partitions.make_ahead(session, now())
-    jobs.check(session, actors.system("test"), session.get_one(Runner, 1), before_jobs.extensions["job_vault"])
+    job_checks.check(session, actors.system("test"), session.get_one(Runner, 1), before_jobs.extensions["job_vault"])
     session.commit()
     db.session.remove()
     downgrade(revision="0004")

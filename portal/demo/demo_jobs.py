@@ -26,7 +26,16 @@ from portal.demo.demo_job_tables import (
 )
 from portal.demo.demo_logs import Written
 from portal.domain.actors import Actor
-from portal.domain.jobs import job_artifacts, job_logs, job_rules, job_templates, jobs, pending_jobs
+from portal.domain.jobs import (
+    job_artifacts,
+    job_checks,
+    job_logs,
+    job_reports,
+    job_rules,
+    job_templates,
+    jobs,
+    pending_jobs,
+)
 from portal.domain.jobs.artifact_store import ArtifactStore
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_rules import JobRules
@@ -123,7 +132,7 @@ class DemoJobs:
     def check(self, told: Told) -> None:
         """Check the runner that the plan names in the place of the job."""
         story, runner = self.story, self.story.issued[told.plan.scope].runner
-        told.job = jobs.check(story.session, story.actor(told.plan.by), runner, self.vault)
+        told.job = job_checks.check(story.session, story.actor(told.plan.by), runner, self.vault)
         told.job.queued_at = story.at
 
     def begin(self, told: Told) -> None:
@@ -144,7 +153,7 @@ class DemoJobs:
             self._leave(told)
             failed = None if plan.ends == "success" else plan.ends
             code = plan.code or (1 if failed == "script_failure" else None)
-            job = jobs.finish(session, told.made, success=not failed, failure_reason=failed, exit_code=code)
+            job = job_reports.finish(session, told.made, success=not failed, failure_reason=failed, exit_code=code)
         job.finished_at = self.story.at
         if told.again is not None:
             told.again.job = session.scalars(select(Job).where(Job.retry_of_id == job.id)).one()
@@ -224,7 +233,8 @@ def _expanded(routine: Routine) -> Iterator[Single]:
 
 def _as_single(check: Check) -> Single:
     runner = check.runner if check.ends != "pending" else ""
-    return Single(check.minutes, check.runner, check.by, jobs.CHECK, check.ends, runner, waits=check.waits, runs=7)
+    asked = job_checks.CHECK
+    return Single(check.minutes, check.runner, check.by, asked, check.ends, runner, waits=check.waits, runs=7)
 
 
 def _zipped() -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from portal.demo.demo_job_tables import FAILS, PRINTS
-from portal.domain.jobs import jobs
+from portal.domain.jobs import job_checks
 from portal.domain.jobs.job_definitions import NewJob
 from portal.models import Job, JobStatus, RunnerManager
 
@@ -76,7 +76,7 @@ class Written:
         """What the lines of a check print."""
         moment = f"{self.job.started_at:%a %b %d %H:%M:%S UTC %Y}"
         said = (f"Hello from {self.machine.system_xid}", f"It is {moment}, and this runner takes jobs.")
-        return {line: (words,) for line, words in zip(jobs.CHECK_SCRIPT, said, strict=False)}
+        return {line: (words,) for line, words in zip(job_checks.CHECK_SCRIPT, said, strict=False)}
 
     @property
     def _is_done(self) -> bool:

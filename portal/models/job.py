@@ -63,8 +63,8 @@ QUEUE_MARKS = Sequence("ci_queue_marks", metadata=Base.metadata)
 class JobDefinition(Base):
     """What a job runs. Several jobs may share one: a retry runs what was run before.
 
-    `config` is what may be read again: script lines, image, artifacts. `ciphertext` is encrypted: the variables and the
-    address of the repository, which may hold credentials. One that nothing refers to any more is swept away.
+    `config` is what may be read again: script lines, image, artifacts. `ciphertext` is encrypted: the variables and
+    the address of the repository, which may hold credentials. One that nothing refers to any more is swept away.
     """
 
     __tablename__ = "p_ci_job_definitions"  # GitLab's name

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from portal.database import db
 from portal.domain.errors import Invalid, NotAllowed, Stale
-from portal.domain.jobs import job_definitions, job_templates, jobs
+from portal.domain.jobs import job_definitions, job_rules, job_templates, jobs
 from portal.domain.jobs.job_definitions import NewJob, Undecryptable
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_lists
@@ -84,7 +84,7 @@ def words(before: NewJob | None) -> dict[str, Any]:
     return {
         "scope": scope,
         "suggested": runner_lists.tags_in(session, scope, limit=SUGGESTED),
-        "rules": jobs.settings_of(session, scope.project),
+        "rules": job_rules.settings_of(session, scope.project),
         "may_protect": guards.allowed(Action.WRITE_PROTECTED_JOBS),
         "masked_before": {each.key for each in before.variables if each.masked} if before else set(),
         "most_retries": job_definitions.MOST_RETRIES,

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from portal.addresses import url_in
 from portal.database import db, now
-from portal.domain.jobs import failure_reasons, job_times, jobs
+from portal.domain.jobs import failure_reasons, job_rows, job_times, jobs
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_lists
 from portal.domain.scopes import Scope
@@ -73,7 +73,7 @@ class JobFacts:
 def facts(job: Job, address_of: AddressOf, scope: Scope) -> JobFacts:
     """What stands of the job, for its page in this scope; `address_of` tells where a job's page is."""
     session = db.session()
-    machine = jobs.machine_of(session, job)
+    machine = job_rows.machine_of(session, job)
     return JobFacts(
         job=job,
         base=address_of(job),
@@ -100,7 +100,7 @@ def _needs(job: Job) -> list[Job]:
     return list(db.session().scalars(select(Job).where(Job.id.in_(needed)).order_by(Job.id)))
 
 
-def job_rows(shown: Sequence[Job]) -> list[tuple[object, ...]]:
+def shown_rows(shown: Sequence[Job]) -> list[tuple[object, ...]]:
     """What a list shows of these jobs that changes while somebody looks at it."""
     return [(job.id, job.status, job.runner_id, job.retried) for job in shown]
 

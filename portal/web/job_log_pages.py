@@ -89,6 +89,7 @@ def watch(job: Job) -> None:
 def news(job: Job) -> str:
     """What is new in the log since `?from=` (a byte), as lines for the page that is open.
 
+    Of a log that grew by more than a page can follow, `?leap=1` asks for the end, and where to find what is left out.
     `?seen=` is how many bytes that page knew of, `?attempt=` of which sending: of another it must show all anew.
     """
     over = job.state.is_over
@@ -100,10 +101,11 @@ def news(job: Job) -> str:
     if anew or (seen == log.size and not over):
         stretch = Stretch(log, start=start, next=start)
     else:
-        stretch = log_stretches.from_byte(session, log, start, over=over)
+        stretch = log_stretches.since(session, log, start, over=over, leap=bool(number("leap")))
+    skipped = log_stretches.between(session, log, start, stretch)
     more = not stretch.reaches_end
     view = LogView(job, stretch, (request.script_root + request.path).removesuffix("/log"))
-    return render_template("jobs/_log_news.html", log=view, anew=anew, more=more, live=more or not over, fresh=True)
+    return render_template("jobs/_log_news.html", log=view, anew=anew, more=more, live=more or not over, fresh=True, skipped=skipped)
 
 
 def mount(blueprint: Blueprint, find: FindJob, at: str = "/<int:job_id>") -> None:

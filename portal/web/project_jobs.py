@@ -27,7 +27,7 @@ from portal.web import (
 )
 from portal.web.errors import STATUS
 from portal.web.forms import new_key
-from portal.web.job_facts import job_rows, openable
+from portal.web.job_facts import openable, shown_rows
 from portal.web.job_form import MORE_ROWS, JobForm
 from portal.web.numbers import number
 from portal.web.refreshing import seen
@@ -46,7 +46,7 @@ def index() -> Response:
         session, job_lists.narrowed(everything, wanted), after=number("after"), before=number("before")
     )
     counts = job_lists.counts(session, job_lists.narrowed(everything, _of_any_status(wanted)))
-    shown = seen(job_rows(page.jobs), counts)
+    shown = seen(shown_rows(page.jobs), counts)
     if request.args.get("seen") == shown:
         return Response(status=204)
     kept = {name: value for name in FILTERS if (value := request.args.get(name, "")[:LONGEST])}

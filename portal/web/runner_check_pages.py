@@ -11,7 +11,7 @@ from wtforms import HiddenField
 from portal.addresses import url_in
 from portal.database import db, now
 from portal.domain.errors import NOTHING_HERE, Invalid, NotFound, Stale
-from portal.domain.jobs import check_progress, jobs
+from portal.domain.jobs import check_progress, job_checks, jobs
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.models import Job, Runner, RunnerManager
@@ -45,7 +45,8 @@ def start(runner_id: int) -> BaseResponse:
 
 def _start(runner: Runner, form: CheckForm) -> Job:
     def check() -> Job:
-        return jobs.check(db.session(), guards.actor(), runner, job_vault(), _machine(form), request_key=form.key())
+        machine, key = _machine(form), form.key()
+        return job_checks.check(db.session(), guards.actor(), runner, job_vault(), machine, request_key=key)
 
     try:
         return check()
@@ -77,7 +78,7 @@ def find(runner_id: int, check_id: int) -> Job:
     runner = guards.runner(runner_id)
     if not runner_access.may(db.session(), guards.actor(), Action.READ_RUNNERS, runner):
         raise NotFound(NOTHING_HERE)
-    return jobs.find_check(db.session(), runner, check_id)
+    return job_checks.find_check(db.session(), runner, check_id)
 
 
 def show(runner_id: int, check_id: int) -> str:

@@ -16,7 +16,7 @@ from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.models import Job, JobMachine, JobStatus, Runner, RunnerManager
 from portal.web import guards
-from portal.web.job_facts import job_rows
+from portal.web.job_facts import shown_rows
 from portal.web.numbers import number
 from portal.web.refreshing import seen
 
@@ -74,7 +74,7 @@ def _page(runner: Runner, query: Select[Job], *, waiting: Sequence[Job] = (), **
     narrowed = job_lists.narrowed(query, JobFilter(statuses=STATUSES.get(status, ())))
     page = job_lists.page(session, narrowed, after=number("after"), before=number("before"), size=PAGE_SIZE)
     total = job_lists.count(session, narrowed)
-    shown = seen(job_rows(page.jobs), job_rows(waiting), total)
+    shown = seen(shown_rows(page.jobs), shown_rows(waiting), total)
     if request.args.get("seen") == shown:
         return Response(status=204)
     machines = job_lists.machines_of(session, page.jobs)

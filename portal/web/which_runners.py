@@ -10,7 +10,7 @@ from flask import render_template, request
 from portal.database import db
 from portal.domain import permissions, scopes
 from portal.domain.errors import Invalid, NotFound
-from portal.domain.jobs import jobs, stuck_jobs
+from portal.domain.jobs import job_rules, stuck_jobs
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_lists
 from portal.domain.runners.runner_settings import split_tags
@@ -93,7 +93,7 @@ def _to_choose_from(project: Scope | None) -> dict[str, Any]:
     session = db.session()
     knows = permissions.may(session, guards.actor(), Action.READ_RUNNERS, project)
     return {
-        "patterns": jobs.settings_of(session, project.project).protected_refs,
+        "patterns": job_rules.settings_of(session, project.project).protected_refs,
         "suggested": runner_lists.tags_in(session, project, limit=SUGGESTED) if knows else (),
     }
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import tokens
-from portal.domain.jobs import jobs
+from portal.domain.jobs import job_reports, jobs
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import Job, JobLog, JobMachine, JobStatus, PendingJob, RunnerManager
 from tests.api.machines import VERSIONS, Machine, info_of, through
@@ -221,7 +221,7 @@ def test_a_job_nobody_spoke_of_is_taken_back_and_its_token_is_worth_nothing(
 ) -> None:
     job = cast.job()
     lost = machine.ask_for_job()
-    jobs.take_back(session, job)
+    job_reports.take_back(session, job)
     session.commit()
     assert lost.report("running").status == 403
     assert machine.ask_for_job().id == job.id

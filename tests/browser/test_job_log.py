@@ -106,6 +106,57 @@ def test_the_page_follows_until_the_reader_scrolls_up(running: Written, visit: V
     expect(follow).to_be_hidden()
 
 
+@pytest.mark.parametrize("ends", ["while nobody waits", "with its section"])
+def test_a_log_that_grows_fast_keeps_its_end_and_says_what_is_left_out(
+    running: Written, visit: Visit, ends: str
+) -> None:
+    running.add(b"section_start:100:step_script\r\x1b[0KExecuting\n")
+    dana = visit()
+    dana.sign_in("dana")
+    page = dana.open(f"/acme/web/-/jobs/{running.job.id}")
+    for start in range(2, 30_001, 4000):
+        running.add(b"".join(b"line %d\n" % number for number in range(start, min(start + 4000, 30_001))))
+    if ends == "while nobody waits":
+        expect(page.locator("#L30000")).to_be_attached(timeout=SOON)
+    running.add(b"section_end:175:step_script\r\x1b[0KCleaning up\nJob succeeded\n")
+    running.job.report("success")
+    expect(page.locator("[data-log]:not([data-live])")).to_be_attached(timeout=SOON)
+    expect(page.locator("#L30002 .log-text")).to_have_text("Job succeeded")
+    expect(page.locator("#L30000 .log-text")).to_have_text("line 30000")
+    assert lines(page)[-1000:-2] == [f"line {number}" for number in range(29_003, 30_001)]
+    assert below(page) < 5
+    left_out = page.locator(".log-skipped").last
+    first, last = map(int, re.findall(r"[0-9]+", left_out.inner_text()))
+    shown = page.locator(".log-row[id]").evaluate_all("rows => rows.map(row => Number(row.id.slice(1)))")
+    assert last + 1 in shown
+    assert not set(range(first, last + 1)) & set(shown)
+    left_out.get_by_role("link").click()
+    assert lines(page)[0] == f"line {first}"
+
+
+def test_a_section_that_ends_loses_no_more_than_its_first_lines(running: Written, visit: Visit) -> None:
+    running.add(b"section_start:100:step_script\r\x1b[0KExecuting\n")
+    dana = visit()
+    dana.sign_in("dana")
+    page = dana.open(f"/acme/web/-/jobs/{running.job.id}")
+    for start in range(2, 8001, 2000):  # as fast as the page follows
+        running.add(b"".join(b"line %d\n" % number for number in range(start, start + 2000)))
+        expect(page.locator(f"#L{start + 1999}")).to_be_attached(timeout=SOON)
+    running.add(b"section_end:175:step_script\r\x1b[0KCleaning up\nJob succeeded\n")
+    running.job.report("success")
+    expect(page.locator("#L8003")).to_be_attached(timeout=SOON)
+    assert lines(page)[-3:] == ["line 8001", "Cleaning up", "Job succeeded"]
+    expect(page.locator("details.log-section #L8001")).to_be_attached()
+    more = panel(page).locator(".log-more")
+    expect(more).to_have_text(re.compile("^Lines 1 to [0-9]+ went from this page as it grew"))
+    gone = int(re.findall(r"[0-9]+", more.inner_text())[1])
+    assert page.locator(f"#L{gone}").count() == 0
+    assert page.locator(f"#L{gone + 1} .log-text").inner_text() == f"line {gone + 1}"
+    expect(page.locator("[data-log-range]")).to_contain_text(f"Lines {gone + 1} to 8003")
+    more.get_by_role("link").click()
+    assert lines(page)[-1] == f"line {gone}"
+
+
 def test_the_log_goes_on_after_a_lost_connection(running: Written, visit: Visit) -> None:
     running.add(b"before\n")
     dana = visit()

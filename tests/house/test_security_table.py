@@ -12,10 +12,10 @@ from portal.domain.bulk import bulk_acts
 from portal.domain.imports import import_preview
 from portal.domain.jobs import (
     job_artifacts,
+    job_checks,
     job_definitions,
     job_rules,
     job_templates,
-    jobs,
     log_stretches,
     stuck_jobs,
 )
@@ -138,7 +138,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"scripts of {job_definitions.MOST_LINES:,} lines and {job_definitions.LONGEST_SCRIPT:,} characters",
         f"{job_definitions.MOST_VARIABLES} variables with {job_definitions.LONGEST_VALUES:,} characters together",
         f"{job_definitions.MOST_NEEDS} jobs that it needs, {job_definitions.LONGEST_TIMEOUT // 86_400} days",
-        f"{jobs.MOST_PENDING_CHECKS} checks that wait",
+        f"{job_checks.MOST_PENDING_CHECKS} checks that wait",
         f"{job_templates.MOST_TEMPLATES} templates, {job_rules.MOST_PATTERNS} patterns of protected refs",
         f"{job_artifacts.MOST_FILES} of a job",
         f"a page of a log at most {log_stretches.MOST_BYTES // 1024} KiB",

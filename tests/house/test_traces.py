@@ -29,13 +29,19 @@ SILENT = {
     "log_watches.write",
     # What machines do with jobs, and what becomes of them by itself: the job's row and its log tell of it.
     "job_claims.claim",
-    "jobs.hear",
-    "jobs.finish",
-    "jobs.take_back",
-    "jobs.forget_machine",
+    "job_reports.hear",
+    "job_reports.finish",
+    "job_reports.take_back",
+    "job_reports.forget_machine",
     "lost_jobs.give_up",
     "old_jobs.prune",
     "old_jobs.prune_definitions",
+    # Parts of acts, whose callers record them.
+    "job_needs.link",
+    "job_needs.replace",
+    "job_rows.save",
+    "job_rows.again",
+    "job_rows.end",
     # The ways to a waiting job, and what classes and partitions there are.
     "pending_jobs.put",
     "pending_jobs.take_out",

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from portal import job_log_files
 from portal.config import ROOT
-from portal.domain.jobs import job_logs, jobs, log_stretches
+from portal.domain.jobs import job_logs, job_reports, log_stretches
 from portal.domain.jobs.log_lines import LineReader, Look
 from portal.models import Job, JobLogPiece
 from portal.web import job_log_pages, log_looks
@@ -114,7 +114,7 @@ def selects(statements: list[str]) -> list[str]:
 
 def end(session: Session, job: Job) -> None:
     job.started_at = job.created_at
-    jobs.finish(session, job, success=True)
+    job_reports.finish(session, job, success=True)
     session.flush()
 
 

@@ -17,7 +17,7 @@ from portal.domain.bulk.bulk_changes import Act, Wanted
 from portal.domain.deletions import restores
 from portal.domain.errors import NotAllowed, NotFound
 from portal.domain.groups import groups, scope_settings
-from portal.domain.jobs import jobs
+from portal.domain.jobs import job_checks
 from portal.domain.permissions import Action, may, require
 from portal.domain.registration import registration_switch, registration_tokens
 from portal.domain.registration.registration import Configured
@@ -263,7 +263,7 @@ ACTS: dict[str, list[Deed]] = {
     "C": [lambda s, who, kind, _: runners.create_runner(s.session, who, s.scopes[kind], TAGGED)],
     "R": [lambda s, who, kind, _: require(s.session, who, Action.READ_RUNNERS, s.scopes[kind])],
     "U": [
-        lambda s, who, kind, _: jobs.check(s.session, who, s.runner(kind), JOB_VAULT),
+        lambda s, who, kind, _: job_checks.check(s.session, who, s.runner(kind), JOB_VAULT),
         lambda s, who, kind, _: runners.set_paused(s.session, who, s.runner(kind), True),
         lambda s, who, kind, _: runners.update_runner(
             s.session, who, s.runner(kind), runner_settings.RunnerSettings(tags=("x",))

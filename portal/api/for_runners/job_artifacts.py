@@ -22,8 +22,6 @@ from portal.domain.jobs.job_artifacts import Label
 from portal.models import Job
 from portal.requests import settings
 
-LARGEST_ID = 2**63 - 1  # what the database can hold
-
 
 @blueprint.post("/jobs/<int:job_id>/artifacts/authorize")
 def authorize_artifacts(job_id: int) -> Response:
@@ -102,13 +100,13 @@ def download_artifacts(job_id: int) -> Response:
     401 without a token, 403 for one that opens nothing or not this, 404 when there is nothing.
     """
     holder = _holder()
-    artifact = job_artifacts.for_machine(db.session(), holder, min(job_id, LARGEST_ID), now())
+    artifact = job_artifacts.for_machine(db.session(), holder, min(job_id, job_door.LARGEST_ID), now())
     return artifact_files.answer(artifact)
 
 
 def _running(job_id: int) -> Job:
     """The job, whose token stands in the header: the body is large and is read later. Raises JobRefused."""
-    return job_door.job_of_request(min(job_id, LARGEST_ID))
+    return job_door.job_of_request(min(job_id, job_door.LARGEST_ID))
 
 
 def _holder() -> Job:

@@ -9,13 +9,14 @@ from portal.api.params import Params
 from portal.database import db, now
 from portal.domain import tokens
 from portal.domain.errors import JobRefused
-from portal.domain.jobs import jobs
+from portal.domain.jobs import job_reports, job_rows
 from portal.domain.last_uses import LastUses
 from portal.domain.vault import Vault
 from portal.models import WITH_DELETED, Job, JobStatus, Project
 from portal.requests import client_address
 
 DELETED = "Project has been deleted!"  # in GitLab's words
+LARGEST_ID = 2**63 - 1  # what the database can hold
 UNKNOWN = "This token is of no job, or not of this one: it was taken back, deleted, or is another's."
 
 
@@ -40,7 +41,7 @@ def job_of_request(job_id: int, params: Params | None = None, *, over: bool = Fa
     if not isinstance(token, str) or not token.startswith(tokens.JOB) or len(token) > tokens.LONGEST:
         raise JobRefused(UNKNOWN)
     query = select(Job, Project.deletion_id).outerjoin(Job.project)
-    query = query.where(Job.id == job_id, Job.token_digest == tokens.digest(token))
+    query = query.where(Job.id == min(job_id, LARGEST_ID), Job.token_digest == tokens.digest(token))
     found = db.session.execute(query, execution_options=WITH_DELETED).one_or_none()
     if found is None or found.Job.state is JobStatus.PENDING:
         raise JobRefused(UNKNOWN)
@@ -59,7 +60,7 @@ def hear(job: Job, *, over: bool = False) -> None:
     A runner that works on one job at a time asks for no other meanwhile. Raises JobRefused when the job was taken
     back at this moment, or, unless `over`, has ended.
     """
-    machine = jobs.machine_of(db.session(), job) if job.runner_id is not None else None
+    machine = job_rows.machine_of(db.session(), job) if job.runner_id is not None else None
     if machine is not None and machine.runner_machine_id:
         machine_uses().note(machine.runner_machine_id, now(), client_address())
-    jobs.hear(db.session(), job, over=over)
+    job_reports.hear(db.session(), job, over=over)

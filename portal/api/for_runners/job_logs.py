@@ -11,7 +11,7 @@ from portal.api.for_runners import job_door
 from portal.api.for_runners.door import blueprint
 from portal.database import db
 from portal.domain.errors import BadRequest, LogElsewhere, LogTooLong
-from portal.domain.jobs import job_logs, jobs
+from portal.domain.jobs import job_logs, job_reports
 from portal.models import Job
 from portal.requests import settings
 
@@ -62,5 +62,5 @@ def _answer(response: Response, status: int, job: Job, size: int, seconds: int) 
 def _fail(job: Job) -> None:
     """End the job. The log that was held is let go first: who ends a job holds the job before its log."""
     db.session.rollback()
-    jobs.finish(db.session(), job, success=False, failure_reason=TOO_LONG)
+    job_reports.finish(db.session(), job, success=False, failure_reason=TOO_LONG)
     db.session.commit()

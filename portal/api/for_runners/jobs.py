@@ -15,7 +15,7 @@ from portal.api.for_runners.door import authenticated, blueprint, hear
 from portal.api.params import Params
 from portal.database import db
 from portal.domain.errors import BadRequest, JobRefused, LostRace
-from portal.domain.jobs import job_claims, job_logs, jobs
+from portal.domain.jobs import job_claims, job_logs, job_reports
 from portal.domain.jobs.job_claims import Claim, HandedOut
 from portal.domain.jobs.job_classes import KnownClasses
 from portal.domain.jobs.queue_news import QueueNews, mark_in, queue_value
@@ -127,7 +127,7 @@ def _ended(job: Job, given: Params, *, success: bool) -> Response:
     if not job.state.is_over and not _log_is_whole(job, given):
         db.session.commit()
         return _heard(job, 412)
-    ended = jobs.finish(
+    ended = job_reports.finish(
         session,
         job,
         success=success,

@@ -20,8 +20,7 @@ from portal.api.for_users.shapes import Moment, UserBasic, user_basic
 from portal.database import db
 from portal.domain import permissions
 from portal.domain.errors import Invalid
-from portal.domain.jobs import job_templates, kept_secrets
-from portal.domain.jobs import jobs as all_jobs
+from portal.domain.jobs import job_rows, job_templates, kept_secrets
 from portal.domain.permissions import Action
 from portal.models import JobTemplate
 from portal.requests import job_vault
@@ -161,7 +160,7 @@ def run(given: OneTemplate) -> Answer[JobShape]:
     """Submit the template's job. `Idempotency-Key` is as when a job is submitted."""
     session, template = db.session(), _found(given)
     key = idempotency.of_template(template.id).request_key
-    replayed = key is not None and all_jobs.is_submitted(session, key)
+    replayed = key is not None and job_rows.is_submitted(session, key)
     with called(NAMES):
         job = job_templates.run(session, credentials.actor(), template, job_vault(), request_key=key)
     return jobs.submitted(job, replayed=replayed)

@@ -19,7 +19,7 @@ from portal.api.for_users.scope_parameters import OneProject, called
 from portal.artifact_files import artifact_store
 from portal.database import db, now
 from portal.domain import permissions
-from portal.domain.jobs import job_artifacts, job_erasure, job_lists, jobs
+from portal.domain.jobs import job_artifacts, job_erasure, job_lists, job_rows, jobs
 from portal.domain.jobs.log_watches import LogWatches
 from portal.domain.permissions import Action
 from portal.models import Job
@@ -66,7 +66,7 @@ def create(given: JobAsked) -> Answer[JobShape]:
     """
     session, scope, new = db.session(), places.project(given.project), given.wanted()
     once = idempotency.of_job({"project": scope.id, **asdict(new)})
-    replayed = once.request_key is not None and jobs.is_submitted(session, once.request_key)
+    replayed = once.request_key is not None and job_rows.is_submitted(session, once.request_key)
     with called(NAMES):
         job = jobs.submit(
             session,

@@ -13,8 +13,8 @@ from portal.api.for_users.job_shapes import JobShape
 from portal.api.for_users.parameters import Flag, Id, OptionalText, Text
 from portal.api.for_users.runners import MANAGE, OneRunner
 from portal.database import db
-from portal.domain.jobs import job_lists, job_paging
-from portal.domain.jobs import jobs as all_jobs
+from portal.domain.jobs import job_checks, job_lists, job_paging
+from portal.domain.jobs import jobs as domain_jobs
 from portal.domain.machines import runner_managers
 from portal.domain.permissions import Action
 from portal.models import Job, Runner, RunnerManager
@@ -96,7 +96,7 @@ def check(given: CheckAsked) -> JobShape:
     """Let the runner, or one of its machines, run a small script: the proof that it works."""
     runner = runners.allowing(Action.CHECK_RUNNERS, given.runner_id)
     manager = _manager(runner, given.system_id) if given.system_id else None
-    return jobs.after(all_jobs.check(db.session(), credentials.actor(), runner, job_vault(), manager))
+    return jobs.after(job_checks.check(db.session(), credentials.actor(), runner, job_vault(), manager))
 
 
 @operation("GET", CHECKS, room=ROOM, opens=MANAGE, refuses=(400, 404))
@@ -120,7 +120,7 @@ def trace_check(given: OneCheck) -> Response:
 @operation("POST", f"{CHECKS}/<int:check_id>/cancel", room=ROOM, status=201, opens=MANAGE, refuses=(404, 409))
 def cancel_check(given: CheckStopped) -> JobShape:
     """Stop a check."""
-    return jobs.after(all_jobs.cancel(db.session(), credentials.actor(), _found(given), force=given.force))
+    return jobs.after(domain_jobs.cancel(db.session(), credentials.actor(), _found(given), force=given.force))
 
 
 def _looked_after(given: OneRunner) -> Runner:
@@ -131,7 +131,7 @@ def _looked_after(given: OneRunner) -> Runner:
 def _found(given: OneCheck) -> Job:
     runner = _looked_after(given)
     with looking_for("Check"):
-        return all_jobs.find_check(db.session(), runner, given.check_id)
+        return job_checks.find_check(db.session(), runner, given.check_id)
 
 
 def _manager(runner: Runner, system_id: str) -> RunnerManager:

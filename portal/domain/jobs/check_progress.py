@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from portal.domain.jobs import job_lists, job_times, jobs
+from portal.domain.jobs import job_lists, job_rows, job_times
 from portal.domain.machines import refused_machines
 from portal.models import Job, JobStatus, Runner, RunnerManager
 
@@ -55,7 +55,7 @@ def of(session: Session, job: Job, runner: Runner, at: datetime) -> Progress:
     """Where the check stands at this moment. The caller has asked who may see it."""
     if job.state is JobStatus.PENDING:
         return _waiting(session, job, runner, at)
-    machine = jobs.machine_of(session, job)
+    machine = job_rows.machine_of(session, job)
     return Progress(
         Step(job.status),
         machine.system_xid if machine is not None else job.system_xid,

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+UNKNOWN_FAILURE = "unknown_failure"  # GitLab's word, as are the next ones
+STUCK = "stuck_or_timeout_failure"
+MISSING_DEPENDENCY = "missing_dependency_failure"
+UNREADABLE = "data_integrity_failure"
+USER_BLOCKED = "user_blocked"
+# What would go wrong once more, however often the job runs again.
+FOR_GOOD = frozenset({MISSING_DEPENDENCY, UNREADABLE, USER_BLOCKED})
+LONGEST_REASON = 64  # characters of what a machine says
+
 REASONS: dict[str, tuple[str, str]] = {
     "script_failure": (
         "A command failed: of the script, or of what the runner does before it, such as fetching the repository.",

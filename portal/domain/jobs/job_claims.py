@@ -14,7 +14,7 @@ from portal.database import now
 from portal.domain import tokens
 from portal.domain.deletions import deletions
 from portal.domain.errors import LostRace
-from portal.domain.jobs import job_definitions, job_needs, jobs, pending_jobs
+from portal.domain.jobs import failure_reasons, job_definitions, job_needs, job_reports, job_rows, pending_jobs
 from portal.domain.jobs.job_definitions import NewJob, Undecryptable
 from portal.domain.jobs.job_matching import Offer
 from portal.domain.vault import Vault
@@ -108,12 +108,12 @@ def _next(session: Session, claim: Claim, classes: Sequence[int]) -> Job | None:
 def _is_runnable(session: Session, job: Job) -> bool:
     """Whether who submitted it may still come in, and what it needs of others is there; it fails otherwise."""
     if job.user is not None and job.user.blocked_at is not None:
-        reason = jobs.USER_BLOCKED
+        reason = failure_reasons.USER_BLOCKED
     elif not job_needs.are_kept(session, job):
-        reason = jobs.MISSING_DEPENDENCY
+        reason = failure_reasons.MISSING_DEPENDENCY
     else:
         return True
-    jobs.finish(session, job, success=False, failure_reason=reason)
+    job_reports.finish(session, job, success=False, failure_reason=reason)
     return False
 
 
@@ -122,7 +122,7 @@ def _hand_over(session: Session, claim: Claim, job: Job, vault: Vault) -> Handed
     try:
         what = job_definitions.opened(job.definition, vault)
     except Undecryptable:
-        jobs.finish(session, job, success=False, failure_reason=jobs.UNREADABLE)
+        job_reports.finish(session, job, success=False, failure_reason=failure_reasons.UNREADABLE)
         return None
     runner, token, moment = session.get_one(Runner, claim.offer.runner_id), tokens.make_for_job(), now()
     job.status, job.runner, job.runner_type = JobStatus.RUNNING, runner, runner.runner_type
@@ -151,6 +151,6 @@ def _note_machine(session: Session, claim: Claim, job: Job) -> None:
     """Write down which machine has the job."""
     mine = (RunnerManager.runner_id == claim.offer.runner_id) & (RunnerManager.system_xid == claim.system_xid)
     machine_id = session.scalar(select(RunnerManager.id).where(mine)) or 0
-    found = jobs.machine_of(session, job) or JobMachine(partition_id=job.partition_id, job_id=job.id)
+    found = job_rows.machine_of(session, job) or JobMachine(partition_id=job.partition_id, job_id=job.id)
     found.runner_machine_id, found.system_xid = machine_id, claim.system_xid
     session.add(found)

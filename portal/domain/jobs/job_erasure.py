@@ -8,7 +8,7 @@ from portal.database import now
 from portal.domain import audit
 from portal.domain.actors import Actor
 from portal.domain.errors import Stale
-from portal.domain.jobs import job_artifacts, job_logs, jobs
+from portal.domain.jobs import job_artifacts, job_logs, job_rows, jobs
 from portal.models import Job
 
 
@@ -19,7 +19,7 @@ def erase(session: Session, actor: Actor, job: Job) -> list[int]:
     NotAllowed, or Stale when the job is not over, or was erased before.
     """
     jobs.require_write(session, actor, job)
-    job = jobs.hold(session, job.id)
+    job = job_rows.hold(session, job.id)
     if not job.state.is_over:
         raise Stale("This job is not over yet. Cancel it first, or wait.")
     if job.erased_at is not None:

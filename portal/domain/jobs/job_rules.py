@@ -14,7 +14,7 @@ from portal.domain import audit
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, Invalid, NotFound
 from portal.domain.groups import scope_settings
-from portal.domain.jobs import jobs, pending_jobs
+from portal.domain.jobs import pending_jobs
 from portal.domain.jobs.job_definitions import LONGEST_REF
 from portal.domain.permissions import Action, require
 from portal.domain.scopes import Scope, is_there
@@ -71,7 +71,7 @@ def of_project(session: Session, scope: Scope) -> JobRules:
     """What stands for the project's jobs; the caller has asked who may see them. Raises NotFound for no project."""
     if scope.project is None:
         raise NotFound(NOTHING_HERE)
-    return _rules_in(jobs.settings_of(session, scope.project))
+    return _rules_in(settings_of(session, scope.project))
 
 
 def of_projects(session: Session, projects: Sequence[Project]) -> dict[int, JobRules]:
@@ -88,7 +88,7 @@ def _rules_in(row: ProjectSettings) -> JobRules:
 
 
 def change(session: Session, actor: Actor, scope: Scope, rules: JobRules) -> bool:
-    """Settle this for the project's jobs; returns whether anything changed. To be called as the last act.
+    """Settle this for the project's jobs; returns whether anything changed.
 
     Jobs that wait keep their timeout and whether their ref is protected, and are found by the runners that may take
     them from now on. Raises NotFound, NotAllowed, Invalid.
@@ -129,3 +129,24 @@ def _store(session: Session, actor: Actor, scope: Scope, row: ProjectSettings, r
     if scope.project is not None and any(name in changes for name in SWITCHES):
         pending_jobs.reach_again(session, scope.project)
     return True
+
+
+def settings_of(session: Session, project: Project) -> ProjectSettings:
+    """The project's settings; as installed where nobody has stored any."""
+    return session.get(ProjectSettings, project.id) or ProjectSettings(project_id=project.id)
+
+
+def is_protected(ref: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns, in which `*` stands for anything, fits the whole ref."""
+    return any(re.fullmatch(_pattern(each), ref) for each in patterns)
+
+
+def _pattern(written: str) -> str:
+    """The pattern as an expression. Each part is looked for once (atomic groups): many `*` cost no more than few."""
+    first, *others = (re.escape(part) for part in written.split("*"))
+    return first + "".join(f"(?>.*?{part})" for part in others[:-1]) + "".join(f".*{part}" for part in others[-1:])
+
+
+def counts_as_protected(session: Session, project: Project, ref: str, said: bool | None) -> bool:
+    """Whether a job on this ref is on a protected one: as it was said, or as the project's patterns say."""
+    return is_protected(ref, settings_of(session, project).protected_refs) if said is None else said

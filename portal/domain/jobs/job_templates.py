@@ -14,7 +14,7 @@ from portal.database import now
 from portal.domain import audit, permissions
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, Invalid, NotFound, Stale
-from portal.domain.jobs import job_definitions, jobs
+from portal.domain.jobs import job_definitions, job_rules, jobs
 from portal.domain.jobs.job_definitions import NewJob, Undecryptable
 from portal.domain.permissions import Action
 from portal.domain.scopes import Scope, is_there, of_project
@@ -46,11 +46,11 @@ def rows(session: Session, actor: Actor, scope: Scope) -> list[Row]:
     """All templates of the project by name, with two queries; the caller has asked who may see its jobs."""
     if scope.project is None:
         raise NotFound(NOTHING_HERE)
-    patterns = jobs.settings_of(session, scope.project).protected_refs
+    patterns = job_rules.settings_of(session, scope.project).protected_refs
     found = []
     for each in session.scalars(in_project(scope)).unique():
         said, ref = each.definition.config["protected"], each.definition.config["ref"]
-        protected = jobs.is_protected(ref, patterns) if said is None else bool(said)
+        protected = job_rules.is_protected(ref, patterns) if said is None else bool(said)
         found.append(Row(each, protected, permissions.may(session, actor, _action(protected), scope)))
     return found
 
@@ -100,7 +100,7 @@ def _check(session: Session, actor: Actor, project: Project, new: NewJob) -> Non
 
 
 def _writing(session: Session, project: Project, asked: NewJob) -> Action:
-    return _action(jobs.counts_as_protected(session, project, asked.ref, asked.protected))
+    return _action(job_rules.counts_as_protected(session, project, asked.ref, asked.protected))
 
 
 def _require_free_name(session: Session, project_id: int, name: str, but: int | None = None) -> None:
@@ -156,7 +156,7 @@ def is_protected(session: Session, template: JobTemplate) -> bool:
 
 def _writing_of(session: Session, template: JobTemplate) -> Action:
     config = template.definition.config
-    return _action(jobs.counts_as_protected(session, template.project, config["ref"], config["protected"]))
+    return _action(job_rules.counts_as_protected(session, template.project, config["ref"], config["protected"]))
 
 
 def version_of(template: JobTemplate) -> str:

@@ -110,6 +110,22 @@ def from_byte(session: Session, log: LogExtent, byte: int, *, over: bool) -> Str
     return _read(session, log, job_logs.line_at(session, log, byte), min(byte, log.size), log.size, over)
 
 
+def since(session: Session, log: LogExtent, byte: int, *, over: bool, leap: bool = False) -> Stretch:
+    """What is new since the `next` of another stretch; with `leap` the end, where that is more than two stretches."""
+    if leap:
+        behind = log.lines - job_logs.line_at(session, log, byte)
+        if behind > 2 * MOST_LINES or log.size - byte > 2 * MOST_BYTES:
+            return last(session, log, over=over)
+    return from_byte(session, log, byte, over=over)
+
+
+def between(session: Session, log: LogExtent, byte: int, stretch: Stretch) -> tuple[int, int] | None:
+    """The first and last line, counted from 1, that lie between a byte and a stretch behind it; None for none."""
+    if stretch.start <= byte:
+        return None
+    return job_logs.line_at(session, log, byte) + 1, stretch.first
+
+
 def _read(session: Session, log: LogExtent, first: int, start: int, end: int, over: bool) -> Stretch:
     data = job_logs.read(session, log, start, min(end - start, MOST_BYTES))
     whole, line_end, rest = data.rpartition(b"\n")

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from portal.domain.jobs import jobs
+from portal.domain.jobs import failure_reasons, job_reports
 from portal.models import Job, JobLog, JobMachine, RunnerManager
 
 ACKNOWLEDGES = "two_phase_job_commit"  # gitlab-runner 18.5 and newer: it speaks of a job before anything else
@@ -40,7 +40,7 @@ class Loss(enum.StrEnum):
 
 
 # GitLab's words for why a job failed. One that nobody spoke of runs on another machine instead.
-REASONS = {Loss.SILENT: jobs.STUCK, Loss.OVERTIME: "job_execution_timeout"}
+REASONS = {Loss.SILENT: failure_reasons.STUCK, Loss.OVERTIME: "job_execution_timeout"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def give_up(session: Session, job_id: int, look: Look) -> Loss | None:
         return None
     loss = Loss[found[1]]
     if loss is Loss.UNSPOKEN:
-        jobs.take_back(session, job)
+        job_reports.take_back(session, job)
     else:
-        jobs.finish(session, job, success=False, failure_reason=REASONS[loss])
+        job_reports.finish(session, job, success=False, failure_reason=REASONS[loss])
     return loss

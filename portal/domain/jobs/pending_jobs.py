@@ -148,8 +148,8 @@ def _demand(job: Job, settings: ProjectSettings | None) -> Demand:
 def put(session: Session, job: Job, *, first: bool = False) -> None:
     """Put a pending job into the queue, at the end of its project's, and tell every process.
 
-    `first` is for one that was handed out and taken back: its turn is now. To be called as the last act. Where the
-    project is deleted, nobody finds the job until it is restored.
+    `first` is for one that was handed out and taken back: its turn is now. Where the project is deleted, nobody finds
+    the job until it is restored.
     """
     _hold(session, [job.project_id or 0])
     demand = demand_of(session, job)
@@ -216,7 +216,7 @@ def hold_next(session: Session, head: tuple[QueueScope, int, int], system_xid: s
 
 
 def reach_again(session: Session, project: Project) -> None:
-    """Make the project's pending jobs findable as its switches say now. To be called as the last act."""
+    """Make the project's pending jobs findable as its switches say now."""
     session.flush()
     _hold(session, [project.id])
     session.execute(_HOLD_PENDING, {"project_ids": [project.id]})
@@ -247,7 +247,7 @@ def park(session: Session, project_ids: Sequence[int]) -> None:
 
 
 def unpark(session: Session, projects: Sequence[Project]) -> None:
-    """Queue the jobs of these projects again, which were restored. To be called as the last act."""
+    """Queue the jobs of these projects again, which were restored."""
     ids = [each.id for each in projects]
     _hold(session, ids)
     there = (PendingJob.scope_kind == PARKED) & PendingJob.scope_id.in_(ids)

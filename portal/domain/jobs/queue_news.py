@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from portal.models import QueueScope
@@ -19,6 +19,7 @@ from portal.models import QueueScope
 CHANNEL = "portal_jobs"
 LOCK = 0x706F7274616C03  # advisory: who announces holds it until the commit
 MOST_ANNOUNCED = 200_000  # scopes and classes that are remembered
+_TO_SAY = "announcements"  # where a session keeps them until its commit
 Scopes = Iterable[tuple[QueueScope, int]]
 
 _ANNOUNCE = text("""
@@ -45,10 +46,25 @@ class Announcement:
 
 
 def announce(session: Session, announcements: Iterable[Announcement]) -> None:
-    """Tell every process when, and only when, the transaction commits. To be called as its last act."""
-    said = list(dict.fromkeys(each.text() for each in announcements))
-    if said:
+    """Tell every process when, and only when, the transaction commits.
+
+    It is said as the transaction's very last act: who announces makes everybody else wait who does, and must wait for
+    nobody from then on.
+    """
+    session.info.setdefault(_TO_SAY, {}).update(dict.fromkeys(each.text() for each in announcements))
+
+
+@event.listens_for(Session, "before_commit")
+def _say(session: Session) -> None:
+    if session.in_nested_transaction():  # the end of a savepoint is not that of the transaction
+        return
+    if said := list(session.info.pop(_TO_SAY, ())):
         session.execute(_ANNOUNCE, {"lock": LOCK, "channel": CHANNEL, "said": said})
+
+
+@event.listens_for(Session, "after_rollback")
+def _unsay(session: Session) -> None:
+    session.info.pop(_TO_SAY, None)
 
 
 def present_mark(session: Session) -> int:

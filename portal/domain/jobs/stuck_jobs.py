@@ -17,7 +17,7 @@ from portal.domain.errors import NOTHING_HERE, NotFound
 from portal.domain.jobs import (
     job_lists,
     job_needs,
-    jobs,
+    job_rules,
     obstacle_words,
     pending_jobs,
     remedies,
@@ -138,10 +138,10 @@ def explain(
     if scope.project is None:
         raise NotFound(NOTHING_HERE)
     NewJob(name="a question", script=("true",), tags=tuple(tags), ref=ref).check()
-    settings = jobs.settings_of(session, scope.project)
+    settings = job_rules.settings_of(session, scope.project)
     demand = Demand(
         tags=frozenset(tags),
-        ref_protected=jobs.counts_as_protected(session, scope.project, ref, protected),
+        ref_protected=job_rules.counts_as_protected(session, scope.project, ref, protected),
         project_id=scope.project.id,
         group_ids=tuple(scope.group_ids),
         instance_runners=settings.shared_runners_enabled,

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain.deletions import deletion_purge, restores
 from portal.domain.errors import Invalid, KeyReused, NotAllowed, NotFound
-from portal.domain.jobs import check_progress, job_lists, jobs
+from portal.domain.jobs import check_progress, job_checks, job_lists, jobs
 from portal.domain.jobs.check_progress import Progress, Step
 from portal.domain.runners import runner_tokens, runners
 from portal.domain.runners.runner_settings import RunnerSettings
@@ -51,35 +51,35 @@ def manager(session: Session, system_id: str) -> RunnerManager:
 
 def test_the_same_form_sent_twice_starts_one_check(cast: Cast, session: Session) -> None:
     runner, key, alice = cast.runner().runner, uuid4(), cast.as_(cast.alice)
-    first = jobs.check(session, alice, runner, JOB_VAULT, request_key=key)
-    assert jobs.check(session, alice, runner, JOB_VAULT, request_key=key).id == first.id
-    assert jobs.check(session, alice, runner, JOB_VAULT, request_key=uuid4()).id != first.id
+    first = job_checks.check(session, alice, runner, JOB_VAULT, request_key=key)
+    assert job_checks.check(session, alice, runner, JOB_VAULT, request_key=key).id == first.id
+    assert job_checks.check(session, alice, runner, JOB_VAULT, request_key=uuid4()).id != first.id
 
 
 def test_a_key_that_started_a_check_starts_none_of_another_runner(cast: Cast, session: Session) -> None:
     key, alice = uuid4(), cast.as_(cast.alice)
-    jobs.check(session, alice, cast.runner().runner, JOB_VAULT, request_key=key)
+    job_checks.check(session, alice, cast.runner().runner, JOB_VAULT, request_key=key)
     with pytest.raises(KeyReused):
-        jobs.check(session, alice, cast.runner().runner, JOB_VAULT, request_key=key)
+        job_checks.check(session, alice, cast.runner().runner, JOB_VAULT, request_key=key)
 
 
 def test_a_key_is_worth_nothing_to_who_may_not_check(cast: Cast, session: Session) -> None:
     runner, key = cast.runner().runner, uuid4()
-    jobs.check(session, cast.as_(cast.alice), runner, JOB_VAULT, request_key=key)
+    job_checks.check(session, cast.as_(cast.alice), runner, JOB_VAULT, request_key=key)
     with pytest.raises(NotAllowed):
-        jobs.check(session, cast.as_(cast.erin), runner, JOB_VAULT, request_key=key)
+        job_checks.check(session, cast.as_(cast.erin), runner, JOB_VAULT, request_key=key)
     with pytest.raises(NotFound):
-        jobs.check(session, cast.as_(cast.charlie), runner, JOB_VAULT, request_key=key)
+        job_checks.check(session, cast.as_(cast.charlie), runner, JOB_VAULT, request_key=key)
 
 
 def test_checks_that_wait_are_bounded(cast: Cast, session: Session) -> None:
     runner, alice = cast.runner().runner, cast.as_(cast.alice)
-    for _ in range(jobs.MOST_PENDING_CHECKS):
-        last = jobs.check(session, alice, runner, JOB_VAULT)
+    for _ in range(job_checks.MOST_PENDING_CHECKS):
+        last = job_checks.check(session, alice, runner, JOB_VAULT)
     with pytest.raises(Invalid, match="wait already"):
-        jobs.check(session, alice, runner, JOB_VAULT)
+        job_checks.check(session, alice, runner, JOB_VAULT)
     jobs.cancel(session, alice, last)
-    jobs.check(session, alice, runner, JOB_VAULT)
+    job_checks.check(session, alice, runner, JOB_VAULT)
 
 
 def test_a_check_of_a_runner_without_a_machine_says_so(cast: Cast, session: Session) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain.errors import NotAllowed, NotFound, Stale
-from portal.domain.jobs import job_erasure, job_logs, jobs
+from portal.domain.jobs import job_erasure, job_logs, job_rows
 from portal.models import AuditEvent, Job, JobArtifact, JobLogPiece, JobStatus, Role
 from tests.cast import Cast
 
@@ -55,4 +55,4 @@ def test_who_may_not_run_jobs_erases_none(session: Session, cast: Cast) -> None:
         job_erasure.erase(session, cast.as_(rita), job)
     with pytest.raises(NotFound):
         job_erasure.erase(session, cast.as_(cast.charlie), job)
-    assert jobs.hold(session, job.id).erased_at is None
+    assert job_rows.hold(session, job.id).erased_at is None

@@ -20,7 +20,7 @@ from portal.domain import scopes
 from portal.domain.deletions import restores
 from portal.domain.errors import LostRace, NotFound, Refusal, TokenUnknown
 from portal.domain.groups import groups
-from portal.domain.jobs import job_claims, job_classes, job_rules, jobs, pending_jobs, runner_offers
+from portal.domain.jobs import job_claims, job_classes, job_reports, job_rules, jobs, pending_jobs, runner_offers
 from portal.domain.jobs.job_claims import Claim, HandedOut
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_matching import queue_scopes
@@ -181,11 +181,11 @@ class Traffic:
             raise NotFound("Nothing waits.")
 
     def end(self, session: Session, chance: random.Random) -> None:
-        job = jobs.hear(session, self.some(session, chance, JobStatus.RUNNING))
-        jobs.finish(session, job, success=chance.random() < 0.5, failure_reason="script_failure")
+        job = job_reports.hear(session, self.some(session, chance, JobStatus.RUNNING))
+        job_reports.finish(session, job, success=chance.random() < 0.5, failure_reason="script_failure")
 
     def give_up(self, session: Session, chance: random.Random) -> None:
-        jobs.take_back(session, self.some(session, chance, JobStatus.RUNNING))
+        job_reports.take_back(session, self.some(session, chance, JobStatus.RUNNING))
 
     def cancel(self, session: Session, chance: random.Random) -> None:
         jobs.cancel(session, SYSTEM, self.some(session, chance, JobStatus.PENDING, JobStatus.RUNNING))

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import Invalid, Stale
-from portal.domain.jobs import job_needs, jobs, stuck_jobs
+from portal.domain.jobs import job_needs, job_reports, jobs, stuck_jobs
 from portal.domain.jobs.job_definitions import ArtifactsWanted
 from portal.models import Job, JobStatus, PendingJob, job_dependencies
 from tests.cast import JOB_VAULT, Cast
@@ -18,7 +18,7 @@ def waits_in_queue(session: Session, job: Job) -> bool:
 
 
 def end(session: Session, job: Job, *, success: bool) -> None:
-    jobs.finish(session, job, success=success, failure_reason=None if success else "script_failure")
+    job_reports.finish(session, job, success=success, failure_reason=None if success else "script_failure")
     session.commit()
 
 

@@ -17,7 +17,7 @@ from portal.domain import tokens
 from portal.domain.deletions import restores
 from portal.domain.errors import Refusal
 from portal.domain.groups import groups
-from portal.domain.jobs import jobs, lost_jobs
+from portal.domain.jobs import job_reports, job_rows, jobs, lost_jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.lost_jobs import Look, Patience
 from portal.domain.jobs.pending_jobs import PARKED
@@ -149,7 +149,7 @@ class JobsOfAProject(RuleBasedStateMachine):
 
     @rule(job_id=submitted)
     def take_back(self, job_id: int) -> None:
-        jobs.take_back(self.session, self.job(job_id))
+        job_reports.take_back(self.session, self.job(job_id))
         self.session.commit()
 
     @rule()
@@ -181,7 +181,7 @@ class JobsOfAProject(RuleBasedStateMachine):
     @invariant()
     def who_runs_a_job_is_known_and_has_the_one_good_token(self) -> None:
         for job in self.all():
-            machine = jobs.machine_of(self.session, job)
+            machine = job_rows.machine_of(self.session, job)
             good = [token for token in self.given.get(job.id, []) if tokens.digest(token) == job.token_digest]
             if job.state is JobStatus.PENDING:
                 assert (machine, job.runner_id, job.token_digest, job.claim_digest) == (None,) * 4

@@ -14,7 +14,7 @@ from portal.domain import scopes
 from portal.domain.deletions import deletion_purge, restores
 from portal.domain.errors import NotFound
 from portal.domain.groups import groups
-from portal.domain.jobs import jobs
+from portal.domain.jobs import job_checks, job_reports, jobs
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import Scope
 from portal.models import WITH_DELETED, Job, JobStatus, PendingJob, Project, ProjectSettings
@@ -122,7 +122,7 @@ def test_a_job_taken_back_from_a_deleted_project_waits_until_it_is_restored(
     job = cast.job()
     machine.ask_for_job()
     deletion = delete(cast, cast.web)
-    jobs.take_back(session, session.get_one(Job, job.id))
+    job_reports.take_back(session, session.get_one(Job, job.id))
     session.commit()
     assert machine.poll().status == 204
     restore(cast, deletion)
@@ -148,7 +148,7 @@ def test_a_job_that_was_given_up_meanwhile_is_not_queued_again(
     job = cast.job()
     machine.ask_for_job()
     deletion = delete(cast, cast.web)
-    jobs.finish(session, session.get_one(Job, job.id), success=False)
+    job_reports.finish(session, session.get_one(Job, job.id), success=False)
     session.commit()
     restore(cast, deletion)
     assert machine.poll().status == 204
@@ -157,7 +157,7 @@ def test_a_job_that_was_given_up_meanwhile_is_not_queued_again(
 
 def test_a_check_knows_no_project(cast: Cast, session: Session, client: FlaskClient) -> None:
     issued = cast.runner()
-    jobs.check(session, cast.as_(cast.alice), issued.runner, JOB_VAULT)
+    job_checks.check(session, cast.as_(cast.alice), issued.runner, JOB_VAULT)
     session.commit()
     assert Machine(through(client), issued.token).ask_for_job().report("running").status == 200
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain.errors import JobRefused
-from portal.domain.jobs import jobs, lost_jobs
+from portal.domain.jobs import job_reports, jobs, lost_jobs
 from portal.domain.jobs.lost_jobs import Attention, Look, Loss, Patience
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import Job, JobLog, JobStatus, PendingJob
@@ -192,6 +192,6 @@ def test_a_machine_that_speaks_just_after_its_job_was_taken_back_is_refused(
     session.execute(take_back.execution_options(synchronize_session=False))
     assert job.token_digest == mine  # as the machine's request has read it
     with pytest.raises(JobRefused):
-        jobs.hear(session, job)
+        job_reports.hear(session, job)
     session.expire_all()
     assert job.acknowledged_at is None

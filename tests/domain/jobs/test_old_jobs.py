@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain.jobs import job_claims, job_logs, jobs, old_jobs
+from portal.domain.jobs import job_claims, job_logs, job_reports, jobs, old_jobs
 from portal.domain.jobs.job_claims import Claim
 from portal.domain.jobs.job_matching import Offer
 from portal.models import Job, JobDefinition, JobLog, JobLogPiece, JobMachine, JobTemplate, RunnerType
@@ -28,7 +28,7 @@ def ended(cast: Cast, session: Session, **asked: Any) -> Job:
     assert given is not None
     assert given.job.id == job.id
     job_logs.append(session, job.id, 0, b"hello\n", limit=100)
-    jobs.finish(session, given.job, success=True)
+    job_reports.finish(session, given.job, success=True)
     session.commit()
     return given.job
 
