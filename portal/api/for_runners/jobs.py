@@ -15,7 +15,7 @@ from portal.api.for_runners.door import authenticated, blueprint, hear
 from portal.api.params import Params
 from portal.database import db
 from portal.domain.errors import BadRequest, JobRefused, LostRace
-from portal.domain.jobs import job_claims, job_logs, job_reports
+from portal.domain.jobs import job_claims, job_logs, job_reports, job_rows
 from portal.domain.jobs.job_claims import Claim, HandedOut
 from portal.domain.jobs.job_classes import KnownClasses
 from portal.domain.jobs.queue_news import QueueNews, mark_in, queue_value
@@ -101,7 +101,8 @@ def _classes() -> KnownClasses:
 def report_job(job_id: int) -> Response:
     """What the runner says of its job: that it has it and still runs it, or how it ended.
 
-    200, or 412 for a log that is to be sent once more; `Job-Status` tells when the job is to stop.
+    200, 412 for a log that is to be sent once more, or 202 for a report that is to be sent again in a second since
+    something else is just being written of the job. `Job-Status` tells when the job is to stop.
     """
     given = params.read()
     job = job_door.job_of_request(job_id, given, over=True)
@@ -123,6 +124,8 @@ def _still_running(job: Job) -> Response:
 
 def _ended(job: Job, given: Params, *, success: bool) -> Response:
     session = db.session()
+    if not job_rows.is_free(session, job.id):
+        return _heard(job, 202, again_in=1)
     job_door.hear(job, over=True)
     if not job.state.is_over and not _log_is_whole(job, given):
         db.session.commit()
@@ -153,8 +156,8 @@ def _log_is_whole(job: Job, given: Params) -> bool:
     return False
 
 
-def _heard(job: Job, status: int = 200) -> Response:
-    """The status as text, as GitLab answers, and whether the job is to stop."""
-    interval = job_logs.update_interval(db.session(), job.id)
+def _heard(job: Job, status: int = 200, again_in: int | None = None) -> Response:
+    """The status as text, as GitLab answers, whether the job is to stop, and in how many seconds to speak again."""
+    interval = again_in or job_logs.update_interval(db.session(), job.id)
     headers = {"Job-Status": JobStatus(job.status).value, "X-GitLab-Trace-Update-Interval": str(interval)}
     return Response(str(HTTPStatus(status).value), status=status, headers=headers, mimetype="text/plain")

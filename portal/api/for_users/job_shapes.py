@@ -22,10 +22,12 @@ from portal.api.for_users.shapes import Moment, ProjectBasic, UserBasic, names_f
 from portal.database import now
 from portal.domain.actors import Actor
 from portal.domain.groups.full_names import FullNames
-from portal.domain.jobs import job_artifacts, job_lists, job_times
+from portal.domain.jobs import job_artifacts, job_definitions, job_lists, job_needs, job_times
+from portal.domain.jobs.job_definitions import Undecryptable, masked_url
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.domain.scopes import of_project
+from portal.domain.vault import Vault
 from portal.models import Job, JobArtifact, JobMachine, JobStatus, Runner, RunnerManager
 from portal.requests import portal_url
 
@@ -93,6 +95,27 @@ class JobShape(Shape):
     checks_runner_id: int | None
 
 
+class RepositoryShape(Shape):
+    """What is checked out, without what is secret in the address."""
+
+    url: str
+    commit: str
+
+
+class JobDetails(JobShape):
+    """One job, with what it runs. `repository` is null for none, and where its encryption key is not configured."""
+
+    script: list[str]
+    after_script: list[str]
+    image: str
+    services: list[str]
+    variable_names: list[str]
+    repository: RepositoryShape | None
+    needs: list[int]
+    needed_by: list[int]
+    retries_left: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Around:
     """What the shapes of some jobs need besides the jobs, each looked up once for all of them."""
@@ -116,6 +139,28 @@ def some(session: Session, actor: Actor, found: Sequence[Job]) -> list[JobShape]
 def one(session: Session, actor: Actor, job: Job) -> JobShape:
     """One job, which the actor may see."""
     return some(session, actor, [job])[0]
+
+
+def details(session: Session, actor: Actor, job: Job, vault: Vault) -> JobDetails:
+    """The same with what the job runs; of its variables the names only."""
+    config = job.definition.config
+    words = ("script", "after_script", "image", "services", "variable_names")
+    return JobDetails(
+        **_attributes(job, _around(session, actor, [job])),
+        **{name: config[name] for name in words},
+        repository=_repository(job, vault),
+        needs=[each.id for each in job_needs.needed(session, job)],
+        needed_by=[each.id for each in job_needs.needing(session, job)],
+        retries_left=job.retries_left,
+    )
+
+
+def _repository(job: Job, vault: Vault) -> RepositoryShape | None:
+    try:
+        its = job_definitions.opened(job.definition, vault).repository
+    except Undecryptable:
+        return None
+    return RepositoryShape(url=masked_url(its.url), commit=its.commit) if its else None
 
 
 def _around(session: Session, actor: Actor, found: Sequence[Job]) -> _Around:

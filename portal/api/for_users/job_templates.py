@@ -11,7 +11,7 @@ from portal.api import credentials, idempotency
 from portal.api.for_users import jobs, places
 from portal.api.for_users.door import looking_for, operation
 from portal.api.for_users.job_parameters import NAMES, JobFields, NewJobFields
-from portal.api.for_users.job_shapes import JobShape
+from portal.api.for_users.job_shapes import JobShape, RepositoryShape
 from portal.api.for_users.operations import Answer, Shape
 from portal.api.for_users.paging import Page, Paged
 from portal.api.for_users.parameters import Id
@@ -48,13 +48,6 @@ class VariableShape(Shape):
     masked: bool
     file: bool
     raw: bool
-
-
-class RepositoryShape(Shape):
-    """What is checked out, without what is secret in the address."""
-
-    url: str
-    commit: str
 
 
 class TemplateShape(Shape):

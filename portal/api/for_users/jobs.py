@@ -12,7 +12,7 @@ from portal.api.for_users import job_shapes, places
 from portal.api.for_users.door import looking_for, operation
 from portal.api.for_users.job_pages import ListedJobs, listed
 from portal.api.for_users.job_parameters import NAMES, JobAsked, ProjectJobsListed
-from portal.api.for_users.job_shapes import JobShape
+from portal.api.for_users.job_shapes import JobDetails, JobShape
 from portal.api.for_users.operations import Answer
 from portal.api.for_users.parameters import Flag, Id
 from portal.api.for_users.scope_parameters import OneProject, called
@@ -81,9 +81,9 @@ def create(given: JobAsked) -> Answer[JobShape]:
 
 
 @operation("GET", ONE, room=ROOM, refuses=(404,))
-def show(given: OneJob) -> JobShape:
-    """One job."""
-    return job_shapes.one(db.session(), credentials.actor(), found(given))
+def show(given: OneJob) -> JobDetails:
+    """One job, with what it runs and what it needs; of its variables the names only."""
+    return job_shapes.details(db.session(), credentials.actor(), found(given), job_vault())
 
 
 @operation("GET", f"{ONE}/trace", room=ROOM, refuses=(404,), media="text/plain")

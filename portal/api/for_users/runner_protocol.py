@@ -160,7 +160,10 @@ PROTOCOL = (
         (400, 403, 413),
         {"token": _JOB_TOKEN, **_REPORT},
         media="text/plain",
-        besides={412: "The log is not the one that was sent: it is to be sent once more from its first byte."},
+        besides={
+            202: "Something else is just being written of the job: the report is to be sent again.",
+            412: "The log is not the one that was sent: it is to be sent once more from its first byte.",
+        },
         hears=("Job-Status", "X-GitLab-Trace-Update-Interval"),
     ),
     Spoken(

@@ -70,3 +70,28 @@ def told(reason: str | None) -> tuple[str, str]:
 def sentence(reason: str | None) -> str:
     """The same in one text."""
     return " ".join(part for part in told(reason) if part)
+
+
+_BRIEFLY = {
+    "script_failure": "a command failed",
+    "runner_system_failure": "the machine could not run it",
+    "job_execution_timeout": "ran too long",
+    "stuck_or_timeout_failure": "the machine fell silent",
+    "runner_unsupported": "the machine’s version cannot do it",
+    "image_pull_failure": "the image could not be fetched",
+    "configuration_error": "the machine’s configuration is in the way",
+    "job_canceled": "was canceled",
+    "trace_size_exceeded": "the log grew too long",
+    "missing_dependency_failure": "a job that it needs failed or is gone",
+    "data_integrity_failure": "its secrets cannot be read",
+    "user_blocked": "who submitted it is blocked",
+    "unknown_failure": "the machine did not say why",
+    "runner_external_dependency_failure": "something elsewhere did not answer",
+    "runner_configuration_error": "the runner is not set up for it",
+    "runner_interrupted": "the machine was stopped",
+}
+
+
+def briefly(reason: str | None) -> str:
+    """What happened in a few words, for a list."""
+    return _BRIEFLY.get(reason or "unknown_failure", "for a reason that this portal does not know")

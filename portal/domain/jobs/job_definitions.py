@@ -219,10 +219,15 @@ def _artifacts(wanted: ArtifactsWanted | None) -> list[str]:
         return [f"They are kept {', '.join(WHEN[:-1])} or {WHEN[-1]}."]
     if not re.fullmatch(r"[^/\\\x00-\x1f\x7f]{1,128}", wanted.name) or not _stored(wanted.name):
         return ["Their name has 1 to 128 characters, without slashes."]
-    if len(wanted.expire_in) > LONGEST_EXPIRY or not _stored(wanted.expire_in):
+    return expiry_problems(wanted.expire_in)
+
+
+def expiry_problems(text: str) -> list[str]:
+    """What is wrong with how long artifacts are to stay; empty when nothing is."""
+    if len(text) > LONGEST_EXPIRY or not _stored(text):
         return ["Write when they expire, such as 1 week, or leave it empty."]
     try:
-        artifact_expiry.read(wanted.expire_in, None)
+        artifact_expiry.read(text, None)
     except BadRequest as wrong:
         return [str(wrong)]
     return []

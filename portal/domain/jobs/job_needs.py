@@ -72,6 +72,21 @@ def standing(session: Session, job: Job) -> Standing:
     return Standing.BROKEN if statuses & {JobStatus.FAILED, JobStatus.CANCELED} else Standing.AWAITED
 
 
+MOST_TOLD = 50  # of the jobs that need one
+
+
+def needed(session: Session, job: Job) -> Sequence[Job]:
+    """The jobs that this one needs."""
+    theirs = Job.id.in_(select(_links.needs_id).where(_links.job_id == job.id))
+    return session.scalars(select(Job).where(theirs).order_by(Job.id)).all()
+
+
+def needing(session: Session, job: Job) -> Sequence[Job]:
+    """The jobs that need this one, the oldest first; at most MOST_TOLD."""
+    theirs = Job.id.in_(select(_links.job_id).where(_links.needs_id == job.id))
+    return session.scalars(select(Job).where(theirs).order_by(Job.id).limit(MOST_TOLD)).all()
+
+
 def awaited(session: Session, job: Job) -> Sequence[Job]:
     """The jobs that this one waits for."""
     theirs = Job.id.in_(select(_links.needs_id).where(_links.job_id == job.id))

@@ -113,6 +113,15 @@ def hold(session: Session, job_id: int) -> Job:
     return found
 
 
+def is_free(session: Session, job_id: int) -> bool:
+    """Whether nobody else holds the job at this moment; then it is held until the transaction ends.
+
+    Somebody who does may be writing a piece of its log: a machine that sends one again does not wait for the first.
+    """
+    held = select(Job.id).where(Job.id == job_id).with_for_update(of=Job, skip_locked=True)
+    return session.scalar(held) is not None
+
+
 def machine_of(session: Session, job: Job) -> JobMachine | None:
     """Which machine has, or had, the job; None while nobody has."""
     return session.get(JobMachine, (job.partition_id, job.id))

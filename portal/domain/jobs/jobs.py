@@ -127,6 +127,7 @@ def require_write(session: Session, actor: Actor, job: Job) -> None:
     if job.checks_runner is not None:
         runner_access.require(session, actor, Action.CHECK_RUNNERS, job.checks_runner)
     elif job.project is not None:
+        permissions.require(session, actor, Action.WRITE_JOBS, of_project(job.project))
         permissions.require(session, actor, _writing(job), of_project(job.project))
 
 
@@ -155,16 +156,28 @@ def cancel(session: Session, actor: Actor, job: Job, *, force: bool = False) -> 
         raise Stale(f"This job is over already ({before}).")
     if before is JobStatus.CANCELING and not force:
         return job
-    asked = before is JobStatus.RUNNING and not force and job.acknowledged_at is not None
-    gentle = asked and _stops_gently(session, job)
+    gentle = not force and stops_gently(session, job)
     job_rows.end(session, job, JobStatus.CANCELING if gentle else JobStatus.CANCELED)
     told = {"job": (job.id, job.id), "status": (before.value, job.status)}
     audit.record(session, actor, "job_canceled", job, scope_of(job), told)
     return job
 
 
-def _stops_gently(session: Session, job: Job) -> bool:
-    """Whether the job's machine understands that a job is canceling."""
+def withdraw(session: Session, actor: Actor, job: Job) -> bool:
+    """Cancel the job if it still waits. Returns whether it is over now; one that runs goes on.
+
+    To be called before another is submitted in its place: a new job comes into the queue last in a transaction.
+    Raises NotFound or NotAllowed.
+    """
+    require_write(session, actor, job)
+    held = job_rows.hold(session, job.id)
+    return (cancel(session, actor, held) if held.state is JobStatus.PENDING else held).state.is_over
+
+
+def stops_gently(session: Session, job: Job) -> bool:
+    """Whether a cancel lets the job's after script run: it runs, and its machine understands that it is canceling."""
+    if job.state is not JobStatus.RUNNING or job.acknowledged_at is None:
+        return False
     machine = job_rows.machine_of(session, job)
     manager = session.get(RunnerManager, machine.runner_machine_id) if machine is not None else None
     return manager is not None and manager.runtime_features.get("cancel_gracefully") is True

@@ -111,6 +111,13 @@ class Look:
         )
 
 
+def heard_at(session: Session, job: Job) -> datetime | None:
+    """When the machine of a job that runs last spoke of it; None when it has not yet, or the job does not run."""
+    if job.started_at is None or job.acknowledged_at is None or job.state.is_over:
+        return None
+    return session.scalar(select(JobLog.heard_at).where(JobLog.job_id == job.id)) or job.started_at
+
+
 def find(session: Session, look: Look) -> list[int]:
     """The numbers of jobs that are lost, the oldest first; at most MOST of them."""
     return [row[0] for row in session.execute(look.losses().order_by(Job.id).limit(MOST))]

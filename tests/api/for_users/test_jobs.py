@@ -35,6 +35,10 @@ JOB = {
     *("artifacts", "runner", "runner_manager", "artifacts_expire_at", "archived", "tag_list"),
     *("exit_code", "protected", "timeout", "retried", "retry_of_id", "checks_runner_id"),  # ours
 }
+DETAILS = {  # ours, too, and told of one job only
+    *("script", "after_script", "image", "services", "variable_names", "repository", "needs", "needed_by"),
+    "retries_left",
+}
 WHOLE = {"name": "build", "script": ["make"]}
 
 
@@ -67,6 +71,33 @@ def again(session: Session, job_id: int) -> Job:
 
 def ids(jobs: list[dict[str, Any]]) -> list[int]:
     return [each["id"] for each in jobs]
+
+
+def test_one_job_tells_what_it_runs_and_no_secret(script_of: ScriptOf, cast: Cast) -> None:
+    needed = cast.job()
+    job = cast.job(
+        after_script=("make clean",),
+        image="alpine:3.20",
+        services=("postgres:16",),
+        variables=(JobVariable("TOKEN", "open sesame"),),
+        repository=Repository("https://me:secret@git.example.com/web.git", "0123abcd"),
+        needs=(needed.id,),
+        retry=2,
+    )
+    shown = script_of(cast.erin).get(f"{JOBS}/{job.id}")
+    assert set(shown) == JOB | DETAILS
+    assert {name: shown[name] for name in DETAILS} == {
+        "script": ["make"],
+        "after_script": ["make clean"],
+        "image": "alpine:3.20",
+        "services": ["postgres:16"],
+        "variable_names": ["TOKEN"],
+        "repository": {"url": "https://…@git.example.com/web.git", "commit": "0123abcd"},
+        "needs": [needed.id],
+        "needed_by": [],
+        "retries_left": 2,
+    }
+    assert script_of(cast.erin).get(f"{JOBS}/{needed.id}")["needed_by"] == [job.id]
 
 
 # Submitting
@@ -328,7 +359,7 @@ def test_a_job_that_ran_tells_how_and_on_which_machine(
     artifacts.keep(session, in_folder, session.get_one(Job, held.id), b"12345", filename="out.zip")
     held.finish(state="failed", failure_reason="script_failure", exit_code=7)
     shown = script_of(cast.erin).get(f"{JOBS}/{held.id}")
-    assert set(shown) == JOB | {"failure_reason", "artifacts_file"}
+    assert set(shown) == JOB | DETAILS | {"failure_reason", "artifacts_file"}
     assert (shown["status"], shown["failure_reason"], shown["exit_code"]) == ("failed", "script_failure", 7)
     assert shown["queued_duration"] >= 0
     assert set(shown["runner"]) == IN_LIST - {"created_by"}

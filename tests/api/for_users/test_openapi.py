@@ -77,7 +77,7 @@ def test_every_answer_that_machines_hear_of_jobs_is_told(document: dict[str, Any
     found = operations(document)
     for method, path, statuses, headers in (
         ("post", "/jobs/request", {"201", "204", "400", "403", "409", "410", "413", "429"}, set()),
-        ("put", "/jobs/{job_id}", {"200", "400", "403", "404", "412", "413"}, {"Job-Status"}),
+        ("put", "/jobs/{job_id}", {"200", "202", "400", "403", "404", "412", "413"}, {"Job-Status"}),
         ("patch", "/jobs/{job_id}/trace", {"202", "400", "403", "404", "413", "416"}, {"Job-Status", "Range"}),
         ("post", "/jobs/{job_id}/artifacts/authorize", {"200", "400", "403", "404", "413"}, set()),
         ("post", "/jobs/{job_id}/artifacts", {"201", "400", "403", "404", "413", "503"}, set()),

@@ -124,7 +124,7 @@ def test_a_failed_job_tells_why_in_a_word_and_in_a_sentence(cast: Cast, asker_of
     job = cast.job()
     machine.ask_for_job().finish(state="failed", failure_reason="script_failure", exit_code=7)
     found = one(asker_of(cast.erin), job.id, "status exitCode failureReason failureMessage retryable")
-    assert found.pop("failureMessage").startswith("A line of the script failed.")
+    assert found.pop("failureMessage").startswith("A command failed")
     assert found == {"status": "FAILED", "exitCode": 7, "failureReason": "script_failure", "retryable": True}
 
 
