@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -31,6 +30,7 @@ from portal.domain.people.person_deletion import Runners
 from portal.domain.runners import ended_tokens, runner_projects, runner_tokens, runners
 from portal.models import WITH_DELETED, Runner, User
 from tests.cast import SYSTEM, TAGGED, Cast
+from tests.domain.all_at_once import AllAtOnce
 
 GRACE = timedelta(hours=24)
 MACHINES = 3
@@ -51,14 +51,12 @@ def beat(session: Session, contacts: list[Contact]) -> set[tuple[int, str]]:
     return runner_managers.write_heartbeats(session, contacts, lambda value: orjson.dumps(value).decode())
 
 
-class Fleet:
+class Fleet(AllAtOnce):
     """Runners with machines, and what threads do to them all at once."""
 
     def __init__(self, engine: Engine, runners_: int) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.tokens: dict[int, tuple[int, str]] = {}
-        self.did: Counter[str] = Counter()
-        self.failures: list[str] = []
         with Session(engine) as session:
             cast = Cast(session)
             self.group_id = cast.acme.id
@@ -70,25 +68,6 @@ class Fleet:
                     given = contact(issued.runner.id, issued.record.id, f"s_{machine}")
                     runner_managers.record_contact(session, given)
             session.commit()
-
-    def keep_doing(self, act: Callable[[Session, random.Random], object], until: float) -> threading.Thread:
-        chance = random.Random(act.__name__)  # noqa: S311
-
-        def run() -> None:
-            while time.monotonic() < until and not self.failures:
-                with Session(self.engine) as session:
-                    try:
-                        act(session, chance)
-                        session.commit()
-                        self.did[act.__name__] += 1
-                    except Refusal:
-                        session.rollback()
-                    except Exception as failure:
-                        self.failures.append(f"{act.__name__}: {failure!r}")
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        return thread
 
     def some(self, session: Session, chance: random.Random) -> Runner:
         runner = session.get(Runner, chance.choice(list(self.tokens)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,7 +17,7 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain import scopes
 from portal.domain.deletions import restores
-from portal.domain.errors import LostRace, NotFound, Refusal, TokenUnknown
+from portal.domain.errors import LostRace, NotFound, TokenUnknown
 from portal.domain.groups import groups
 from portal.domain.jobs import job_claims, job_classes, job_reports, job_rules, jobs, pending_jobs, runner_offers
 from portal.domain.jobs.job_claims import Claim, HandedOut
@@ -30,6 +29,7 @@ from portal.domain.runners import runners
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import Job, JobStatus, PendingJob, Runner, RunnerManager
 from tests.cast import JOB_VAULT, SYSTEM, Cast
+from tests.domain.all_at_once import AllAtOnce
 
 KEPT = timedelta(days=1)
 UNTAGGED = RunnerSettings(run_untagged=True)
@@ -124,13 +124,11 @@ def test_a_group_of_many_projects_is_deleted_and_restored_with_few_locks(engine:
         assert 0 < (held or 0) <= 512
 
 
-class Traffic:
+class Traffic(AllAtOnce):
     """What people, machines and the portal itself do with the jobs of a group, all at once."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.did: Counter[str] = Counter()
-        self.failures: list[str] = []
+        super().__init__(engine)
         with Session(engine) as session:
             cast = Cast(session)
             api = cast.project("api", cast.acme)
@@ -141,27 +139,6 @@ class Traffic:
                 runner_managers.record_contact(session, Contact(runner_id, runner_id, "s_0", now(), "", True, None))
             session.commit()
             self.machines = list(session.scalars(select(RunnerManager.id)))
-
-    def keep_doing(self, act: Callable[[Session, random.Random], object], until: float) -> threading.Thread:
-        chance = random.Random(act.__name__)  # noqa: S311
-
-        def run() -> None:
-            while time.monotonic() < until and not self.failures:
-                with Session(self.engine) as session:
-                    try:
-                        act(session, chance)
-                        session.commit()
-                        self.did[act.__name__] += 1
-                    except LostRace:
-                        session.commit()
-                    except Refusal:
-                        session.rollback()
-                    except Exception as failure:
-                        self.failures.append(f"{act.__name__}: {failure!r}")
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        return thread
 
     def project(self, session: Session, chance: random.Random) -> scopes.Scope:
         return scopes.find_project(session, chance.choice(self.projects))
