@@ -13,7 +13,8 @@ from portal import artifact_files
 from portal.addresses import url_in
 from portal.artifact_files import artifact_store
 from portal.database import db, now
-from portal.domain.jobs import job_artifacts, jobs
+from portal.domain.errors import Stale
+from portal.domain.jobs import job_artifacts, job_erasure, job_logs, jobs
 from portal.models import Job, JobArtifact
 from portal.web import guards
 
@@ -72,6 +73,26 @@ def delete(job: Job, artifact_id: int) -> Page:
     return _back_to(job.id)
 
 
+def erase(job: Job) -> Page:
+    """What is lost with the log and the artifacts, and the button."""
+    session, number = db.session(), job.id
+    jobs.require_write(session, guards.actor(), job)
+    if request.method == "GET":
+        log, left = job_logs.extent(session, number), shown(job)
+        return render_template("jobs/erase.html", scope=guards.scope(), job=job, log=log, left=left)
+    try:
+        gone = job_erasure.erase(session, guards.actor(), job)
+    except Stale as refused:
+        session.rollback()
+        flash(str(refused), "warning")
+        return _back_to(number)
+    session.commit()
+    job_artifacts.sweep_now(session, artifact_store(), now(), gone)
+    session.commit()
+    flash("The log and the artifacts are erased.")
+    return _back_to(number)
+
+
 def keep(job: Job) -> BaseResponse:
     """Have everything stay as long as the job."""
     number = job.id
@@ -99,6 +120,11 @@ def mount(blueprint: Blueprint, find: FindJob, at: str = "/<int:job_id>") -> Non
         """Delete one file."""
         return delete(find(**place), artifact_id)
 
+    @guards.recently
+    def erase_job(**place: Any) -> Page:
+        """Erase the log and all files."""
+        return erase(find(**place))
+
     def keep_artifacts(**place: Any) -> BaseResponse:
         """Keep all of them."""
         return keep(find(**place))
@@ -106,4 +132,5 @@ def mount(blueprint: Blueprint, find: FindJob, at: str = "/<int:job_id>") -> Non
     one = f"{at}/artifacts/<int:artifact_id>"
     blueprint.add_url_rule(one, "artifact", artifact)
     blueprint.add_url_rule(f"{one}/delete", "delete_artifact", delete_artifact, methods=["GET", "POST"])
+    blueprint.add_url_rule(f"{at}/erase", "erase", erase_job, methods=["GET", "POST"])
     blueprint.add_url_rule(f"{at}/artifacts/keep", "keep_artifacts", keep_artifacts, methods=["POST"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from portal.database import db
@@ -13,12 +13,13 @@ from portal.domain.jobs import job_definitions, job_rules, job_templates, jobs
 from portal.domain.jobs.job_definitions import NewJob, Undecryptable
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_lists
-from portal.models import Job
+from portal.models import Job, JobStatus
 from portal.requests import job_vault
 from portal.web import guards
 from portal.web.numbers import number
 
 SUGGESTED = 40  # tags
+Made = TypeVar("Made")
 
 
 def from_address() -> NewJob | None:
@@ -34,6 +35,22 @@ def from_address() -> NewJob | None:
         job_templates.require_write(session, guards.actor(), template)
         return job_templates.opened(template, job_vault())
     return None
+
+
+def waiting() -> Job | None:
+    """The job in the address (`?from=`), if it still waits: the new one may come in its place."""
+    job_id = number("from")
+    job = jobs.find(db.session(), guards.actor(), guards.scope(), job_id) if job_id is not None else None
+    return job if job is not None and job.state is JobStatus.PENDING else None
+
+
+def usual_ref() -> str:
+    """The ref that an empty form begins with; none where that is protected and the person may not run such jobs."""
+    session, project = db.session(), guards.scope().project
+    assert project is not None  # noqa: S101
+    usual = NewJob(name="", script=()).ref
+    protected = job_rules.counts_as_protected(session, project, usual, None)
+    return "" if protected and not guards.allowed(Action.WRITE_PROTECTED_JOBS) else usual
 
 
 def _asked_in(job: Job) -> NewJob:
@@ -58,7 +75,7 @@ def digest_of(asked: NewJob, key: UUID | None) -> bytes:
     return hashlib.sha256(f"{key}\0{asked!r}".encode()).digest()
 
 
-def sent_once(submit: Callable[[], Job]) -> Job:
+def sent_once(submit: Callable[[], Made]) -> Made:
     """The job of a form. Of two sendings at the same moment the later finds what the earlier has made."""
     try:
         return submit()
@@ -85,6 +102,7 @@ def words(before: NewJob | None) -> dict[str, Any]:
         "scope": scope,
         "suggested": runner_lists.tags_in(session, scope, limit=SUGGESTED),
         "rules": job_rules.settings_of(session, scope.project),
+        "usual_ref": usual_ref(),
         "may_protect": guards.allowed(Action.WRITE_PROTECTED_JOBS),
         "masked_before": {each.key for each in before.variables if each.masked} if before else set(),
         "most_retries": job_definitions.MOST_RETRIES,

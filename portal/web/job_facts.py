@@ -10,14 +10,25 @@ from sqlalchemy import select
 
 from portal.addresses import url_in
 from portal.database import db, now
-from portal.domain.jobs import failure_reasons, job_rows, job_times, jobs
+from portal.domain.jobs import failure_reasons, job_definitions, job_needs, job_rows, job_times, jobs, lost_jobs
+from portal.domain.jobs.job_definitions import Undecryptable, masked_url
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_lists
 from portal.domain.scopes import Scope
-from portal.models import Job, JobMachine, JobStatus, Runner, RunnerManager, job_dependencies
+from portal.models import Job, JobMachine, JobStatus, Runner, RunnerManager
+from portal.requests import job_vault, settings
 from portal.web import guards, refreshing
 
+SILENT_AFTER = 60  # seconds; gitlab-runner speaks at least every 30
 AddressOf = Callable[[Job], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Since how long the machine of a running job has not spoken, and after how long it is given up; in seconds."""
+
+    lasts: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,7 @@ class JobFacts:
 
     `manager` is None when the machine is forgotten by now, `runner_address` empty for who may not open the runner.
     `before` and `again` are the runs of the same job before and after this one.
+    `repository` is the address without what is secret in it: empty for none, None where it can be read no more.
     """
 
     job: Job
@@ -37,6 +49,10 @@ class JobFacts:
     before: Job | None
     again: Job | None
     needs: Sequence[Job]
+    needed_by: Sequence[Job]
+    repository: str | None
+    stops_gently: bool
+    silence: Silence | None
     address_of: AddressOf
     writable: bool
 
@@ -67,7 +83,8 @@ class JobFacts:
         """Differs when something on the page does that refreshes itself."""
         job, again = self.job, self.again and self.again.id
         state = (job.status, job.started_at, job.acknowledged_at, job.finished_at, job.runner_id, again, job.retried)
-        return refreshing.seen(state)
+        others = [(each.id, each.status) for each in (*self.needs, *self.needed_by)]
+        return refreshing.seen(state, others, self.silence and self.silence.lasts // 60)
 
 
 def facts(job: Job, address_of: AddressOf, scope: Scope) -> JobFacts:
@@ -83,7 +100,11 @@ def facts(job: Job, address_of: AddressOf, scope: Scope) -> JobFacts:
         runner_address=runner_address(scope, job.runner, openable(scope, [job])),
         before=session.get(Job, job.retry_of_id) if job.retry_of_id is not None else None,
         again=newer(job),
-        needs=_needs(job),
+        needs=job_needs.needed(session, job),
+        needed_by=job_needs.needing(session, job),
+        repository=_repository(job),
+        stops_gently=jobs.stops_gently(session, job),
+        silence=_silence(job),
         address_of=address_of,
         writable=jobs.may_write(session, guards.actor(), job),
     )
@@ -95,9 +116,19 @@ def newer(job: Job) -> Job | None:
     return db.session().scalar(query) if job.retried else None
 
 
-def _needs(job: Job) -> list[Job]:
-    needed = select(job_dependencies.c.needs_id).where(job_dependencies.c.job_id == job.id)
-    return list(db.session().scalars(select(Job).where(Job.id.in_(needed)).order_by(Job.id)))
+def _repository(job: Job) -> str | None:
+    try:
+        asked = job_definitions.opened(job.definition, job_vault())
+    except Undecryptable:
+        return None
+    return masked_url(asked.repository.url) if asked.repository else ""
+
+
+def _silence(job: Job) -> Silence | None:
+    """What is said once the machine has not spoken for longer than machines do; None before."""
+    heard = lost_jobs.heard_at(db.session(), job)
+    lasts = int((now() - heard).total_seconds()) if heard is not None else 0
+    return Silence(lasts, int(settings().job_silent.total_seconds())) if lasts > SILENT_AFTER else None
 
 
 def shown_rows(shown: Sequence[Job]) -> list[tuple[object, ...]]:

@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wtforms import Field, HiddenField, StringField, TextAreaField
+from wtforms import BooleanField, Field, HiddenField, StringField, TextAreaField
 
 from portal.domain.errors import Invalid
-from portal.domain.jobs.job_definitions import ArtifactsWanted, JobVariable, NewJob, Repository, masked_url
+from portal.domain.jobs.job_definitions import (
+    ArtifactsWanted,
+    JobVariable,
+    NewJob,
+    Repository,
+    expiry_problems,
+    masked_url,
+)
 from portal.domain.jobs.kept_secrets import with_secrets, without_secrets
 from portal.domain.jobs.script_lines import commands
 from portal.domain.runners.runner_settings import split_tags
@@ -98,6 +105,7 @@ class JobForm(KeyedForm):
     artifacts_expire_in = StringField("Expire after")
     repository_url = StringField("Git repository")
     repository_commit = StringField("Commit")
+    withdraw = BooleanField("Cancel the one that waits")  # shown where the form is filled from such a job
     seen_version = HiddenField()
 
     def wanted(self, before: NewJob | None = None) -> NewJob:
@@ -150,7 +158,11 @@ class JobForm(KeyedForm):
 
     def refuse(self, invalid: Invalid) -> None:
         """Put the problems beside their fields. Masked values that were typed are gone, and the page says so."""
-        super().refuse(Invalid({_SHOWN_BESIDE.get(name, name): said for name, said in invalid.problems.items()}))
+        problems = {_SHOWN_BESIDE.get(name, name): said for name, said in invalid.problems.items()}
+        said = expiry_problems((self.artifacts_expire_in.data or "").strip())
+        if said and problems.get("artifacts_paths") == said:
+            problems["artifacts_expire_in"] = problems.pop("artifacts_paths")
+        super().refuse(Invalid(problems))
         self.hide_masked()
 
     def hide_masked(self) -> None:
@@ -167,7 +179,7 @@ class JobForm(KeyedForm):
     @property
     def rare(self) -> bool:
         """Whether something stands in the part that is folded, or is wrong there."""
-        simple = ("name", "script", "tags", "request_key", "csrf_token", "seen_version", "variables")
+        simple = ("name", "script", "tags", "request_key", "csrf_token", "seen_version", "variables", "withdraw")
         folded = [field for field in self if field.short_name not in simple]
         usual = {"ref": "main", "retry": "0", "artifacts_name": USUAL_NAME, "artifacts_when": "on_success"}
         return bool(self.variables.errors or self.variables.data) or any(

@@ -105,7 +105,9 @@ def news(job: Job) -> str:
     skipped = log_stretches.between(session, log, start, stretch)
     more = not stretch.reaches_end
     view = LogView(job, stretch, (request.script_root + request.path).removesuffix("/log"))
-    return render_template("jobs/_log_news.html", log=view, anew=anew, more=more, live=more or not over, fresh=True, skipped=skipped)
+    return render_template(
+        "jobs/_log_news.html", log=view, anew=anew, more=more, live=more or not over, fresh=True, skipped=skipped
+    )
 
 
 def mount(blueprint: Blueprint, find: FindJob, at: str = "/<int:job_id>") -> None:

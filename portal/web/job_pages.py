@@ -47,9 +47,9 @@ def cancel(job: Job, address_of: AddressOf) -> BaseResponse:
         flash(str(over), "warning")
         return redirect(address_of(job), 303)
     db.session.commit()
-    flash(
-        "The job is canceled." if after.state.is_over else "The machine is told to stop. Its after script still runs."
-    )
+    # The page itself says how a job goes that is still being canceled, and goes on saying what is true then.
+    if after.state.is_over:
+        flash("The job is canceled.")
     return redirect(address_of(after), 303)
 
 

@@ -57,7 +57,7 @@ def new() -> Page:
 
 
 def _values(before: NewJob | None) -> Any:
-    return {**JobForm.values_of(before), "needs": ""} if before else None
+    return {**JobForm.values_of(before), "needs": ""} if before else {"ref": job_asking.usual_ref()}
 
 
 def _page(name: str, form: JobForm, before: NewJob | None, more: int = 0, **about: Any) -> str:

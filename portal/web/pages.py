@@ -15,6 +15,7 @@ from portal.config import SHORTEST_PASSWORD
 from portal.database import db, now
 from portal.domain.actors import PEOPLE
 from portal.domain.enrolment import enrolment_keys
+from portal.domain.jobs import failure_reasons
 from portal.domain.people import user_sessions
 from portal.domain.permissions import Action
 from portal.domain.runners.runner_status import Status
@@ -128,6 +129,7 @@ def register(app: Flask, login: LoginManager) -> None:
     app.add_template_global(openid.offered, "openid_provider")
     app.add_template_global(registration_pages.may_create, "may_create_runner")
     app.add_template_global(stuck_job_pages.why, "why_stuck")
+    app.add_template_global(failure_reasons.briefly, "why_failed")
     app.add_template_global(stuck_job_pages.seen, "stuck_seen")
     app.add_template_global(deletions.restorable_in)
     app.add_template_global(deletions.anything_restorable)

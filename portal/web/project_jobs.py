@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from flask import Response, flash, make_response, redirect, render_template, request
+from markupsafe import Markup
 from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
@@ -86,11 +89,12 @@ def _of_any_status(wanted: JobFilter) -> JobFilter:
 
 def new() -> Page:
     """The form for a new job, empty or filled from a job or a template; sending it leads to the job's page."""
-    scope = guards.scope()
     guards.require(Action.WRITE_JOBS)
     before = job_asking.from_address()
     if request.method == "GET":
-        return _new_page(JobForm(data=JobForm.values_of(before) if before else None), before)
+        return _new_page(
+            JobForm(data=JobForm.values_of(before) if before else {"ref": job_asking.usual_ref()}), before
+        )
     form = JobForm()
     if "more" in request.form:
         form.hide_masked()
@@ -98,18 +102,32 @@ def new() -> Page:
     try:
         asked, key = form.wanted(before), form.key()
         digest = job_asking.digest_of(asked, key)
-        job = job_asking.sent_once(
-            lambda: jobs.submit(
-                db.session(), guards.actor(), scope, asked, job_vault(), request_key=key, request_digest=digest
-            )
-        )
+        job, left = job_asking.sent_once(lambda: _submitted(asked, key, digest, withdraw=form.withdraw.data))
     except KeyReused as repeated:
         return _sent_before(form, before), STATUS[type(repeated)]
     except (Invalid, NotAllowed) as refused:
+        db.session.rollback()
         form.refuse(job_asking.beside_the_ref(refused))
         return _new_page(form, before), STATUS[type(refused)]
     db.session.commit()
+    if left is not None:
+        flash(Markup('<a href="{}">{}</a> {}').format(address_of(left), left.title, _goes_on(left)), "warning")
     return redirect(address_of(job), 303)
+
+
+def _submitted(asked: NewJob, key: UUID, digest: bytes, *, withdraw: bool) -> tuple[Job, Job | None]:
+    """The new job, and the one that the form was filled from where that one waits or runs on."""
+    session, actor = db.session(), guards.actor()
+    old = job_asking.waiting()
+    over = old is None or (withdraw and jobs.withdraw(session, actor, old))
+    job = jobs.submit(session, actor, guards.scope(), asked, job_vault(), request_key=key, request_digest=digest)
+    return job, None if over else old
+
+
+def _goes_on(old: Job) -> str:
+    if old.state is JobStatus.PENDING:
+        return "still waits beside this one. Its page has a button that cancels it."
+    return "was taken by a runner meanwhile, so it was not canceled and goes on."
 
 
 def _sent_before(form: JobForm, before: NewJob | None) -> str:
@@ -125,7 +143,10 @@ def _sent_before(form: JobForm, before: NewJob | None) -> str:
 
 
 def _new_page(form: JobForm, before: NewJob | None, more: int = 0) -> str:
-    return render_template("jobs/new.html", form=form, more=more, **job_asking.words(before))
+    waiting = job_asking.waiting()
+    if request.method == "GET":
+        form.withdraw.data = waiting is not None
+    return render_template("jobs/new.html", form=form, more=more, waiting=waiting, **job_asking.words(before))
 
 
 def show(job_id: int) -> str:

@@ -76,6 +76,7 @@ def of_jobs(cast: Cast) -> list[str]:
     cast.session.commit()
     within = ("", "?search=zebra", f"/{over.id}", "/new", f"/new?from={over.id}", "/templates", "/templates/new")
     within += (f"/templates/{kept.id}", f"/templates/{kept.id}/delete")
+    within = (*within, f"/{over.id}/erase")
     return [*(f"/acme/web/-/jobs{each}" for each in within), "/acme/web/-/job-settings"]
 
 

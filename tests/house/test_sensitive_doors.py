@@ -66,7 +66,7 @@ SENSITIVE = {
     },
     "which jobs count as protected, and whose machines take jobs": {"job_settings.change"},
     "deleting by itself, or at once by rule": {"cleanup.change", "cleanup.turn_off", "cleanup.delete_now"},
-    "deleting for good": {"deletions.delete"},
+    "deleting for good": {"deletions.delete", "jobs.erase"},
 }
 # The reason stands with each group.
 EVERYDAY = {

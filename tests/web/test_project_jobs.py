@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain.jobs import job_definitions, job_rules, jobs
+from portal.domain.jobs import failure_reasons, job_definitions, job_rules, jobs
 from portal.domain.jobs.job_definitions import ArtifactsWanted, JobVariable, NewJob, Repository
 from portal.domain.jobs.job_rules import JobRules
 from portal.domain.runners.runner_settings import RunnerSettings
-from portal.models import Job, JobStatus, Role, RunnerManager, User
-from tests.api.machines import Machine, through
+from portal.models import Job, JobLog, JobStatus, Role, RunnerManager, User
+from tests.api.machines import Machine, info_of, through
 from tests.cast import JOB_VAULT, Cast, csrf_of, hidden, send, sign_in
 from tests.domain.queries import asked
 from tests.web.reading import links, part, read, row_titles, words
@@ -28,6 +28,7 @@ JOBS = "/acme/web/-/jobs"
 NEW = f"{JOBS}/new"
 SIMPLE = {"name": "build", "script": "make", "ref": "main"}
 SECRET = "correct-horse"
+LOG = b"$ make\n"
 ANY = RunnerSettings(description="Takes all", tags=("docker", "gpu"), run_untagged=True)
 
 
@@ -428,7 +429,10 @@ def test_the_page_tells_the_machine_also_when_it_is_forgotten(
 @pytest.mark.parametrize(
     ("reason", "said"),
     [
-        ("script_failure", "A line of the script failed. Exit code 7. The end of the log shows which."),
+        (
+            "script_failure",
+            "such as fetching the repository. Exit code 7. The end of the log shows which",
+        ),
         ("runner_system_failure", "The machine could not run it."),
         ("job_execution_timeout", "It ran longer than it may."),
         ("something_new", "a reason that this portal does not know"),
@@ -542,6 +546,151 @@ def test_the_live_parts_come_only_when_something_changed(erin: FlaskClient, cast
     assert "hx-trigger" not in over.split('id="job-status"')[1].split(">")[0]
 
 
+def test_the_page_shows_what_ran_besides_the_script(erin: FlaskClient, cast: Cast) -> None:
+    needed = cast.job(name="compile")
+    url = "https://bot:s3cret-word@git.example.com/web.git"
+    job = cast.job(repository=Repository(url, "0123abcd"), needs=(needed.id,), retry=2)
+    page = read(erin, f"{JOBS}/{job.id}")
+    said = words(part(page, "job-facts"))
+    assert "Repository https://…@git.example.com/web.git Commit 0123abcd" in said
+    assert "s3cret-word" not in page
+    assert f"Needs compile (#{needed.id}) Pending" in said
+    assert "Retries Up to 2 times when it fails 2 left after this run" in said
+    assert f"{JOBS}/{needed.id}" in links(part(page, "job-facts"))
+    assert f"Needed by build (#{job.id}) Pending" in words(part(read(erin, f"{JOBS}/{needed.id}"), "job-facts"))
+
+
+def test_a_cancel_promises_the_after_script_only_where_the_machine_runs_it(
+    app: Flask, erin: FlaskClient, cast: Cast
+) -> None:
+    modern, old = (
+        Machine(through(app.test_client()), cast.runner(settings=ANY).token, info=info_of(version))
+        for version in ("18.6.6", "15.11.1")
+    )
+    for machine, said in ((modern, "the after script still runs"), (old, "without the after script")):
+        job = cast.job(after_script=("make clean",))
+        assert "after script" not in part(read(erin, f"{JOBS}/{job.id}"), "job-status")
+        machine.ask_for_job().report("running")
+        assert said in words(part(read(erin, f"{JOBS}/{job.id}"), "job-status"))
+        send(erin, f"{JOBS}/{job.id}/cancel", form_at=f"{JOBS}/{job.id}", expect=303)
+        after = page_of(erin, job)
+        assert ("and runs the after script still" in after) == (machine is modern)
+        assert "is told to stop" not in after
+
+
+def test_a_machine_that_fell_silent_is_told_of(
+    erin: FlaskClient, cast: Cast, session: Session, machine: Machine
+) -> None:
+    job = cast.job()
+    machine.ask_for_job().report("running")
+    place = f"{JOBS}/{job.id}"
+    assert "silent" not in page_of(erin, job)
+    live = html.unescape(re.search(r'id="job-status"[^>]* hx-get="([^"]+)"', read(erin, place))[1])  # type: ignore[index]
+    session.execute(update(JobLog).values(heard_at=now() - timedelta(seconds=150)))
+    session.commit()
+    said = words(read(erin, live))
+    assert "Its machine has been silent for 2 minutes. After 10 minutes of silence the job is given up" in said
+
+
+def test_the_list_says_why_a_job_failed(erin: FlaskClient, cast: Cast, machine: Machine) -> None:
+    cast.job()
+    machine.ask_for_job().finish(state="failed", failure_reason="script_failure", exit_code=3)
+    cast.job()
+    machine.ask_for_job().finish(state="failed", failure_reason="job_execution_timeout")
+    said = words(part(read(erin, JOBS), "job-rows"))
+    assert "a command failed, exit code 3" in said
+    assert "ran too long" in said
+
+
+def test_every_reason_has_few_words_too() -> None:
+    assert all(len(failure_reasons.briefly(each)) < 45 for each in failure_reasons.REASONS)
+    unknown = failure_reasons.briefly("something_new")
+    assert [each for each in failure_reasons.REASONS if failure_reasons.briefly(each) == unknown] == []
+
+
+def test_the_form_begins_with_no_ref_that_one_may_not_use(client: FlaskClient, cast: Cast) -> None:
+    protect(cast, "main")
+    for username, value in (("erin", ""), ("bob", "main")):
+        browser = sign_in(client, username)
+        for address in (NEW, f"{JOBS}/templates/new"):
+            page = read(browser, address)
+            assert f'name="ref" type="text" value="{value}"' in page
+            assert ("It does not begin with main" in page) == (username == "erin")
+            assert ('class="more-fields" open' in page) == (username == "erin")
+        client.post("/-/sign-out", data={"csrf_token": csrf_of(read(browser, JOBS))})
+
+
+def test_run_again_with_changes_takes_the_place_of_a_job_that_waits(
+    erin: FlaskClient, cast: Cast, session: Session
+) -> None:
+    old = cast.job()
+    address = f"{NEW}?from={old.id}"
+    page = read(erin, address)
+    assert f"Cancel #{old.id}, which still waits" in words(page)
+    assert re.search(r'name="withdraw" type="checkbox" value="y" checked', page)
+    submit(erin, at=address, expect=422, script="", withdraw="y")
+    assert session.get_one(Job, old.id, populate_existing=True).state is JobStatus.PENDING
+    submit(erin, at=address, withdraw="y")
+    assert session.get_one(Job, old.id, populate_existing=True).state is JobStatus.CANCELED
+    assert newest(session).state is JobStatus.PENDING
+
+
+def test_a_job_that_still_waits_beside_its_changed_run_is_told_of(
+    erin: FlaskClient, cast: Cast, session: Session, machine: Machine
+) -> None:
+    old = cast.job()
+    address = f"{NEW}?from={old.id}"
+    answer = submit(erin, at=address)
+    page = read(erin, answer.headers["Location"])
+    assert f"build (#{old.id}) still waits beside this one" in words(page)
+    assert f"{JOBS}/{old.id}" in links(page)
+    fields = {
+        **SIMPLE,
+        "withdraw": "y",
+        "csrf_token": csrf_of(page),
+        "request_key": hidden(read(erin, NEW), "request_key"),
+    }
+    machine.ask_for_job().report("running")
+    assert erin.post(address, data=fields).status_code == 303
+    assert session.get_one(Job, old.id, populate_existing=True).state is JobStatus.RUNNING
+
+
+def test_what_a_job_left_is_erased_after_a_confirmation(
+    erin: FlaskClient, cast: Cast, session: Session, machine: Machine
+) -> None:
+    job = cast.job()
+    place = f"{JOBS}/{job.id}"
+    given = machine.ask_for_job()
+    given.write(LOG)
+    assert f"{place}/erase" not in links(read(erin, place))
+    given.finish(LOG)
+    assert f"{place}/erase" in links(read(erin, place))
+    assert "gone at once and for good" in words(read(erin, f"{place}/erase"))
+    send(erin, f"{place}/erase", expect=303)
+    page = read(erin, place)
+    assert "The log was erased" in words(page)
+    assert f"{place}/erase" not in links(page)
+    assert session.get_one(Job, job.id, populate_existing=True).erased_at
+    assert "They were erased already" in words(read(erin, f"{place}/erase"))
+
+
+def test_a_wrong_expiry_is_told_beside_its_field(erin: FlaskClient) -> None:
+    page = submit(erin, expect=422, artifacts_paths="dist", artifacts_expire_in="whenever").get_data(as_text=True)
+    assert 'class="wrong"' in page.split('id="artifacts_expire_in-help"')[1].split("</div>")[0]
+    assert 'id="artifacts_paths-help"><p>' in page.replace("\n", "")
+
+
+def test_the_answer_to_a_stuck_job_is_a_link_for_who_may(client: FlaskClient, cast: Cast) -> None:
+    job = cast.job(tags=("docker",))
+    bob = sign_in(client, "bob")
+    page = part(read(bob, f"{JOBS}/{job.id}"), "job-stuck")
+    assert '<a href="/acme/web/-/runners/new">Create one</a>' in page
+    runner = cast.runner(cast.web, settings=RunnerSettings(description="<b>Paused", tags=("docker",), paused=True))
+    page = part(read(bob, f"{JOBS}/{job.id}"), "job-stuck")
+    assert f'No runner can take it. <a href="/acme/web/-/runners/{runner.runner.id}">Resume</a> ' in page
+    assert "<b>Paused" not in page
+
+
 # Who may
 
 
@@ -565,6 +714,15 @@ def test_a_reporter_reads_and_is_offered_nothing(client: FlaskClient, cast: Cast
     token = csrf_of(read(browser, JOBS))
     for act in (f"{JOBS}/{job.id}/cancel", f"{JOBS}/{job.id}/retry", NEW, f"{JOBS}/templates/new"):
         assert browser.post(act, data={"csrf_token": token}).status_code == 403
+
+
+@pytest.mark.usefixtures("rita")
+def test_what_a_reporter_may_not_do_is_told_without_protected_refs(client: FlaskClient, cast: Cast) -> None:
+    protect(cast, "main")
+    job, browser = cast.job(), sign_in(client, "rita")
+    answer = browser.post(f"{JOBS}/{job.id}/retry", data={"csrf_token": csrf_of(read(browser, JOBS))})
+    assert answer.status_code == 403
+    assert "You may not run jobs, or stop them" in words(answer.get_data(as_text=True))
 
 
 @pytest.mark.parametrize("address", ["", "/new", "/templates", "/1", "/1/live", "/1/log"])

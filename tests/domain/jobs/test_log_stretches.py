@@ -235,3 +235,19 @@ class TestStretches:
             log_stretches.from_line(session, log, line, over=True)
             log_stretches.before(session, log, line, over=False)
             log_stretches.from_byte(session, log, max(0, line), over=False)
+
+
+@pytest.mark.parametrize(("lines", "leaps"), [(4000, False), (4001, True)])
+def test_what_is_new_is_the_end_where_more_came_than_two_stretches(
+    cast: Cast, session: Session, lines: int, leaps: bool
+) -> None:
+    job = cast.job()
+    seen = job_logs.append(session, job.id, 0, b"seen\n", limit=1 << 30).size
+    new = b"".join(b"line %d\n" % number for number in range(2, lines + 2))
+    job_logs.append(session, job.id, seen, new, limit=1 << 30)
+    log = job_logs.extent(session, job.id)
+    followed = log_stretches.since(session, log, seen, over=False)
+    assert (followed.first, log_stretches.between(session, log, seen, followed)) == (1, None)
+    found = log_stretches.since(session, log, seen, over=False, leap=True)
+    skipped = log_stretches.between(session, log, seen, found)
+    assert (found.first, found.reaches_end, skipped) == ((2002, True, (2, 2002)) if leaps else (1, False, None))
