@@ -128,7 +128,9 @@ class Reference:
         if "example" in content:
             parts.append(f"--json '{json.dumps(content['example'], ensure_ascii=False)}'")
         elif content:
-            parts += [_OF_MACHINES[name] for name in self._resolved(content["schema"]).get("required", ())]
+            needed = set(self._resolved(content["schema"]).get("required", ()))
+            needed -= {"token"} if operation.get("x-job-token") else set()  # the header says it
+            parts += [said for name, said in _OF_MACHINES.items() if name in needed]
         address = _address(self.document["servers"][0]["url"], path, operation)
         lines = [" ".join(["curl", *parts[:2]]), *parts[2:], address]
         return " \\\n  ".join(lines) if parts else f"curl {address}"
@@ -150,6 +152,7 @@ class Reference:
 _OF_MACHINES = {
     "token": '--data-urlencode "token=$RUNNER_TOKEN"',
     "system_id": '--data-urlencode "system_id=$SYSTEM_ID"',
+    "state": "--data state=success",
 }
 
 
@@ -163,6 +166,8 @@ def _address(server: str, path: str, operation: Schema) -> str:
 
 
 def _who_asks(operation: Schema) -> list[str]:
+    if operation.get("x-job-token"):
+        return ['--header "JOB-TOKEN: $JOB_TOKEN"']
     return ['--header "PRIVATE-TOKEN: $TOKEN"'] if operation.get("security") else []
 
 

@@ -133,7 +133,7 @@ class TestEachDoor:
     [
         "/api/v4/runners/router/discovery",
         "/api/v4/pipelines",
-        "/api/v4/jobs/7",
+        "/api/v4/pipelines/7",
         "/api/v4",
         "/api/v5/runners",
         "/api/",

@@ -64,8 +64,8 @@ def test_the_list_marks_the_runner_of_a_refused_machine(acme: Place, configured:
     turn_off(acme.cast, acme.scope, configured)
     found = rows(read(acme.client, acme.url))
     assert [row.partition(" group ")[0] for row in found] == [
-        "Online Fine",
-        "Online 1 machine refused Mixed",
+        "Online Idle Fine",
+        "Online Idle 1 machine refused Mixed",
         "1 machine refused counts as online Alone",
     ]
 

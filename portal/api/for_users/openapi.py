@@ -278,6 +278,7 @@ def _spoken(spoken: Spoken) -> Schema:
         "tags": [runner_protocol.ROOM],
         "summary": spoken.says,
         "description": f"{spoken.says}\n\nThe token in the {shown} says who asks.",
+        **({"x-job-token": True} if "{job_id}" in spoken.path else {}),
         "parameters": [_spoken_parameter(*each) for each in spoken.parameters],
         **({"requestBody": body} if spoken.takes else {}),
         "responses": {
