@@ -50,10 +50,10 @@ def machine(app: Flask, cast: Cast) -> Machine:
 
 
 @pytest.fixture
-def in_folder(app: Flask, tmp_path: Path) -> ArtifactStore:
+def in_folder(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
     """The portal's artifacts lie in a folder of this test's."""
     store = ArtifactStore(artifacts.settings(tmp_path))
-    app.extensions["artifact_store"] = store
+    monkeypatch.setitem(app.extensions, "artifact_store", store)
     return store
 
 
