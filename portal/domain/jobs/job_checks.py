@@ -10,22 +10,13 @@ from sqlalchemy.orm import Session
 from portal.domain import audit
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, Invalid, NotFound
-from portal.domain.jobs import (
-    job_definitions,
-    job_rows,
-    pending_jobs,
-)
+from portal.domain.jobs import job_definitions, job_rows, pending_jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.domain.scopes import of_runner
 from portal.domain.vault import Vault
-from portal.models import (
-    Job,
-    JobStatus,
-    Runner,
-    RunnerManager,
-)
+from portal.models import Job, JobStatus, Runner, RunnerManager
 
 MOST_PENDING_CHECKS = 20  # of one runner
 CHECK_SCRIPT = (

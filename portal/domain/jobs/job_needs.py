@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain.errors import Invalid
+from portal.domain.errors import Invalid, Stale
 from portal.models import Job, JobArtifact, JobDefinition, JobStatus, Project, job_dependencies
 
 _links = job_dependencies.c
@@ -30,14 +30,21 @@ def require(session: Session, project: Project, needs: Iterable[int]) -> None:
     So one that ends at this moment sees who waits for it, or is seen to be over. Raises Invalid.
     """
     wanted = sorted(set(needs))
-    query = select(Job.id, Job.status).where(Job.id.in_(wanted), Job.project_id == project.id).order_by(Job.id)
-    found = {row.id: JobStatus(row.status) for row in session.execute(query.with_for_update(read=True))}
+    found = _held(session, wanted, project.id)
     problems = [f"There is no job #{number} in this project." for number in wanted if number not in found]
     for number, status in found.items():
         if status in (JobStatus.FAILED, JobStatus.CANCELED, JobStatus.CANCELING):
             problems.append(f"Job #{number} has not succeeded ({status}). Run it again first, and need that run.")
     if problems:
         raise Invalid({"needs": problems[:5]})
+
+
+def _held(session: Session, needs: Sequence[int], project_id: int | None) -> dict[int, JobStatus]:
+    """How these jobs of the project stand, and stand until the transaction ends, the lower number first."""
+    if not needs:
+        return {}
+    query = select(Job.id, Job.status).where(Job.id.in_(needs), Job.project_id == project_id).order_by(Job.id)
+    return {row.id: JobStatus(row.status) for row in session.execute(query.with_for_update(read=True))}
 
 
 def link(session: Session, job: Job, needs: Iterable[int]) -> None:
@@ -52,7 +59,25 @@ def of(session: Session, job: Job) -> Sequence[int]:
     return session.scalars(select(_links.needs_id).where(_links.job_id == job.id).order_by(_links.needs_id)).all()
 
 
-def newest(session: Session, needs: Iterable[int]) -> list[int]:
+def for_another_run(session: Session, job: Job) -> list[int]:
+    """What the job needs when somebody runs it again; those jobs stay as they are until the transaction ends.
+
+    One that did not succeed and was run again since is needed by its newest run. Raises Stale when one has not
+    succeeded still.
+    """
+    needs = set(of(session, job))
+    succeeded = _those(session, needs, JobStatus.SUCCESS)
+    wanted = sorted(succeeded | _newest(session, needs - succeeded))
+    if _standing_of(_held(session, wanted, job.project_id).values()) is Standing.BROKEN:
+        raise Stale("A job that this one needs has not succeeded. Run that one again first.")
+    return wanted
+
+
+def _those(session: Session, needs: set[int], status: JobStatus) -> set[int]:
+    return set(session.scalars(select(Job.id).where(Job.id.in_(needs), Job.status == status))) if needs else set()
+
+
+def _newest(session: Session, needs: set[int]) -> set[int]:
     """The same jobs, each by the run that came after it, where it was run again."""
     found, ahead = set(needs), set(needs)
     while ahead:
@@ -60,16 +85,20 @@ def newest(session: Session, needs: Iterable[int]) -> list[int]:
         later = {row.retry_of_id: row.id for row in session.execute(query)}
         found = (found - set(later)) | set(later.values())
         ahead = set(later.values())
-    return sorted(found)
+    return found
 
 
 def standing(session: Session, job: Job) -> Standing:
     """Whether the job can run yet, or ever."""
     needed = select(Job.status).where(Job.id.in_(select(_links.needs_id).where(_links.job_id == job.id)))
-    statuses = {JobStatus(status) for status in session.scalars(needed)}
-    if statuses <= {JobStatus.SUCCESS}:
+    return _standing_of(JobStatus(status) for status in session.scalars(needed))
+
+
+def _standing_of(statuses: Iterable[JobStatus]) -> Standing:
+    found = set(statuses)
+    if found <= {JobStatus.SUCCESS}:
         return Standing.MET
-    return Standing.BROKEN if statuses & {JobStatus.FAILED, JobStatus.CANCELED} else Standing.AWAITED
+    return Standing.BROKEN if found & {JobStatus.FAILED, JobStatus.CANCELED} else Standing.AWAITED
 
 
 MOST_TOLD = 50  # of the jobs that need one

@@ -7,16 +7,8 @@ from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain.errors import JobRefused
-from portal.domain.jobs import (
-    failure_reasons,
-    job_rows,
-    pending_jobs,
-)
-from portal.models import (
-    Job,
-    JobLog,
-    JobStatus,
-)
+from portal.domain.jobs import failure_reasons, job_needs, job_rows, pending_jobs
+from portal.models import Job, JobLog, JobStatus
 
 
 def hear(session: Session, job: Job, *, over: bool = False) -> Job:
@@ -59,7 +51,7 @@ def finish(
         job.failure_reason = (failure_reason or failure_reasons.UNKNOWN_FAILURE)[: failure_reasons.LONGEST_REASON]
     again = None
     if ended is JobStatus.FAILED and job.retries_left > 0 and job.failure_reason not in failure_reasons.FOR_GOOD:
-        again = job_rows.again(session, job, retries=job.retries_left - 1)
+        again = job_rows.again(session, job, needs=job_needs.of(session, job), retries=job.retries_left - 1)
     job_rows.end(session, job, ended, again)
     return job
 

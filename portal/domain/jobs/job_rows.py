@@ -12,24 +12,10 @@ from sqlalchemy.orm import Session
 from portal.database import now
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, KeyReused, NotFound, Stale
-from portal.domain.jobs import (
-    failure_reasons,
-    job_logs,
-    job_needs,
-    job_partitions,
-    job_rules,
-    pending_jobs,
-)
+from portal.domain.jobs import failure_reasons, job_logs, job_needs, job_partitions, job_rules, pending_jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_needs import Standing
-from portal.models import (
-    Job,
-    JobDefinition,
-    JobMachine,
-    JobStatus,
-    Project,
-    Runner,
-)
+from portal.models import Job, JobDefinition, JobMachine, JobStatus, Project, Runner
 
 CHECK_TIMEOUT = 600  # seconds
 
@@ -82,7 +68,7 @@ def save(session: Session, job: Job, needs: Sequence[int]) -> None:
     job_needs.link(session, job, needs)
 
 
-def again(session: Session, job: Job, *, retries: int) -> Job:
+def again(session: Session, job: Job, *, needs: Sequence[int], retries: int) -> Job:
     """A new job that runs what this one ran; this one counts as retried. It is not in the queue yet."""
     made = Job(
         partition_id=job_partitions.current(session, now()),
@@ -100,7 +86,7 @@ def again(session: Session, job: Job, *, retries: int) -> Job:
         retry_of_id=job.id,
     )
     job.retried = True
-    save(session, made, job_needs.newest(session, job_needs.of(session, job)))
+    save(session, made, needs)
     return made
 
 

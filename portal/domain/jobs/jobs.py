@@ -10,25 +10,14 @@ from sqlalchemy.orm import Session
 from portal.domain import audit, permissions
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, NotFound, Stale
-from portal.domain.jobs import (
-    job_checks,
-    job_definitions,
-    job_needs,
-    job_rows,
-    job_rules,
-    pending_jobs,
-)
+from portal.domain.jobs import job_checks, job_definitions, job_needs, job_rows, job_rules, pending_jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_needs import Standing
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.domain.scopes import Scope, is_there, of_project, of_runner
 from portal.domain.vault import Vault
-from portal.models import (
-    Job,
-    JobStatus,
-    RunnerManager,
-)
+from portal.models import Job, JobStatus, RunnerManager
 
 
 def submit(
@@ -196,10 +185,8 @@ def retry(session: Session, actor: Actor, job: Job, vault: Vault) -> Job:
         return job_checks.check(session, actor, job.checks_runner, vault, job_checks.aimed_at(session, job))
     if job.retried:
         raise Stale("This job was run again already. Run the newest one again.")
-    again = job_rows.again(session, job, retries=0)
+    again = job_rows.again(session, job, needs=job_needs.for_another_run(session, job), retries=0)
     again.user_id = job_rows.person(actor)
-    if job_needs.standing(session, again) is Standing.BROKEN:
-        raise Stale("A job that this one needs has not succeeded. Run that one again first.")
     told = {"job": (job.id, again.id)}
     audit.record(session, actor, "job_retried", again, scope_of(again), told)
     _queue(session, again)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import Invalid, Stale
-from portal.domain.jobs import job_needs, job_reports, jobs, stuck_jobs
+from portal.domain.jobs import job_needs, job_reports, job_rows, jobs, stuck_jobs
 from portal.domain.jobs.job_definitions import ArtifactsWanted
 from portal.models import Job, JobStatus, PendingJob, job_dependencies
 from tests.cast import JOB_VAULT, Cast
@@ -90,6 +91,37 @@ def test_run_again_a_job_needs_the_newest_runs_of_what_it_needed(session: Sessio
     assert not waits_in_queue(session, again)
     end(session, second, success=True)
     assert waits_in_queue(session, again)
+
+
+def test_a_job_that_runs_again_by_itself_needs_what_it_had(session: Session, cast: Cast) -> None:
+    """Whatever became of a later run of what it needs: that one has succeeded."""
+    first = cast.job()
+    end(session, first, success=True)
+    needing = cast.job(needs=(first.id,), retry=1)
+    jobs.retry(session, cast.as_(cast.dana), first, JOB_VAULT)
+    end(session, needing, success=False)
+    again = session.scalars(select(Job).where(Job.retry_of_id == needing.id)).one()
+    assert list(job_needs.of(session, again)) == [first.id]
+    assert waits_in_queue(session, again)
+    assert job_needs.are_kept(session, again)
+
+
+def test_a_need_that_ends_while_a_job_is_run_again_is_not_missed(own_database: str) -> None:
+    """Whoever runs it again holds what it needs: the end comes before or after, and is seen in both cases."""
+    engine = create_engine(own_database)
+    with Session(engine) as session:
+        cast = Cast(session)
+        first = cast.job()
+        needing = cast.job(needs=(first.id,))
+        end(session, first, success=False)
+        second = jobs.retry(session, cast.as_(cast.dana), first, JOB_VAULT)
+        session.commit()
+        jobs.retry(session, cast.as_(cast.dana), needing, JOB_VAULT)
+        with Session(engine) as elsewhere:
+            elsewhere.execute(text("SET lock_timeout = '100ms'"))
+            with pytest.raises(OperationalError, match="lock timeout"):
+                job_rows.hold(elsewhere, second.id)
+    engine.dispose()
 
 
 def test_a_job_may_need_one_that_leaves_no_artifacts(session: Session, cast: Cast) -> None:
