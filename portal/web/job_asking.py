@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
-from uuid import UUID
 
 from portal.database import db
 from portal.domain.errors import Invalid, NotAllowed, Stale
@@ -65,14 +63,6 @@ def _asked_in(job: Job) -> NewJob:
                 ]
             }
         ) from None
-
-
-def digest_of(asked: NewJob, key: UUID | None) -> bytes:
-    """By which a form that is sent again is known to ask for the same.
-
-    What is asked for may hold secrets, so the form's key is in it: nobody can try values.
-    """
-    return hashlib.sha256(f"{key}\0{asked!r}".encode()).digest()
 
 
 def sent_once(submit: Callable[[], Made]) -> Made:

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from portal.addresses import url_in
 from portal.database import db, now
 from portal.domain.errors import Invalid, KeyReused, NotAllowed
-from portal.domain.jobs import job_lists, job_times, jobs
+from portal.domain.jobs import job_definitions, job_lists, job_times, jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_lists import JobFilter
 from portal.domain.permissions import Action
@@ -101,7 +101,7 @@ def new() -> Page:
         return _new_page(form, before, more=MORE_ROWS)
     try:
         asked, key = form.wanted(before), form.key()
-        digest = job_asking.digest_of(asked, key)
+        digest = job_definitions.digest(asked, key)
         job, left = job_asking.sent_once(lambda: _submitted(asked, key, digest, withdraw=form.withdraw.data))
     except KeyReused as repeated:
         return _sent_before(form, before), STATUS[type(repeated)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -49,7 +49,7 @@ class HandedOut:
 
     job: Job
     what: NewJob
-    token: str
+    token: str = field(repr=False)
     runner: Runner
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,7 +55,7 @@ class JobVariable:
     """A variable. `masked` hides its value in the log, `file` hands over a file's path, `raw` keeps `$` as it is."""
 
     key: str
-    value: str = ""
+    value: str = field(default="", repr=False)  # it may be a secret, and what is shown of it could come into a log
     masked: bool = False
     file: bool = False
     raw: bool = False
@@ -64,7 +65,7 @@ class JobVariable:
 class Repository:
     """What is checked out before the script: `commit`, or the newest of the job's ref when it is empty."""
 
-    url: str
+    url: str = field(repr=False)  # it may hold credentials
     commit: str = ""
 
 
@@ -262,6 +263,14 @@ def _has_host(url: str) -> bool:
 
 class Undecryptable(Exception):
     """What is secret in a job cannot be read: the key that closed it is not configured any more."""
+
+
+def digest(new: NewJob, key: object) -> bytes:
+    """By which a request that is sent again is known to ask for the same.
+
+    What is asked for may hold secrets, so the request's key is in it: nobody can try values.
+    """
+    return hashlib.sha256(orjson.dumps([str(key), asdict(new)])).digest()
 
 
 def stored(new: NewJob, vault: Vault) -> JobDefinition:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from portal.domain.jobs.job_definitions import NewJob, Repository, masked_url
+from portal.domain.jobs import job_definitions
+from portal.domain.jobs.job_definitions import JobVariable, NewJob, Repository, masked_url
 from portal.domain.jobs.kept_secrets import with_secrets, without_secrets
 
 PASSWORD = "s3cr3t-s3cr3t"
@@ -63,3 +64,23 @@ def test_an_address_as_it_is_shown_is_none_of_another_host() -> None:
 def test_an_address_without_a_secret_is_shown_as_it_is(url: str) -> None:
     assert of(url).problems() == {}
     assert masked_url(url) == url
+
+
+SECRET = "hunter22hunter"
+
+
+def with_password(password: str) -> NewJob:
+    return NewJob("build", ("make",), variables=(JobVariable("PASSWORD", password),))
+
+
+def test_what_is_secret_in_a_job_is_not_shown_where_a_job_is_printed() -> None:
+    cloned = Repository(f"https://me:{SECRET}@git.example.com/web.git")
+    assert SECRET not in repr(with_password(SECRET))
+    assert SECRET not in repr(NewJob("build", ("make",), repository=cloned))
+
+
+def test_jobs_that_differ_only_in_a_secret_are_not_the_same_request() -> None:
+    one, two = with_password("first"), with_password("other")
+    assert job_definitions.digest(one, "key") == job_definitions.digest(with_password("first"), "key")
+    assert job_definitions.digest(one, "key") != job_definitions.digest(two, "key")
+    assert job_definitions.digest(one, "key") != job_definitions.digest(one, "another key")
