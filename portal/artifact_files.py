@@ -35,7 +35,7 @@ def answer(artifact: JobArtifact) -> Response:
     )
     response.content_length = artifact.size
     response.headers.set("Content-Disposition", "attachment", **_names(artifact.filename))
-    response.headers["Cache-Control"] = "private, no-store"
+    response.headers["Cache-Control"] = "no-store"
     response.set_etag(artifact.sha256.hex())
     response.make_conditional(request, accept_ranges=True, complete_length=artifact.size)
     return response

@@ -36,10 +36,7 @@ def show(job_id: int) -> Response:
 
 def _of_check(job: Job, runner: Runner) -> str:
     """The check's page where the person may see it. Raises NotFound."""
-    session = db.session()
-    if runner.deletion_id is None:
-        further = runner_access.further_projects(session, runner)
-        for place in [scopes.of_runner(runner), *map(scopes.of_project, further)]:
-            if permissions.may(session, guards.actor(), Action.READ_RUNNERS, place):
-                return url_in(place, "runners.show_check", runner_id=runner.id, check_id=job.id)
-    raise NotFound(NOTHING_HERE)
+    if runner.deletion_id is not None:
+        raise NotFound(NOTHING_HERE)
+    place = runner_access.place_of(db.session(), guards.actor(), runner)
+    return url_in(place, "runners.show_check", runner_id=runner.id, check_id=job.id)

@@ -7,10 +7,7 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import url_in
 from portal.database import db
-from portal.domain import permissions, scopes
 from portal.domain.deletions import deletion_lists
-from portal.domain.errors import NOTHING_HERE, NotFound
-from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.models import Runner
 from portal.requests import settings
@@ -27,11 +24,8 @@ def show(runner_id: int) -> Response:
     runner = session.get(Runner, runner_id)
     if runner is None:
         return _to_restoring(runner_id)
-    places = [scopes.of_runner(runner), *map(scopes.of_project, runner_access.further_projects(session, runner))]
-    for place in places:
-        if permissions.may(session, guards.actor(), Action.READ_RUNNERS, place):
-            return redirect(url_in(place, "runners.show", runner_id=runner.id))
-    raise NotFound(NOTHING_HERE)
+    place = runner_access.place_of(session, guards.actor(), runner)
+    return redirect(url_in(place, "runners.show", runner_id=runner.id))
 
 
 def _to_restoring(runner_id: int) -> Response:

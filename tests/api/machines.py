@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from flask.testing import FlaskClient
 
 T = TypeVar("T")
-POLLS, A_MOMENT = 10, 0.1  # seconds
 JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
@@ -102,13 +101,14 @@ class Machine:
         return self.call("DELETE", "runners")
 
     def ask_for_job(self, **said: Any) -> Job:
-        """The job that a poll is answered with; one that another process just submitted may need the next poll."""
-        answer = self.poll(**said)
-        for _ in range(POLLS):
-            if answer.status != 204:
-                break
-            time.sleep(A_MOMENT)
-            answer = self.poll(**said)
+        """The job that a poll is answered with."""
+        return self._given(self.poll(**said))
+
+    def wait_for_job(self, **said: Any) -> Job:
+        """The same of a running portal, where a process hears a moment later of what another has submitted."""
+        return self._given(until(lambda: answer if (answer := self.poll(**said)).status != 204 else None, seconds=2))
+
+    def _given(self, answer: Answer) -> Job:
         assert answer.status == 201, answer
         return Job(self, answer.json)
 

@@ -39,7 +39,7 @@ def test_a_new_runner_is_created_connected_and_proved_to_work(
     expect(check.get_by_text("Waiting for a machine to ask for a job…")).to_be_visible()
     expect(page.locator("#token")).to_have_text(token)  # the page with the token is still there
 
-    job = machine.ask_for_job()
+    job = machine.wait_for_job()
     job.report("running")
     expect(check.locator("#check-says")).to_have_text("Running on s_6c1f0a2be94d")
     job.write(LOG)
@@ -76,7 +76,7 @@ def test_without_javascript_a_check_is_followed_by_looking_again(
     visitor.sign_in("alice")
     page = visitor.open(f"/groups/acme/-/runners/{runner_id}")
     page.get_by_role("button", name="Check this runner").click()
-    machine.ask_for_job().finish()
+    machine.wait_for_job().finish()
     page.get_by_role("link", name="Look again").click()
     expect(page.get_by_text("It works:")).to_be_visible()
     page.get_by_role("link", name="Jobs", exact=True).click()

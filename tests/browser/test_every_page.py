@@ -315,12 +315,12 @@ def checks(runners: Fleet, cast: Cast, portal: RunningPortal) -> list[str]:
     runner, page = issued.runner, f"{PROJECT}/{issued.runner.id}"
     machine.poll(), other.poll()
     failed, good = cast.check(runner).id, cast.check(runner).id
-    machine.ask_for_job().finish(state="failed", failure_reason="runner_system_failure", exit_code=1)
-    done = machine.ask_for_job()
+    machine.wait_for_job().finish(state="failed", failure_reason="runner_system_failure", exit_code=1)
+    done = machine.wait_for_job()
     done.write(b"hello\n")
     done.finish(b"hello\n")
     cast.job(name=LONG, ref=f"feature/{LONG}", tags=("x" * 60,))
-    machine.ask_for_job().report("running")
+    machine.wait_for_job().report("running")
     managers = cast.session.scalars(select(RunnerManager.id).where(RunnerManager.runner_id == runner.id)).all()
     aimed = cast.check(runner, cast.session.get(RunnerManager, managers[-1])).id
     never = cast.check(cast.runner(cast.web).runner)

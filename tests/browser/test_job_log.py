@@ -33,7 +33,7 @@ class Written:
 @pytest.fixture
 def running(cast: Cast, portal: RunningPortal) -> Written:
     cast.job()
-    return Written(Machine(over_http(portal.url), cast.runner(settings=EVERYTHING).token).ask_for_job())
+    return Written(Machine(over_http(portal.url), cast.runner(settings=EVERYTHING).token).wait_for_job())
 
 
 def lines(page: Page) -> list[str]:

@@ -40,7 +40,7 @@ def test_a_job_is_submitted_taken_watched_and_a_success(visit: Visit, machine: M
     page.get_by_role("button", name="Run job").click()
     expect(page.locator("#job-status")).to_contain_text("Waits for a runner")
 
-    job = machine.ask_for_job()
+    job = machine.wait_for_job()
     assert job.payload["steps"][0]["script"] == ["make", "make test"]
     job.report("running")
     job.write(LOG)
@@ -67,7 +67,7 @@ def test_the_list_shows_how_a_job_goes_on_by_itself(visit: Visit, cast: Cast, ma
     visitor.sign_in("erin")
     row = visitor.open(f"{JOBS}?search=watch").locator("#job-rows tr", has_text=f"#{job.id}")
     expect(row).to_contain_text("Pending")
-    given = machine.ask_for_job()
+    given = machine.wait_for_job()
     expect(row).to_contain_text("Running", timeout=IN_TIME)
     given.finish()
     expect(row).to_contain_text("Success", timeout=IN_TIME)
@@ -75,7 +75,7 @@ def test_the_list_shows_how_a_job_goes_on_by_itself(visit: Visit, cast: Cast, ma
     page = visitor.page
     expect(page.locator("#job-rows tr", has_text=f"#{later.id}")).to_contain_text("Pending", timeout=IN_TIME)
     expect(page.locator("#job-tiles .tile").first).to_contain_text("1")
-    machine.ask_for_job().finish()
+    machine.wait_for_job().finish()
 
 
 def test_the_keyboard_stays_where_it_is_while_the_list_goes_on(visit: Visit, cast: Cast, machine: Machine) -> None:
@@ -84,7 +84,7 @@ def test_the_keyboard_stays_where_it_is_while_the_list_goes_on(visit: Visit, cas
     visitor.sign_in("erin")
     page = visitor.open(f"{JOBS}?search=kept")
     page.locator(f"#job-{job.id}").focus()
-    machine.ask_for_job().finish()
+    machine.wait_for_job().finish()
     expect(page.locator("#job-rows tr", has_text="kept in mind")).to_contain_text("Success", timeout=IN_TIME)
     expect(page.locator(f"#job-{job.id}")).to_be_focused()
 

@@ -28,7 +28,7 @@ def machine(running_portal: RunningPortal, stage: Cast) -> Machine:
 
 
 def took(machine: Machine) -> Job:
-    job = machine.ask_for_job()
+    job = machine.wait_for_job()
     assert job.report("running").status == 200
     return job
 

@@ -11,7 +11,7 @@ from portal.domain import permissions
 from portal.domain.actors import Actor
 from portal.domain.errors import NOTHING_HERE, NotAllowed, NotFound, Worded
 from portal.domain.permissions import Action
-from portal.domain.scopes import of_project, of_runner
+from portal.domain.scopes import Scope, of_project, of_runner
 from portal.models import Group, Membership, Project, Role, Runner, RunnerProject, RunnerType, User
 
 # What a maintainer of any project that the runner is assigned to may do with it (reference/rest.md section 3).
@@ -87,6 +87,14 @@ def _above_what_is_maintained(session: Session, user: User) -> set[int]:
     of_projects = select(Project.group_id).where(Project.id.in_(projects))
     query = select(Group.traversal_ids).where(or_(Group.id.in_(groups), Group.id.in_(of_projects)))
     return {group_id for path in session.scalars(query) for group_id in path}
+
+
+def place_of(session: Session, actor: Actor, runner: Runner) -> Scope:
+    """Where the actor finds the runner's page: the scope that owns it, or a project it serves. Raises NotFound."""
+    for place in [of_runner(runner), *map(of_project, further_projects(session, runner))]:
+        if permissions.may(session, actor, Action.READ_RUNNERS, place):
+            return place
+    raise NotFound(NOTHING_HERE)
 
 
 def readable(session: Session, actor: Actor, runner_id: int) -> Runner:
