@@ -6,7 +6,7 @@ import gitlab
 import pytest
 from gitlab.exceptions import GitlabGetError, GitlabHttpError, GitlabJobCancelError, GitlabJobRetryError
 
-from tests.api.for_users.test_jobs import JOB
+from tests.api.for_users.test_jobs import DETAILS, JOB
 from tests.api.machines import Job, Machine, over_http
 from tests.cast import Cast
 from tests.portals import RunningPortal
@@ -42,7 +42,7 @@ def test_jobs_are_submitted_listed_and_read(dana: gitlab.Gitlab, stage: Cast) ->
     keyset = project.jobs.list(pagination="keyset", order_by="id", per_page=2, iterator=True)
     assert [each.id for each in keyset] == made[::-1]
     job = project.jobs.get(made[0])
-    assert set(job.attributes) - {"project_id"} == JOB  # which the library adds
+    assert set(job.attributes) - {"project_id"} == JOB | DETAILS  # which the library adds
     assert (job.status, job.tag_list, job.user["username"]) == ("pending", ["docker"], "dana")
 
 

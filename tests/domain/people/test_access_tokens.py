@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -24,11 +24,15 @@ from tests.cast import SYSTEM, Cast
 from tests.domain.queries import asked
 
 LONGEST = timedelta(days=365)
-TODAY = now().date()
+
+
+def today() -> date:
+    """Asked each time: a run of all tests may go past midnight."""
+    return now().date()
 
 
 def wanted(days: int = 30, *, name: str = "nightly", scopes: tuple[str, ...] = ("api",)) -> NewAccessToken:
-    return NewAccessToken(name, scopes, TODAY + timedelta(days=days))
+    return NewAccessToken(name, scopes, today() + timedelta(days=days))
 
 
 def make(session: Session, user: User, days: int = 30, **chosen: object) -> IssuedAccessToken:
@@ -42,32 +46,32 @@ def events(session: Session, action: str) -> list[AuditEvent]:
 
 class TestChoosing:
     def test_nothing_is_wrong_with_a_name_a_scope_and_a_day(self) -> None:
-        assert wanted().problems(TODAY, LONGEST) == {}
+        assert wanted().problems(today(), LONGEST) == {}
 
     @pytest.mark.parametrize("days", [1, 365])
     def test_tomorrow_is_the_first_day_and_the_longest_life_the_last(self, days: int) -> None:
-        assert wanted(days).problems(TODAY, LONGEST) == {}
+        assert wanted(days).problems(today(), LONGEST) == {}
 
     @pytest.mark.parametrize("days", [-1, 0, 366])
     def test_today_is_too_early_and_a_day_more_too_late(self, days: int) -> None:
-        first, last = TODAY + timedelta(days=1), TODAY + LONGEST
-        said = wanted(days).problems(TODAY, LONGEST)
+        first, last = today() + timedelta(days=1), today() + LONGEST
+        said = wanted(days).problems(today(), LONGEST)
         assert said == {"expires_at": [f"Choose a day from {first} to {last}."]}
 
     def test_a_day_is_needed(self) -> None:
-        assert "expires_at" in NewAccessToken("a", ("api",), None).problems(TODAY, LONGEST)
+        assert "expires_at" in NewAccessToken("a", ("api",), None).problems(today(), LONGEST)
 
     @pytest.mark.parametrize("name", ["", "  ", "x" * 256, "two\nlines", "a\tb"])
     def test_a_name_stands_in_one_line(self, name: str) -> None:
-        assert list(wanted(name=name).problems(TODAY, LONGEST)) == ["name"]
+        assert list(wanted(name=name).problems(today(), LONGEST)) == ["name"]
 
     @pytest.mark.parametrize("scopes", [(), ("sudo",), ("api", "API")])
     def test_scopes_are_those_that_there_are(self, scopes: tuple[str, ...]) -> None:
-        assert list(wanted(scopes=scopes).problems(TODAY, LONGEST)) == ["scopes"]
+        assert list(wanted(scopes=scopes).problems(today(), LONGEST)) == ["scopes"]
 
     def test_a_description_is_not_endless(self) -> None:
-        long = NewAccessToken("a", ("api",), TODAY + timedelta(days=1), "x" * 1025)
-        assert list(long.problems(TODAY, LONGEST)) == ["description"]
+        long = NewAccessToken("a", ("api",), today() + timedelta(days=1), "x" * 1025)
+        assert list(long.problems(today(), LONGEST)) == ["description"]
 
 
 class TestMaking:
@@ -85,7 +89,7 @@ class TestMaking:
             "access_token": [None, "nightly"],
             "token": [None, f"{row.short}…"],
             "scopes": [None, ["api", "read_api"]],
-            "expires_on": [None, str(TODAY + timedelta(days=30))],
+            "expires_on": [None, str(today() + timedelta(days=30))],
         }
         assert (event.target_kind, event.target_id) == ("person", cast.alice.id)
         assert secret not in repr(issued)
@@ -161,7 +165,7 @@ class TestRotating:
         new = access_tokens.rotate(session, cast.as_(cast.alice), old.record, longest=LONGEST)
         assert new.token != old.token
         assert (new.record.name, new.record.scopes) == (old.record.name, old.record.scopes)
-        assert new.record.expires_at == TODAY + timedelta(days=7)
+        assert new.record.expires_at == today() + timedelta(days=7)
         assert old.record.revoked_at == new.record.created_at
         (event,) = events(session, "access_token_rotated")
         assert event.changes["token"] == [f"{old.record.short}…", f"{new.record.short}…"]
@@ -171,18 +175,18 @@ class TestRotating:
         new = access_tokens.rotate(
             session, cast.as_(cast.alice), make(session, cast.alice).record, longest=timedelta(days=2)
         )
-        assert new.record.expires_at == TODAY + timedelta(days=2)
+        assert new.record.expires_at == today() + timedelta(days=2)
 
     def test_a_day_too_late_leaves_the_old_one_as_it_is(self, session: Session, cast: Cast) -> None:
         old = make(session, cast.alice)
-        late = TODAY + timedelta(days=366)
+        late = today() + timedelta(days=366)
         with pytest.raises(Invalid):
             access_tokens.rotate(session, cast.as_(cast.alice), old.record, longest=LONGEST, expires_at=late)
         assert access_tokens.find(session, old.token)
 
     def test_an_expired_one_can_be_and_a_revoked_one_not(self, session: Session, cast: Cast) -> None:
         old = make(session, cast.alice).record
-        old.expires_at = TODAY
+        old.expires_at = today()
         session.flush()
         access_tokens.rotate(session, cast.as_(cast.alice), old, longest=LONGEST)
         with pytest.raises(BadRequest, match="already revoked"):
@@ -193,7 +197,7 @@ class TestLists:
     def test_each_token_is_in_one_state(self, session: Session, cast: Cast) -> None:
         soon, good = make(session, cast.alice, 7).record, make(session, cast.alice, 9).record
         expired, revoked = make(session, cast.alice).record, make(session, cast.alice, 3).record
-        expired.expires_at = TODAY
+        expired.expires_at = today()
         access_tokens.revoke(session, cast.as_(cast.alice), revoked)
         session.flush()
         found = [State.of(each, now()) for each in (soon, good, expired, revoked)]
@@ -221,8 +225,8 @@ class TestLists:
             (TokenQuery(created_before=yesterday), [old]),
             (TokenQuery(used_before=yesterday), [old]),
             (TokenQuery(used_after=yesterday), []),
-            (TokenQuery(expires_after=TODAY + timedelta(days=5)), [new]),
-            (TokenQuery(expires_before=TODAY + timedelta(days=6)), [old]),
+            (TokenQuery(expires_after=today() + timedelta(days=5)), [new]),
+            (TokenQuery(expires_before=today() + timedelta(days=6)), [old]),
             (TokenQuery(revoked=True), []),
             (TokenQuery(live=True), [new, old]),
         ):
@@ -261,9 +265,9 @@ class TestAfterwards:
 
     def test_a_year_after_its_end_a_token_is_forgotten(self, session: Session, cast: Cast) -> None:
         live, expired, revoked = (make(session, cast.alice).record for _ in range(3))
-        expired.expires_at = TODAY
+        expired.expires_at = today()
         revoked.revoked_at = now()
-        revoked.expires_at = TODAY + timedelta(days=300)
+        revoked.expires_at = today() + timedelta(days=300)
         session.flush()
         year = access_tokens.KEPT_FOR
         assert access_tokens.prune(session, now() + year - timedelta(days=1)) == 0
