@@ -25,6 +25,7 @@ from portal.domain.jobs.queue_news import QueueNews
 from portal.domain.last_uses import LastUses
 from portal.domain.machines.heartbeats import Heartbeats
 from portal.domain.machines.known_runners import KnownRunners
+from portal.domain.machines.polls import Polls
 from portal.domain.people.second_factor import Configured as SecondFactorConfigured
 from portal.domain.people.second_factor import Demand
 from portal.domain.registration.registration import Configured
@@ -62,6 +63,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["log_watches"] = LogWatches()
     app.extensions["queue_news"] = QueueNews()
     app.extensions["known_classes"] = KnownClasses()
+    app.extensions["polls"] = Polls(
+        app.extensions["known_runners"],
+        app.extensions["heartbeats"],
+        app.extensions["queue_news"],
+        app.extensions["known_classes"],
+    )
     app.extensions["job_vault"] = Vault(settings.encryption_keys, JOB_SECRETS)
     app.extensions["artifact_store"] = ArtifactStore(settings)
     app.extensions["rate_limits"] = RateLimits(settings)

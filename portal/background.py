@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Protocol
 
 import orjson
 import psycopg
@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 
 from portal.database import db, now
 from portal.domain.bulk import bulk_acts
-from portal.domain.jobs import log_watches, lost_jobs, queue_news
+from portal.domain.jobs import log_watches, lost_jobs, queue_news, waiting_jobs
 from portal.domain.jobs.job_classes import KnownClasses
 from portal.domain.jobs.log_watches import LogWatches
 from portal.domain.jobs.lost_jobs import Attention, Look, Patience
-from portal.domain.jobs.queue_news import QueueNews
+from portal.domain.jobs.queue_news import Announcement, QueueNews
 from portal.domain.last_uses import LastUses
 from portal.domain.machines import runner_managers
 from portal.domain.machines.heartbeats import Heartbeats
@@ -29,13 +29,17 @@ from portal.domain.machines.known_runners import KnownRunners
 from portal.domain.people import access_tokens, user_sessions
 from portal.domain.runners import runner_changes
 from portal.housekeeping import Housekeeping
+from portal.models import QueueScope
 
 log = logging.getLogger(__name__)
 
 WORK_EVERY = 0.5  # seconds between two looks for bulk acts that are not over
 WRITE_EVERY = 1.0  # seconds between two writes of heartbeats; pages are at most two seconds behind
 GIVE_UP_EVERY = 5.0  # seconds between two looks for lost jobs
-LISTEN_TICK = 5.0  # seconds after which a silent connection is asked whether it still lives
+LOOK_EVERY = 30.0  # seconds between two looks for jobs that wait although somebody held could take them
+MOST_LOOKED_FOR = 100  # jobs of a class, at a time
+LISTEN_TICK = 5.0  # seconds after which the listening connection is asked whether it still lives
+STOP_TICK = 1.0  # seconds after which a stop is noticed
 # A network that swallows packets without a word must not leave an old memory looking fresh.
 ALIVE: dict[str, Any] = {
     "keepalives_idle": 5,
@@ -46,10 +50,27 @@ ALIVE: dict[str, Any] = {
 TIDY_EVERY = 600.0  # seconds; stale runners are looked after as often, and each scope's at most once an hour
 
 
-class Background:
-    """The threads of one server process. `start` once, `stop` once; nothing collected is lost by a stop."""
+class Holder(Protocol):
+    """Who holds polls in this process, and is told of what they wait for. From any thread."""
 
-    def __init__(self, app: Flask) -> None:
+    def queued(self, said: Announcement) -> None:
+        """Jobs can be had."""
+
+    def changed(self, runner_id: int | None) -> None:
+        """A runner changed; None for all of them."""
+
+    def held_scopes(self) -> Sequence[tuple[QueueScope, int]]:
+        """Where jobs would have to appear to be of use to anybody."""
+
+
+class Background:
+    """The threads of one server process. `start` once, `stop` once; nothing collected is lost by a stop.
+
+    `holder` is told what is announced, after the memory of the process has it.
+    """
+
+    def __init__(self, app: Flask, holder: Holder | None = None) -> None:
+        self.holder = holder
         with app.app_context():
             self.engine = db.engine
         self.heartbeats: Heartbeats = app.extensions["heartbeats"]
@@ -73,6 +94,7 @@ class Background:
             threading.Thread(target=self._repeat, args=(self.write_machine_uses, WRITE_EVERY), name="machine-uses"),
             threading.Thread(target=self._repeat, args=(self.write_log_watches, WRITE_EVERY), name="log-watches"),
             threading.Thread(target=self._listen, name="runner-changes"),
+            threading.Thread(target=self._repeat, args=(self.look_for_waiting, LOOK_EVERY), name="waiting-jobs"),
             threading.Thread(target=self._repeat, args=(self.work_on_bulk_acts, WORK_EVERY), name="bulk-acts"),
             threading.Thread(target=self._repeat, args=(self.give_up_lost_jobs, GIVE_UP_EVERY), name="lost-jobs"),
             threading.Thread(target=self._repeat, args=(self.housekeeping.tidy_up, TIDY_EVERY), name="housekeeping"),
@@ -172,6 +194,20 @@ class Background:
             return False
         return done
 
+    def look_for_waiting(self) -> int:
+        """Wake held polls for jobs that wait. Nobody should be woken so: it bounds what an announcement missed costs.
+
+        Returns how many announcements were made again.
+        """
+        scopes = self.holder.held_scopes() if self.holder is not None else ()
+        if self.holder is None or not scopes:
+            return 0
+        with Session(self.engine) as session:
+            found = waiting_jobs.waiting(session, scopes, MOST_LOOKED_FOR)
+        for said in found:
+            self.holder.queued(said)
+        return len(found)
+
     def give_up_lost_jobs(self) -> int:
         """Take jobs back of which nobody heard, each in a transaction of its own. Returns how many were given up.
 
@@ -225,23 +261,46 @@ class Background:
     def _listen_once(self) -> None:
         url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(url, autocommit=True, connect_timeout=10, **ALIVE) as connection:
-            connection.add_notify_handler(self._heard_on)
             connection.execute(f"LISTEN {runner_changes.CHANNEL}")
             connection.execute(f"LISTEN {queue_news.CHANNEL}")
             with Session(self.engine) as session:
                 mark = queue_news.present_mark(session)
             self.classes.forget()
+            self._refresh_classes()
             self.news.start(mark)
             self.known.forget_all(listening=True)
+            self._tell_changed(None)  # whoever is held may have missed something
+            asked = monotonic()
             while not self._stopping.is_set():
-                select.select([connection.fileno()], [], [], min(LISTEN_TICK, 1.0))
-                connection.execute("SELECT 1")  # hands over what has arrived, and fails when the server is gone
+                for notice in connection.notifies(timeout=STOP_TICK):
+                    self._heard_on(notice)
+                if monotonic() - asked >= LISTEN_TICK:  # a connection that is silent may be dead
+                    connection.execute("SELECT 1")
+                    asked = monotonic()
 
     def _heard_on(self, notice: psycopg.Notify) -> None:
         if notice.channel == queue_news.CHANNEL:
-            self.news.hear(notice.payload, self.classes.expect)
+            self._heard_of_jobs(notice.payload)
             return
         self._heard(notice.payload)
+
+    def _heard_of_jobs(self, payload: str) -> None:
+        said = queue_news.read(payload)
+        if said is None:
+            return
+        self.news.hear(said, self.classes.expect)
+        if self.holder is not None:
+            self._refresh_classes()
+            self.holder.queued(said)
+
+    def _refresh_classes(self) -> None:
+        """Here, where a query keeps no poll waiting."""
+        with Session(self.engine) as session:
+            self.classes.refresh(lambda: session)
+
+    def _tell_changed(self, runner_id: int | None) -> None:
+        if self.holder is not None:
+            self.holder.changed(runner_id)
 
     def _heard(self, payload: str) -> None:
         if payload == runner_changes.SWITCHES:
@@ -251,10 +310,12 @@ class Background:
         if not number.isdecimal():
             self.known.forget_all()
             self.heartbeats.forget_all()
+            self._tell_changed(None)
             return
         self.known.forget(int(number))
         if managers:
             self.heartbeats.forget_runner(int(number))
+        self._tell_changed(int(number))
 
 
 def _json(value: object) -> str:

@@ -50,6 +50,14 @@ def _duration(value: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def _hold(value: str) -> timedelta:
+    match = re.fullmatch(r"(\d{1,4})([sm]?)", value)
+    seconds = int(match[1]) * _UNITS[match[2] or "s"] if match else -1
+    if not 0 <= seconds <= 300:
+        raise ValueError("a time such as 50s or 1m, of at most 5 minutes, or 0")
+    return timedelta(seconds=seconds)
+
+
 def _days(value: str) -> timedelta:
     match = re.fullmatch(r"(\d{1,4})d", value)
     if match is None or not 1 <= int(match[1]) <= 3650:
@@ -456,6 +464,13 @@ class Settings:
         "After how long a job is taken back from a machine that never spoke of it, and queued again; machines with "
         "gitlab-runner 18.5 and newer speak at once, and have 30s.",
         _duration,
+    )
+    poll_hold: timedelta = setting(
+        "PORTAL_POLL_HOLD",
+        "50s",
+        "How long a machine that asks for a job is kept waiting for one, where it knows that there is none yet; 0 "
+        "answers at once. Proxies in front must allow answers to take longer than this.",
+        _hold,
     )
     job_silent: timedelta = setting(
         "PORTAL_JOB_SILENT",

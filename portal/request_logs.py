@@ -24,6 +24,8 @@ CONTROL = {
     number: f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
     for number in (*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 }
+WORDS = "{method} {path} {status} in {duration_ms} ms, {actor_kind} {actor_id} from {address}, id {request_id}"
+POLLS = "/api/v4/jobs/request"
 FIELDS = (
     "request_id",
     "method",
@@ -158,11 +160,27 @@ def _tell(response: Response) -> Response:
     level = _level(response)
     if log.isEnabledFor(level):
         told = _facts(response)
-        words = (
-            "{method} {path} {status} in {duration_ms} ms, {actor_kind} {actor_id} from {address}, id {request_id}"
-        )
-        log.log(level, "%s", words.format(**told), extra=told)
+        log.log(level, "%s", WORDS.format(**told), extra=told)
     return response
+
+
+def tell_poll(request_id: str, status: int, runner_id: int | None, address: str, *, unlogged: int = 0) -> None:
+    """Log a poll that was answered without Flask. `unlogged` are those of the same address that were not logged."""
+    told = {
+        "request_id": request_id,
+        "method": "POST",
+        "route": POLLS,
+        "path": POLLS,
+        "status": status,
+        "duration_ms": None,
+        "actor_kind": "visitor" if runner_id is None else "runner",
+        "actor_id": runner_id,
+        "address": address,
+        "bytes": 0,
+    }
+    words = WORDS.replace(" in {duration_ms} ms", "") + (", and {unlogged} before it" if unlogged else "")
+    level = logging.DEBUG if status == 204 else logging.INFO
+    log.log(level, "%s", words.format(**told, unlogged=unlogged), extra=told)
 
 
 def _level(response: Response) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from portal.domain.vault import Vault
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+HUNG_UP = "portal.hung_up"  # in a request's environment: a function that says whether its client is gone
 STRICT_TRANSPORT = "max-age=63072000"  # two years
 NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
 _BRACKETED = re.compile(r"\[([^\]]+)\](?::\d{1,5})?")
@@ -60,10 +61,20 @@ class HeadAsGet:
             return []
 
 
+def has_hung_up() -> bool:
+    """Whether nobody waits for the answer any more, as far as the server can tell."""
+    ask: Callable[[], bool] | None = request.environ.get(HUNG_UP)
+    return ask is not None and ask()
+
+
 def assign_request_id() -> None:
     """Keep the client's X-Request-Id when it is one (runners repeat it when they retry), else make one."""
-    given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    g.request_id = request_id_of(request.headers.get("X-Request-Id", ""))
+
+
+def request_id_of(given: str) -> str:
+    """The request's id: the client's, when it is one."""
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def label_api_answer(response: Response) -> Response:

@@ -22,6 +22,9 @@ from portal.database import db, now
 from portal.domain.errors import Invalid
 from portal.domain.jobs import job_partitions
 from portal.domain.people import accounts
+from portal.gate import Gate
+
+MOST_CONNECTIONS = 1_000_000  # requests at the same time in one server process; open files end it sooner
 
 
 def main() -> int:
@@ -120,11 +123,10 @@ def _serve(settings: Settings, address: str) -> None:
         factory=True,
         address=address,
         port=settings.port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.ASGI,
         workers=settings.workers,
-        blocking_threads=settings.threads,
         backlog=4096,
-        backpressure=max(128, settings.threads * 16),
+        backpressure=MOST_CONNECTIONS,  # a held poll costs a few kilobytes, no thread
         websockets=False,
         respawn_failed_workers=True,
         workers_kill_timeout=30,
@@ -133,13 +135,14 @@ def _serve(settings: Settings, address: str) -> None:
     ).serve()
 
 
-def worker() -> Flask:
+def worker() -> Gate:
     """The application of one server process, with its background work running until the process ends."""
     settings = Settings.from_environment()
     request_logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
-    background = Background(app)
+    gate = Gate(app, hold=settings.poll_hold.total_seconds(), threads=settings.threads)
+    background = Background(app, gate)
     background.start()
     # A multiprocessing child leaves without atexit handlers, but runs its finalizers.
     Finalize(None, background.stop, exitpriority=10)
-    return app
+    return gate

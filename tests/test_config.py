@@ -107,6 +107,7 @@ WRONG = [
     ("PORTAL_JOB_LOG_LIMIT", "1048575"),
     ("PORTAL_JOB_LOG_LIMIT", "10737418241"),
     ("PORTAL_JOB_TAKEN_BACK", "30s"),
+    ("PORTAL_POLL_HOLD", "an hour"),
     ("PORTAL_JOB_SILENT", "soon"),
     ("PORTAL_JOBS_KEPT", "0d"),
     ("PORTAL_JOBS_KEPT", "400"),

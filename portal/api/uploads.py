@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from time import monotonic
 
-from flask import Response, request
+from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
@@ -15,7 +14,6 @@ from portal.domain.errors import BadRequest, TooLarge
 PIECE = 256 * 1024  # bytes read at once
 FIELDS = 64 * 1024  # bytes of all that is not the file
 MOST_PARTS = 32
-HEARD_OUT = 20  # seconds for which somebody who was refused may go on talking
 AROUND = FIELDS * 2  # bytes that a body may have beside the file, boundaries and headers included
 
 
@@ -54,25 +52,6 @@ def read(name: str, take: Callable[[bytes], None], *, limit: int) -> Upload:
     if not upload.found:
         raise BadRequest(f"{name} is missing: the upload has no file of this name.")
     return upload
-
-
-def hear_out(response: Response) -> Response:
-    """Go on reading for a while what the client sends, when it is refused in the middle of it.
-
-    A connection that is closed while the client still writes is an error to it: it never reads the answer, and tries
-    again what was refused for good. So the answer goes out first, and the rest is read and thrown away meanwhile.
-    """
-    if response.status_code < 400:
-        return response
-    told, incoming, until = response.get_data(), request.environ["wsgi.input"], monotonic() + HEARD_OUT
-
-    def answer() -> Iterator[bytes]:
-        yield told
-        while monotonic() < until and incoming.read(PIECE):
-            pass
-
-    response.response = answer()
-    return response
 
 
 def _events(decoder: MultipartDecoder) -> Iterator[Event]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select, text
 
 from portal.domain import scopes
-from portal.domain.jobs import jobs
-from portal.domain.jobs.queue_news import QueueNews
+from portal.domain.jobs import jobs, queue_news
+from portal.domain.jobs.queue_news import Announcement, QueueNews
 from portal.domain.runners import runner_projects
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import Job, QueueScope, Runner, RunnerManager
@@ -175,14 +176,28 @@ def test_ten_jobs_that_nobody_can_run_are_not_found_for_ever(processes: list[Pro
         assert reasons == ["missing_dependency_failure"] * 25
 
 
+def heard(payload: str) -> Announcement:
+    found = queue_news.read(payload)
+    assert found is not None
+    return found
+
+
+def test_an_announcement_is_read_as_it_was_made() -> None:
+    made = Announcement(3, ((QueueScope.GROUP, 4), (QueueScope.PROJECT, 5)), jobs=12, system_xid="r with space")
+    assert heard(f"7 {made.text()}") == replace(made, mark=7)
+
+
+@pytest.mark.parametrize("payload", ["", "nonsense", "1 2 3", "1 2 3 4:5:6 ", "1 2 3 9:1 ", "a 2 3 1:0 ", "1 2 3 "])
+def test_what_nobody_announces_so_is_passed_over(payload: str) -> None:
+    assert queue_news.read(payload) is None
+
+
 def test_a_class_is_expected_before_its_announcement_can_be_read() -> None:
     news, expected = QueueNews(), list[tuple[int, int]]()
     news.start(0)
-    news.hear("7 3 1:0", lambda class_id: expected.append((class_id, news.mark)))
+    news.hear(heard("7 3 1 1:0 "), lambda class_id: expected.append((class_id, news.mark)))
     assert expected == [(3, 0)]
     assert news.mark == 7
-    news.hear("nonsense", lambda class_id: expected.append((class_id, 0)))
-    assert len(expected) == 1
     assert not news.is_quiet(6, [(QueueScope.INSTANCE, 0)], lambda class_id: class_id == 3, 0)
     assert news.is_quiet(7, [(QueueScope.INSTANCE, 0)], lambda class_id: class_id == 3, 0)
 
@@ -196,7 +211,7 @@ def test_after_a_backup_was_put_back_nobody_waits_for_marks_to_come_again() -> N
     news.start(1000)
     assert news.searched(1, "s_1", "version") is None
     assert not news.is_quiet(5000, scope, lambda _: True, 0)
-    news.hear("1001 3 1:0", lambda _: None)
+    news.hear(heard("1001 3 1 1:0 "), lambda _: None)
     assert (news.mark, news.is_quiet(1001, scope, lambda _: True, 0)) == (1001, True)
     assert not news.is_quiet(1000, scope, lambda _: True, 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
-from flask import Response, after_this_request, jsonify, request
+from flask import Response, jsonify, request
 from sqlalchemy import select
 
 from portal import artifact_files
@@ -44,7 +44,6 @@ def upload_artifacts(job_id: int) -> Response:
     201, also for the same file sent again. 403 when the job is over, 413 when it is too large, both as soon as they
     are known, and 503 when the store does not answer: the runner then sends it again.
     """
-    after_this_request(uploads.hear_out)
     job = _running(job_id)
     job_artifacts.require_room(db.session(), job, _label(request.args))
     db.session.rollback()  # the upload may take long, and is to keep no connection meanwhile

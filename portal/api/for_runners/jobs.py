@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from http import HTTPStatus
 
-import orjson
 from flask import Response, current_app, g, request
 
 from portal.api import params
@@ -17,11 +15,12 @@ from portal.database import db
 from portal.domain.errors import BadRequest, JobRefused, LostRace
 from portal.domain.jobs import job_claims, job_logs, job_reports, job_rows
 from portal.domain.jobs.job_claims import Claim, HandedOut
-from portal.domain.jobs.job_classes import KnownClasses
-from portal.domain.jobs.queue_news import QueueNews, mark_in, queue_value
+from portal.domain.jobs.queue_news import queue_value
 from portal.domain.machines import machine_facts
 from portal.domain.machines.known_runners import KnownRunner
+from portal.domain.machines.polls import Polls
 from portal.models import Job, JobStatus
+from portal.requests import has_hung_up
 
 REPORTED = ("running", "success", "failed")
 MOST_RESENDS = 2  # times a log may be sent once more because its checksum does not fit; then it is taken as it is
@@ -33,27 +32,22 @@ def request_job() -> Response:
     given = params.read()
     known = authenticated(given)
     hear(known, given, polled=True)
-    news, classes = _news(), _classes()
+    news, classes = _polls().news, _polls().classes
     mark = news.mark  # before the search: what is announced while it runs is looked for again
-
-    def takes(class_id: int) -> bool:
-        return classes.takes(db.session, known.offer, class_id)
-
-    # Clients that echo no value are spared the search too, when this process has made it.
-    version, system_xid = _version(known), machine_facts.read_system_id(given.get("system_id"))
-    told, seen = mark_in(given.get("last_update"), version), news.searched(known.runner_id, system_xid, version)
-    since = max((each for each in (told, seen) if each is not None), default=None)
-    quiet = since is not None and news.is_quiet(since, known.offer.scopes(), takes, known.runner_id)
-    if known.offer.paused or quiet:
+    system_xid = machine_facts.read_system_id(given.get("system_id"))
+    since = _polls().quiet_since(known, system_xid, given.get("last_update"))
+    if known.offer.paused or since is not None:
         return _nothing(known, mark if since is None else since)
     if not news.listening:
         classes.forget()  # nobody tells of new ones
     takeable = classes.of(db.session, known.offer)
+    if has_hung_up():
+        return _nothing(known, mark)
     handed = _claimed(_claim(known, system_xid), takeable)
     answer = job_payload.answer(db.session(), handed) if handed is not None else None
     db.session.commit()
     if answer is None:
-        news.found_nothing(known.runner_id, system_xid, version, mark)
+        news.found_nothing(known.runner_id, system_xid, known.queue_version, mark)
         return _nothing(known, mark)
     return Response(answer, status=201, mimetype="application/json")
 
@@ -78,22 +72,11 @@ def _claim(known: KnownRunner, system_xid: str) -> Claim:
 
 
 def _nothing(known: KnownRunner, mark: int) -> Response:
-    return Response(status=204, headers={"X-GitLab-Last-Update": queue_value(_version(known), mark)})
+    return Response(status=204, headers={"X-GitLab-Last-Update": queue_value(known.queue_version, mark)})
 
 
-def _version(known: KnownRunner) -> str:
-    """Another text whenever the runner changed, or serves other projects, which is no change of the runner's row."""
-    served = zlib.crc32(orjson.dumps(sorted(known.offer.project_ids)))
-    return f"{known.version}.{served:x}"
-
-
-def _news() -> QueueNews:
-    found: QueueNews = current_app.extensions["queue_news"]
-    return found
-
-
-def _classes() -> KnownClasses:
-    found: KnownClasses = current_app.extensions["known_classes"]
+def _polls() -> Polls:
+    found: Polls = current_app.extensions["polls"]
     return found
 
 

@@ -74,14 +74,22 @@ class KnownClasses:
         with self._lock:
             self._wanted += 1
 
-    def takes(self, open_session: Callable[[], Session], offer: Offer, class_id: int) -> bool:
-        """Whether the runner may take jobs of this class."""
-        return class_id in self.of(open_session, offer)
+    def refresh(self, open_session: Callable[[], Session]) -> None:
+        """Look the classes up when that was asked for since the last time."""
+        if self._loaded < self._wanted:
+            self._load(open_session())
+
+    def may_take(self, offer: Offer, class_id: int) -> bool:
+        """Whether the runner takes jobs of this class, from memory alone; true for a class that is not known yet.
+
+        What is known of a class stays true: its number is never another's.
+        """
+        known = self._classes.get(class_id)
+        return known is None or offer.takes(*known)
 
     def of(self, open_session: Callable[[], Session], offer: Offer) -> tuple[int, ...]:
         """The numbers of the classes that the runner may take. A query only when classes are new."""
-        if self._loaded < self._wanted:
-            self._load(open_session())
+        self.refresh(open_session)
         known = self._of_runner.get(offer.runner_id)
         if known is not None and known[0] == offer and known[1] == self._version:
             return known[2]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from portal.domain.jobs import job_classes, queue_news
@@ -12,6 +14,7 @@ from portal.domain.jobs.job_matching import Demand, Offer, queue_scopes
 from portal.domain.jobs.queue_news import Announcement
 from portal.models import Job, PendingJob, Project, ProjectSettings, QueueScope
 
+MOST_COMPARED = 500  # first jobs of classes in scopes, before one of them is chosen; so it stands in _TAKE
 PARKED = 0  # in place of a scope's kind: the project is deleted, and nobody finds its jobs until it is restored
 _TURNS_LOCK = 0x706A6F62
 # Who queues for a project, or changes how its jobs are found, holds its place until the commit, the lower place
@@ -44,59 +47,80 @@ SELECT coalesce((SELECT turn FROM ci_pending_builds
   WHERE scope_kind = :kind AND scope_id = :scope_id AND class_id = :class_id ORDER BY turn LIMIT 1), 0)
 """)
 
-# Where to look: in the one scope of a runner, whatever waits there, for each class that it may take …
-_EACH_CLASS = """
-WITH probes AS (
-  SELECT s.kind, s.id, c.id FROM unnest(CAST(:kinds AS smallint[]), CAST(:scope_ids AS bigint[])) AS s(kind, id)
-  CROSS JOIN unnest(CAST(:classes AS bigint[])) AS c(id)
-"""
-# … and in many projects only for those that wait there, one step of the index each: a thousand projects by two
-# hundred classes are not to be looked through where nothing is.
-_CLASSES_THERE = """
-WITH RECURSIVE there(kind, scope_id, class_id) AS (
-  SELECT s.kind, s.id, lowest.class_id
-  FROM unnest(CAST(:kinds AS smallint[]), CAST(:scope_ids AS bigint[])) AS s(kind, id)
-  CROSS JOIN LATERAL (SELECT p.class_id FROM ci_pending_builds p WHERE p.scope_kind = s.kind AND p.scope_id = s.id
-    ORDER BY p.class_id LIMIT 1) AS lowest
-  UNION ALL
-  SELECT there.kind, there.scope_id, higher.class_id FROM there
-  CROSS JOIN LATERAL (SELECT p.class_id FROM ci_pending_builds p WHERE p.scope_kind = there.kind
-    AND p.scope_id = there.scope_id AND p.class_id > there.class_id ORDER BY p.class_id LIMIT 1) AS higher
-), probes AS (
-  SELECT kind, scope_id, class_id FROM there WHERE class_id = ANY(CAST(:classes AS bigint[]))
+# One step of the index for each class that waits in a scope and that the runner may take, and at most one more for
+# each class that it may take: `classes` are in order, and what is looked for next is the first of them above the
+# class that was found. So neither a long queue nor many other classes cost anything.
+_STEPS = """
+  WITH RECURSIVE steps(class_id, job_id) AS (
+    (SELECT p.class_id, p.job_id FROM ci_pending_builds p
+     WHERE p.scope_kind = :kind AND p.scope_id = scope.id AND p.class_id >= :lowest AND p.class_id <= :highest
+     ORDER BY p.class_id, p.turn, p.job_id LIMIT 1)
+    UNION ALL
+    SELECT higher.class_id, higher.job_id FROM steps CROSS JOIN LATERAL (
+      SELECT p.class_id, p.job_id FROM ci_pending_builds p
+      WHERE p.scope_kind = :kind AND p.scope_id = scope.id AND p.class_id <= :highest
+        AND p.class_id >= (CAST(:classes AS bigint[]))[width_bucket(steps.class_id, CAST(:classes AS bigint[])) + 1]
+      ORDER BY p.class_id, p.turn, p.job_id LIMIT 1) AS higher
+  )
+  SELECT class_id, job_id FROM steps
+  WHERE (CAST(:classes AS bigint[]))[width_bucket(class_id, CAST(:classes AS bigint[]))] = class_id
 """
 # The first job of each class in each scope; checks of the runner go before everything else. Where projects share an
 # instance runner, the one goes first whose last job on such a runner began the longest ago; else the oldest job.
-# The rows are looked at without a lock: the claim asks again, for the class it has chosen.
-_BEST = """
-  UNION ALL
-  SELECT CAST(4 AS smallint), CAST(:runner_id AS bigint), CAST(:untagged AS bigint)
-)
-SELECT probes.kind, probes.scope_id, probes.class_id
-FROM probes AS probes(kind, scope_id, class_id)
-CROSS JOIN LATERAL (
-  SELECT p.job_id FROM ci_pending_builds p
-  WHERE p.scope_kind = probes.kind AND p.scope_id = probes.scope_id AND p.class_id = probes.class_id
-    AND (probes.kind <> 4 OR EXISTS (
-      SELECT 1 FROM ci_builds b WHERE b.id = p.job_id AND (b.system_xid IS NULL OR b.system_xid = :system_xid)))
-  ORDER BY p.turn, p.job_id LIMIT 1
-) AS head
-LEFT JOIN LATERAL (
-  SELECT d.started_at FROM ci_builds j JOIN ci_builds d ON d.project_id = j.project_id AND d.runner_type = 1
-  WHERE j.id = head.job_id AND probes.kind = 1 ORDER BY d.started_at DESC LIMIT 1
-) AS served ON true
-ORDER BY probes.kind = 4 DESC, served.started_at NULLS FIRST, head.job_id
-LIMIT 100
+# These rows are looked at without a lock. Then the runner is held, if there is anything to take, and the job at the
+# first of these places that nobody else holds. The runner is held before its job: who deletes a group holds its
+# runners, and then waits for the jobs that are pending. It is not waited for here: what is found would be as it was
+# before. Who holds the job's row has the job: the queue's rows are only the way
+# to it, and a job has several of them. Its status is looked at once more when it is locked, since another may have
+# taken it and committed meanwhile. The last step goes through `heads` one by one in their order; to sort there
+# again would lock a job at every place first.
+_BEFORE_STEPS = """
+WITH again AS MATERIALIZED (
+  SELECT id FROM (
+    SELECT id, status, acknowledged_at FROM ci_builds WHERE claim_digest = CAST(:digest AS bytea) OFFSET 0
+  ) AS asked WHERE status = 'running' AND acknowledged_at IS NULL
+), first AS MATERIALIZED (
+  SELECT scope.id AS scope_id, found.class_id, found.job_id
+  FROM {scopes} AS scope(id) CROSS JOIN LATERAL (
 """
-_HEADS_IN_ONE, _HEADS_IN_MANY = text(_EACH_CLASS + _BEST), text(_CLASSES_THERE + _BEST)
-# Who holds the job's row has the job: the queue's rows are only the way to it, and a job has several of them. Asked
-# once more for its status, since another may have taken it and committed between our look and our lock.
-_TAKE = text("""
-SELECT b.id FROM ci_pending_builds p JOIN ci_builds b ON b.id = p.job_id
-WHERE p.scope_kind = :kind AND p.scope_id = :scope_id AND p.class_id = :class_id
-  AND b.status = 'pending' AND (b.system_xid IS NULL OR b.system_xid = :system_xid)
-ORDER BY p.turn, p.job_id LIMIT 1 FOR UPDATE OF b SKIP LOCKED
-""")
+_AFTER_STEPS = """
+  ) AS found
+  WHERE NOT EXISTS (SELECT 1 FROM again) LIMIT 500
+), heads AS MATERIALIZED (
+  SELECT kind, scope_id, class_id FROM (
+    SELECT 0 AS rank, 4 AS kind, CAST(:runner_id AS bigint) AS scope_id, CAST(:untagged AS bigint) AS class_id,
+      CAST(0 AS bigint) AS job_id, CAST(NULL AS timestamptz) AS served_at
+    WHERE EXISTS (
+      SELECT 1 FROM ci_pending_builds p JOIN ci_builds b ON b.id = p.job_id
+      WHERE p.scope_kind = 4 AND p.scope_id = :runner_id AND p.class_id = :untagged
+        AND (b.system_xid IS NULL OR b.system_xid = :system_xid)
+    ) AND NOT EXISTS (SELECT 1 FROM again)
+    UNION ALL
+    SELECT 1, CAST(:kind AS smallint), scope_id, class_id, job_id, CASE WHEN :kind = 1 THEN (
+      SELECT (SELECT d.started_at FROM ci_builds d WHERE d.project_id = b.project_id AND d.runner_type = 1
+        ORDER BY d.started_at DESC LIMIT 1)
+      FROM ci_builds b WHERE b.id = first.job_id
+    ) END FROM first
+  ) AS places ORDER BY rank, served_at NULLS FIRST, job_id LIMIT 100
+), runner AS MATERIALIZED (
+  SELECT id FROM ci_runners WHERE id = :runner_id AND deletion_id IS NULL
+    AND (EXISTS (SELECT 1 FROM heads) OR EXISTS (SELECT 1 FROM again))
+  FOR KEY SHARE SKIP LOCKED
+), taken AS MATERIALIZED (
+  SELECT next.id FROM runner CROSS JOIN heads CROSS JOIN LATERAL (
+    SELECT b.id FROM ci_pending_builds p JOIN ci_builds b ON b.id = p.job_id
+    WHERE p.scope_kind = heads.kind AND p.scope_id = heads.scope_id AND p.class_id = heads.class_id
+      AND b.status = 'pending' AND (b.system_xid IS NULL OR b.system_xid = :system_xid) AND runner.id IS NOT NULL
+    ORDER BY p.turn, p.job_id LIMIT 1 FOR UPDATE OF b SKIP LOCKED
+  ) AS next LIMIT 1
+)
+SELECT EXISTS (SELECT 1 FROM heads) AS waits, (SELECT id FROM again) AS given_before,
+  (SELECT id FROM runner) AS runner_id, (SELECT id FROM taken) AS job_id
+"""
+_TAKE = _BEFORE_STEPS + _STEPS + _AFTER_STEPS
+# Said apart, since the database makes a plan for one scope once, and one for an array anew for each.
+TAKE_FROM_ONE = _TAKE.replace("{scopes}", "(SELECT CAST(:scope_id AS bigint))")
+_ONE, _MANY = text(TAKE_FROM_ONE), text(_TAKE.replace("{scopes}", "unnest(CAST(:scope_ids AS bigint[]))"))
 
 # The scopes of a project's jobs besides the project itself follow from its switches; turns stay as they were.
 _FORGET_WIDER = text("""
@@ -172,7 +196,7 @@ def put(session: Session, job: Job, *, first: bool = False) -> None:
     ]
     session.execute(insert(PendingJob), rows)
     if not parked:
-        queue_news.announce(session, [Announcement(class_id, scopes)])
+        queue_news.announce(session, [Announcement(class_id, scopes, system_xid=demand.system_xid or "")])
 
 
 def _hold(session: Session, project_ids: Sequence[int]) -> None:
@@ -190,29 +214,66 @@ def take_out(session: Session, job_id: int) -> None:
     session.execute(delete(PendingJob).where(PendingJob.job_id == job_id))
 
 
-def heads(
-    session: Session, offer: Offer, classes: Sequence[int], system_xid: str
-) -> list[tuple[QueueScope, int, int]]:
-    """Where jobs wait that the runner may take, as (kind of scope, its number, class), the best first."""
-    scopes = offer.scopes()
-    values = {
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of looking for a job: `job_id` is held until the transaction ends, and so is the runner then.
+
+    `waits` says that there were jobs, also where others have taken them all. `given_before` is the job that the same
+    request got before, which is not held. `runner_held` is false where the runner is gone, or nothing was found.
+    """
+
+    job_id: int | None
+    waits: bool
+    given_before: int | None
+    runner_held: bool
+
+
+NOTHING = Taken(None, waits=False, given_before=None, runner_held=False)
+
+
+def take(session: Session, offer: Offer, classes: Sequence[int], system_xid: str, digest: bytes | None) -> Taken:
+    """Hold the job whose turn it is of those that this machine of the runner may take, with one statement.
+
+    `classes` are those that the runner may take, `digest` is of the request, which may have got a job before. A
+    runner of many projects looks at them in any order until it has seen MOST_COMPARED places, each project as likely
+    to be among the first as any other; where fewer wait, the oldest job is the one, as everywhere.
+    """
+    kind, scope_ids = _where(offer)
+    values: dict[str, object] = {
         "runner_id": offer.runner_id,
         "untagged": job_classes.UNTAGGED,
-        "kinds": [int(kind) for kind, _ in scopes],
-        "scope_ids": [number for _, number in scopes],
-        "classes": list(classes),
+        "kind": kind,
+        "classes": sorted(classes),
         "system_xid": system_xid,
+        "digest": digest,
     }
-    rows = session.execute(_HEADS_IN_ONE if len(scopes) == 1 else _HEADS_IN_MANY, values)
-    return [(QueueScope(row.kind), row.scope_id, row.class_id) for row in rows]
+    one = len(scope_ids) == 1
+    values |= {"scope_id": scope_ids[0]} if one else {"scope_ids": scope_ids}
+    for lowest, highest in _stretches(classes):
+        values |= {"lowest": lowest, "highest": highest}
+        found = session.execute(_ONE if one else _MANY, values).one()
+        if found.waits or found.given_before:
+            return Taken(found.job_id, found.waits, found.given_before, found.runner_id is not None)
+    return NOTHING
 
 
-def hold_next(session: Session, head: tuple[QueueScope, int, int], system_xid: str) -> int | None:
-    """The number of the next job there, held until the transaction ends; None when others have taken them all."""
-    kind, scope_id, class_id = head
-    values = {"kind": int(kind), "scope_id": scope_id, "class_id": class_id, "system_xid": system_xid}
-    found: int | None = session.scalar(_TAKE, values)
-    return found
+def _where(offer: Offer) -> tuple[int, list[int]]:
+    """The kind of the scopes through which the runner finds jobs, and their numbers in any order."""
+    scopes = offer.scopes()
+    kind = scopes[0][0] if scopes else QueueScope.PROJECT
+    return int(kind), random.sample([number for _, number in scopes], len(scopes))
+
+
+def _stretches(classes: Sequence[int]) -> list[tuple[int, int]]:
+    """Which classes are looked at, from the lowest to the highest, and which then if nothing waits in those.
+
+    Who takes more classes than are compared begins anywhere: else the jobs of the last ones would wait for ever.
+    """
+    lowest, highest = min(classes, default=0), max(classes, default=0)
+    if len(classes) <= MOST_COMPARED:
+        return [(lowest, highest)]
+    start = random.choice(classes)  # noqa: S311  (whose turn it is among so many is no secret)
+    return [(start, highest), (lowest, start - 1)]
 
 
 def reach_again(session: Session, project: Project) -> None:
@@ -233,8 +294,8 @@ def reach_again(session: Session, project: Project) -> None:
     values = {"kinds": [int(kind) for kind, _ in wider], "scope_ids": [number for _, number in wider]}
     session.execute(_REACH_WIDER, {"project_id": project.id, **values})
     there = (PendingJob.scope_kind == int(QueueScope.PROJECT)) & (PendingJob.scope_id == project.id)
-    classes = session.scalars(select(PendingJob.class_id).where(there).distinct())
-    queue_news.announce(session, [Announcement(class_id, scopes) for class_id in classes])
+    waiting = session.execute(select(PendingJob.class_id, func.count()).where(there).group_by(PendingJob.class_id))
+    queue_news.announce(session, [Announcement(class_id, scopes, jobs) for class_id, jobs in waiting])
 
 
 def park(session: Session, project_ids: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
@@ -36,13 +36,32 @@ SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM held, ci_queue_marks
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A job of this class can be found through these scopes."""
+    """So many jobs of this class can be found through these scopes.
+
+    `system_xid` is for a check that one machine alone may take. `mark` is the announcement's own, once it was made.
+    """
 
     class_id: int
     scopes: tuple[tuple[QueueScope, int], ...]
+    jobs: int = 1
+    system_xid: str = ""
+    mark: int = 0
 
     def text(self) -> str:
-        return f"{self.class_id} " + ",".join(f"{int(kind)}:{number}" for kind, number in self.scopes)
+        """What is sent behind the mark; the system ID comes last, since it may hold anything."""
+        scopes = ",".join(f"{int(kind)}:{number}" for kind, number in self.scopes)
+        return f"{self.class_id} {self.jobs} {scopes} {self.system_xid}"
+
+
+def read(payload: str) -> Announcement | None:
+    """An announcement as it arrived; None for what nobody announces so."""
+    try:
+        mark, class_id, jobs, scopes, system_xid = payload.split(" ", 4)
+        pairs = (each.split(":") for each in scopes.split(","))
+        found = tuple((QueueScope(int(kind)), int(number)) for kind, number in pairs)
+        return Announcement(int(class_id), found, int(jobs), system_xid, int(mark))
+    except ValueError:
+        return None
 
 
 def announce(session: Session, announcements: Iterable[Announcement]) -> None:
@@ -51,14 +70,18 @@ def announce(session: Session, announcements: Iterable[Announcement]) -> None:
     It is said as the transaction's very last act: who announces makes everybody else wait who does, and must wait for
     nobody from then on.
     """
-    session.info.setdefault(_TO_SAY, {}).update(dict.fromkeys(each.text() for each in announcements))
+    counted: dict[Announcement, int] = session.info.setdefault(_TO_SAY, {})
+    for each in announcements:
+        alike = replace(each, jobs=0)
+        counted[alike] = counted.get(alike, 0) + each.jobs
 
 
 @event.listens_for(Session, "before_commit")
 def _say(session: Session) -> None:
     if session.in_nested_transaction():  # the end of a savepoint is not that of the transaction
         return
-    if said := list(session.info.pop(_TO_SAY, ())):
+    counted: dict[Announcement, int] = session.info.pop(_TO_SAY, {})
+    if said := [replace(each, jobs=jobs).text() for each, jobs in counted.items()]:
         session.execute(_ANNOUNCE, {"lock": LOCK, "channel": CHANNEL, "said": said})
 
 
@@ -79,8 +102,8 @@ class QueueNews:
         self.listening = False
         self.mark = 0
         self._since = 0  # what was announced up to this mark is not remembered
-        self._by_scope: dict[tuple[int, int], dict[int, int]] = {}
-        self._newest: dict[tuple[int, int], int] = {}
+        self._by_scope: dict[tuple[QueueScope, int], dict[int, int]] = {}
+        self._newest: dict[tuple[QueueScope, int], int] = {}
         self._kept = 0
         self._found_nothing: dict[tuple[int, str], tuple[str, int]] = {}
         self._lock = threading.Lock()
@@ -97,26 +120,20 @@ class QueueNews:
         with self._lock:
             self.listening = False
 
-    def hear(self, payload: str, expect: Callable[[int], None]) -> None:
-        """Take in an announcement, as it arrived; what nobody announces so is passed over.
+    def hear(self, said: Announcement, expect: Callable[[int], None]) -> None:
+        """Take in an announcement.
 
         `expect` is called with the class before anything of it can be read here: who reads of a class knows it.
         """
-        try:
-            number, class_id, scopes = payload.split(" ")
-            mark, job_class = int(number), int(class_id)
-            found = [tuple(map(int, each.split(":"))) for each in scopes.split(",")]
-        except ValueError:
-            return
-        expect(job_class)
+        expect(said.class_id)
         with self._lock:
-            if self._kept + len(found) > MOST_ANNOUNCED:
+            if self._kept + len(said.scopes) > MOST_ANNOUNCED:
                 self._clear(self.mark)
-            for kind, scope_id in found:
-                classes = self._by_scope.setdefault((kind, scope_id), {})
-                self._kept += job_class not in classes
-                classes[job_class] = self._newest[(kind, scope_id)] = mark
-            self.mark = max(self.mark, mark)
+            for scope in said.scopes:
+                classes = self._by_scope.setdefault(scope, {})
+                self._kept += said.class_id not in classes
+                classes[said.class_id] = self._newest[scope] = said.mark
+            self.mark = max(self.mark, said.mark)
 
     def found_nothing(self, runner_id: int, system_xid: str, runner_version: str, mark: int) -> None:
         """A search for this machine of the runner, as that was then, found at this mark that nothing waits for it.
@@ -143,6 +160,8 @@ class QueueNews:
         """
         if not self.listening or not self._since <= since <= self.mark:
             return False
+        if since == self.mark:
+            return True
         if self._newest.get((QueueScope.RUNNER, checks), 0) > since:
             return False
         for scope in scopes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,13 +20,13 @@ from portal.domain.jobs.job_matching import Offer
 from portal.domain.registration import registration
 from portal.domain.registration.registration import Configured
 from portal.domain.runners import runner_changes
-from portal.models import WITH_DELETED, Deletion, RegistrationType, Runner, RunnerToken
+from portal.models import WITH_DELETED, Deletion, QueueScope, RegistrationType, Runner, RunnerToken
 
 MOST_KNOWN = 200_000
 MOST_UNKNOWN = 20_000
 UNKNOWN_FOR = 10.0  # seconds; a token that is imported later is found soon
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-_REFUSAL = (
+REFUSAL = (
     "This token belongs to no runner: it was mistyped, has ended, or its runner was deleted. "
     "Create a runner, or reset the token of yours"
 )
@@ -35,8 +36,9 @@ _REFUSAL = (
 class KnownRunner:
     """A runner as its token finds it. `ends_at` is when the token stops working, whatever the reason.
 
-    `version` is another text whenever the runner changed; `offer` says which jobs it takes. `deleted_at` is set for a
-    runner that is deleted and can be restored.
+    `queue_version` is another text whenever the runner changed, or serves other projects, which is no change of its
+    row; `offer` says which jobs it takes, and `scopes` where it finds them. `deleted_at` is set for a runner that is
+    deleted and can be restored.
     """
 
     token_id: int
@@ -45,8 +47,9 @@ class KnownRunner:
     created_by_person: bool
     expires_at: datetime | None
     ends_at: datetime | None
-    version: str
+    queue_version: str
     offer: Offer
+    scopes: tuple[tuple[QueueScope, int], ...]
     deleted_at: datetime | None = None
 
 
@@ -73,19 +76,26 @@ class KnownRunners:
 
         `open_session` is called only when the database has to be asked.
         """
-        if not token or len(token) > tokens.LONGEST or tokens.is_mistyped(token):
-            raise TokenUnknown(_REFUSAL)
-        digest = tokens.digest(token)
-        known = self._known.get(digest)
-        if known is None:
-            if self._unknown.get(digest, 0.0) > time.monotonic():
-                raise TokenUnknown(_REFUSAL)
-            known = self._look_up(open_session(), digest)
+        known = self._remembered(token) or self._look_up(open_session(), tokens.digest(token))
         if known.ends_at is not None and known.ends_at <= now():
             raise TokenOver(_over(known), known.runner_id)
         if known.deleted_at is not None:
             raise RunnerDeleted(known.runner_id, known.deleted_at)
         return known
+
+    def recall(self, token: str) -> KnownRunner | None:
+        """The runner of a live token, if this process remembers it; None when `find` has to say.
+
+        Raises TokenUnknown for a token that is mistyped, or that was unknown a moment ago.
+        """
+        known = self._remembered(token)
+        if known is None or known.deleted_at is not None:
+            return None
+        return known if known.ends_at is None or known.ends_at > now() else None
+
+    def is_welcome(self, runner_id: int) -> bool:
+        """Whether this process remembers that the runner's machines without system ID are not refused."""
+        return self._too_old.get(runner_id) == ""
 
     def refuse_too_old(self, open_session: Callable[[], Session], runner_id: int, configured: Configured) -> None:
         """Refuse with ClientTooOld a machine without system ID while registration tokens are off in its scope.
@@ -102,6 +112,15 @@ class KnownRunners:
         if sentence:
             raise ClientTooOld(sentence, runner_id)
 
+    def _remembered(self, token: str) -> KnownRunner | None:
+        if not token or len(token) > tokens.LONGEST:
+            raise TokenUnknown(REFUSAL)
+        digest = tokens.digest(token)
+        known = self._known.get(digest)
+        if known is None and (tokens.is_mistyped(token) or self._unknown.get(digest, 0.0) > time.monotonic()):
+            raise TokenUnknown(REFUSAL)
+        return known
+
     def _look_up(self, session: Session, digest: bytes) -> KnownRunner:
         generation = self._generation
         known = _query(session, digest)
@@ -110,7 +129,7 @@ class KnownRunners:
             if self.listening and generation == self._generation:
                 self._keep(digest, known)
         if known is None:
-            raise TokenUnknown(_REFUSAL)
+            raise TokenUnknown(REFUSAL)
         return known
 
     def _keep(self, digest: bytes, known: KnownRunner | None) -> None:
@@ -197,6 +216,7 @@ def _query(session: Session, digest: bytes) -> KnownRunner | None:
     ends = [end for end in (row.expires_at, row.ends_at) if end is not None]
     if row.cut:  # over for good, also for a host whose clock is behind that of the one that cut it
         ends.append(_LONG_AGO)
+    offer = runner_offers.offer(session, row)
     return KnownRunner(
         token_id=row.id,
         runner_id=row.runner_id,
@@ -204,7 +224,13 @@ def _query(session: Session, digest: bytes) -> KnownRunner | None:
         created_by_person=row.registration_type == RegistrationType.AUTHENTICATED_USER,
         expires_at=row.expires_at,
         ends_at=min(ends) if ends else None,
-        version=runner_changes.version(row.updated_at),
-        offer=runner_offers.offer(session, row),
+        queue_version=f"{runner_changes.version(row.updated_at)}.{_served(offer):x}",
+        offer=offer,
+        scopes=tuple(offer.scopes()),
         deleted_at=row.deleted_at,
     )
+
+
+def _served(offer: Offer) -> int:
+    """A number that is another one when the runner serves other projects."""
+    return zlib.crc32(",".join(map(str, sorted(offer.project_ids))).encode())

@@ -1,0 +1,354 @@
+"""The gate in front of Flask: it answers polls that get nothing, holds those that may wait, and hands on the rest.
+
+It owns no rule. Who polls, whether anything waits for them and whom an announcement concerns say the domain's rooms
+`machines` and `jobs`; what a poll gets that is no idle one, Flask answers. Decision 0032.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from a2wsgi import WSGIMiddleware
+from flask import Flask, Response, g
+
+from portal import request_logs
+from portal.connections import Connection, Header, Kept, Receive, Send
+from portal.domain.errors import TokenUnknown
+from portal.domain.jobs.job_classes import KnownClasses
+from portal.domain.jobs.queue_news import Announcement
+from portal.domain.machines.held_polls import HeldPoll, HeldPolls, Scope
+from portal.domain.machines.known_runners import REFUSAL, KnownRunner
+from portal.domain.machines.polls import Idle, Poll, Polls
+from portal.domain.trail.refused_acts import Flood
+from portal.requests import HUNG_UP, address_behind, harden_answer, label_api_answer, request_id_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+LONGEST_BODY = 64 * 1024  # bytes of a poll that the gate reads; Flask says what is wrong with a longer one
+FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+CHANGED = "changed"  # in place of a queue value: whoever echoes it is looked for work at once
+MOST_ASKED = 5  # times that a poll which was woken asks, before it is told to come again
+ASK_AGAIN = 0.1  # seconds until it does, when others were just taking what it found
+ASGIScope = dict[str, Any]
+
+
+class Why(enum.Enum):
+    """Why a held poll waits no longer."""
+
+    WORK = enum.auto()
+    CHANGED = enum.auto()
+    OVER = enum.auto()
+    LEFT = enum.auto()
+
+
+class Waiting(HeldPoll):
+    """A held poll, and what it is told. `news` is what it was woken for; who cannot use it passes it on."""
+
+    __slots__ = ("news", "told")
+
+    def __init__(self, known: KnownRunner, system_xid: str, told: asyncio.Future[Why]) -> None:
+        super().__init__(known, system_xid)
+        self.told = told
+        self.news: Announcement | None = None
+
+    def tell(self, why: Why) -> None:
+        if not self.told.done():
+            self.told.set_result(why)
+
+
+class Gate:
+    """The ASGI application of one server process. `hold` is in seconds, 0 for never; `threads` are Flask's.
+
+    What is called from other threads says so; everything else happens on the loop.
+    """
+
+    def __init__(self, app: Flask, *, hold: float, threads: int) -> None:
+        settings = app.config["PORTAL"]
+        self.hold = hold
+        self.polls: Polls = app.extensions["polls"]
+        self.classes: KnownClasses = app.extensions["known_classes"]
+        self.held: HeldPolls[Waiting] = HeldPolls()
+        self._paths = {request_logs.POLLS, settings.path_prefix + request_logs.POLLS}
+        self._proxies: int = settings.trusted_proxies
+        self._behind: Any = WSGIMiddleware(_Behind(app), workers=threads)  # type: ignore[arg-type]
+        self._answers = _Answers(app)
+        self._refused = Flood(each=1, most=600)
+        # Polls never take the last thread: pages are answered however many machines ask.
+        self._lanes = asyncio.Semaphore(max(1, threads - 1))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.stopping = False
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._paths:
+            await self._poll(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._hand_on(scope, Connection(receive, send))
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _hand_on(self, scope: ASGIScope, connection: Connection) -> None:
+        """Everything that is no poll is Flask's."""
+        receive: Receive = connection.receive
+        if scope["method"] in ("GET", "HEAD"):
+            await connection.read_ahead(0)  # there is nothing to read, but now it is seen when the client leaves
+            connection.watch()
+            receive = connection.again()
+        await self._behind(_with(scope, connection), receive, connection.send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Hear of the stop as early as the server does, which waits for the polls that are held."""
+        await receive()
+        self._loop = asyncio.get_running_loop()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            # The loop's own handler, which the server has set, is woken by the signal in any case.
+            signal.signal(each, lambda *_: self._from_outside(self.stop))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    # What is heard
+
+    def queued(self, said: Announcement) -> None:
+        """Jobs were announced. From any thread."""
+        self._from_outside(lambda: self._wake_for(said))
+
+    def changed(self, runner_id: int | None) -> None:
+        """A runner changed; None for all of them. From any thread."""
+        self._from_outside(lambda: self._wake_changed(runner_id))
+
+    def held_scopes(self) -> list[Scope]:
+        """Where jobs would have to appear to wake anybody. From any other thread; it waits for the loop."""
+        if self._loop is None or self._loop.is_closed():
+            return []
+
+        async def ask() -> list[Scope]:
+            return self.held.scopes()
+
+        return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(timeout=10)
+
+    def stop(self) -> None:
+        """Answer everybody who is held, and hold nobody any more."""
+        self.stopping = True
+        for waiting in self.held.take_all():
+            waiting.tell(Why.OVER)
+
+    def _from_outside(self, do: Callable[[], None]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(do)
+
+    def _wake_for(self, said: Announcement) -> None:
+        for waiting in self.held.take_for(said, self.classes.may_take):
+            waiting.news = said
+            waiting.tell(Why.WORK)
+
+    def _wake_changed(self, runner_id: int | None) -> None:
+        for waiting in self.held.take_all() if runner_id is None else self.held.take_of(runner_id):
+            waiting.tell(Why.CHANGED)
+
+    def pass_on(self, said: Announcement | None) -> None:
+        """One who was woken for a job could not ask for it: let another do so."""
+        if said is not None:
+            self._wake_for(replace(said, jobs=1))
+
+    # Polls
+
+    async def _poll(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        connection = Connection(receive, send)
+        body = await connection.read_ahead(LONGEST_BODY)
+        poll, request_id = (None, "") if body is None else self._read(scope, body)
+        try:
+            idle = self.polls.idle(poll) if poll is not None else None
+        except TokenUnknown:
+            await self._refuse(connection, request_id, poll)
+            return
+        if idle is None or poll is None:
+            await self.ask(scope, connection)
+        elif idle.echoed and self.hold and not self.stopping:
+            await _Hold(self, scope, connection, poll, idle, request_id).wait()
+        else:
+            await self.answer_idle(connection, request_id, poll, idle.known.runner_id, idle.value)
+
+    def _read(self, scope: ASGIScope, body: bytes) -> tuple[Poll | None, str]:
+        """The poll, and the id of its request; None for what is no JSON object."""
+        request_id, forwarded = "", ""
+        for name, value in scope["headers"]:
+            if name == b"content-type" and value.startswith(FORMS):
+                return None, ""
+            if name == b"x-request-id":
+                request_id = value.decode("latin-1")
+            elif name == b"x-forwarded-for":
+                forwarded += ("," if forwarded else "") + value.decode("latin-1")
+        try:
+            given = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return None, ""
+        if not isinstance(given, dict):
+            return None, ""
+        peer = scope["client"][0] if scope["client"] else ""
+        address = address_behind(self._proxies, peer, forwarded)
+        told = given.get
+        poll = Poll(told("token"), told("system_id"), told("info"), told("last_update"), address)
+        return poll, request_id_of(request_id)
+
+    async def answer_idle(
+        self, connection: Connection, request_id: str, poll: Poll, runner_id: int, value: str
+    ) -> None:
+        """204 with the queue's value."""
+        if request_logs.log.isEnabledFor(logging.DEBUG):
+            request_logs.tell_poll(request_id, 204, runner_id, poll.address)
+        await connection.answer(204, self._answers.idle(request_id, value))
+
+    async def _refuse(self, connection: Connection, request_id: str, poll: Poll | None) -> None:
+        address = poll.address if poll is not None else ""
+        before = self._refused.take(address, monotonic())
+        if before is not None:  # not a line for each: a machine with an old token may ask a hundred times a second
+            request_logs.tell_poll(request_id, 403, None, address, unlogged=before)
+        await connection.answer(403, self._answers.refused(request_id), self._answers.refusal)
+
+    async def ask(self, scope: ASGIScope, connection: Connection, keep: Iterable[int] = ()) -> Kept | None:
+        """Let Flask answer the poll, unless its client is gone: None then. An answer to keep is not sent."""
+        async with self._lanes:
+            connection.watch()
+            if connection.left:
+                return None
+            answer = Kept(connection.send, keep)
+            await self._behind(_with(scope, connection), connection.again(), answer.send)
+        return answer
+
+
+class _Hold:
+    """One poll while it is held, until there is work for it, its runner changes, the time is over or it leaves."""
+
+    def __init__(
+        self, gate: Gate, scope: ASGIScope, connection: Connection, poll: Poll, idle: Idle, request_id: str
+    ) -> None:
+        self.gate, self.scope, self.connection = gate, scope, connection
+        self.poll, self.idle, self.request_id = poll, idle, request_id
+        self.loop = asyncio.get_running_loop()
+        self.until = self.loop.time() + gate.hold
+        self.asked = 0
+
+    async def wait(self) -> None:
+        """Hold it and answer it; whoever is woken for work and finds none waits on."""
+        while True:
+            waiting = Waiting(self.idle.known, self.idle.system_xid, self.loop.create_future())
+            why = await self._held(waiting)
+            if why is Why.WORK and not self.connection.left:
+                if not await self._look_for_work(waiting):
+                    return
+                continue
+            self.gate.pass_on(waiting.news)
+            if not self.connection.left:
+                await self._answer(CHANGED if why is Why.CHANGED else self.idle.value)
+            return
+
+    async def _held(self, waiting: Waiting) -> Why:
+        self.gate.held.add(waiting)
+        timer = self.loop.call_at(self.until, waiting.tell, Why.OVER)
+        self.connection.when_left(lambda: waiting.tell(Why.LEFT))
+        # What was announced before it could be found was not told to it.
+        if self.gate.polls.idle_again(self.poll.token, self.idle.system_xid, self.idle.value) is None:
+            waiting.tell(Why.WORK)
+        elif self.gate.stopping:
+            waiting.tell(Why.OVER)
+        try:
+            return await waiting.told
+        finally:
+            timer.cancel()
+            self.connection.when_left(None)
+            self.gate.held.remove(waiting)
+
+    async def _look_for_work(self, waiting: Waiting) -> bool:
+        """Let Flask look for what it was woken for. True when there was nothing and it is to wait on."""
+        self.asked += 1
+        answer = await self._asked(last=self.asked >= MOST_ASKED)
+        if answer is None or not answer.kept:
+            if answer is None or answer.status != 201:
+                self.gate.pass_on(waiting.news)
+            return False
+        value = dict(answer.headers).get(b"x-gitlab-last-update", b"").decode()
+        idle = self.gate.polls.idle_again(self.poll.token, self.idle.system_xid, value) if value else None
+        if idle is None:
+            await self._answer(value or CHANGED)
+            return False
+        self.idle = idle
+        return True
+
+    async def _asked(self, *, last: bool) -> Kept | None:
+        """Flask's answer. Where others are just taking what there was, it is asked again: one may be killed."""
+        answer = None
+        for _ in range(MOST_ASKED):
+            answer = await self.gate.ask(self.scope, self.connection, () if last else (204, 409))
+            if answer is None or answer.status != 409 or last:
+                break
+            await asyncio.sleep(ASK_AGAIN * (0.5 + random.random()))  # noqa: S311  # not all at the same time
+        return answer
+
+    async def _answer(self, value: str) -> None:
+        runner_id = self.idle.known.runner_id
+        await self.gate.answer_idle(self.connection, self.request_id, self.poll, runner_id, value)
+
+
+class _Answers:
+    """The answers that the gate gives itself, made by Flask once, so that they are what Flask would say."""
+
+    def __init__(self, app: Flask) -> None:
+        with app.test_request_context(request_logs.POLLS, method="POST"):
+            g.request_id = ""
+            self._idle = _headers(Response(status=204))
+            refusal = app.make_response(app.handle_user_exception(TokenUnknown(REFUSAL)))
+            self.refusal: bytes = refusal.get_data()
+            self._refused = _headers(refusal)
+
+    def idle(self, request_id: str, value: str) -> list[Header]:
+        own = [(b"x-request-id", request_id.encode()), (b"x-gitlab-last-update", value.encode())]
+        return self._idle + own
+
+    def refused(self, request_id: str) -> list[Header]:
+        return [*self._refused, (b"x-request-id", request_id.encode())]
+
+
+def _headers(response: Response) -> list[Header]:
+    """What every answer has, without what is another in each."""
+    headers = harden_answer(label_api_answer(response)).headers
+    return [(name.lower().encode(), value.encode()) for name, value in headers if name != "X-Request-Id"]
+
+
+def _with(scope: ASGIScope, connection: Connection) -> Any:
+    """The scope as Flask's side gets it. Cookies come in several headers over HTTP/2."""
+    headers = scope["headers"]
+    cookies = [value for name, value in headers if name == b"cookie"]
+    if len(cookies) > 1:
+        headers = [each for each in headers if each[0] != b"cookie"] + [(b"cookie", b"; ".join(cookies))]
+    return {**scope, "headers": headers, HUNG_UP: connection.has_left}
+
+
+class _Behind:
+    """Flask as the adapter calls it: told what ASGI knows, and stopped when nobody waits for its answer."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        has_left = environ["asgi.scope"][HUNG_UP]
+        # The body ends where the server says so; without this, one of unknown length would be taken for none.
+        environ |= {"wsgi.input_terminated": True, "wsgi.errors": sys.stderr, HUNG_UP: has_left}
+        pieces = self.app(environ, start_response)
+        try:
+            for piece in pieces:
+                yield piece
+                if has_left():
+                    break
+        finally:
+            getattr(pieces, "close", lambda: None)()
