@@ -31,6 +31,7 @@ from portal.domain.people.second_factor import Demand
 from portal.domain.registration.registration import Configured
 from portal.domain.trail.refused_acts import Flood
 from portal.domain.vault import JOB_SECRETS, SECOND_FACTORS, Vault
+from portal.idle_polls import IdlePollsFirst
 from portal.requests import HeadAsGet, PathPrefix, assign_request_id, harden_answer, label_api_answer
 from portal.web import errors as web_errors
 from portal.web import pages, refused_acts
@@ -97,7 +98,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     audit_commands.register(app)
     access_token_commands.register(app)
     _answer_errors(app)
-    app.wsgi_app = HeadAsGet(PathPrefix(app.wsgi_app, settings.path_prefix))  # type: ignore[method-assign]
+    behind_prefix = PathPrefix(app.wsgi_app, settings.path_prefix)
+    app.wsgi_app = IdlePollsFirst(HeadAsGet(behind_prefix), app)  # type: ignore[method-assign]
     return app
 
 
@@ -112,7 +114,12 @@ def _configure(app: Flask, settings: Settings) -> None:
             "max_overflow": 4,
             "pool_pre_ping": True,
             "hide_parameters": True,  # a failed statement is logged without its values
-            "connect_args": {"connect_timeout": 10, "options": "-c timezone=UTC"},
+            "connect_args": {
+                "connect_timeout": 10,
+                "options": "-c timezone=UTC",
+                # Behind a pooler in transaction mode, what one prepared is not there for its next statement.
+                **({"prepare_threshold": None} if settings.listen_url else {}),
+            },
         },
         MAX_CONTENT_LENGTH=settings.max_body,
         MAX_FORM_MEMORY_SIZE=settings.max_body,

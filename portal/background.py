@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import orjson
 import psycopg
 from flask import Flask
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -38,6 +40,8 @@ WRITE_EVERY = 1.0  # seconds between two writes of heartbeats; pages are at most
 GIVE_UP_EVERY = 5.0  # seconds between two looks for lost jobs
 LOOK_EVERY = 30.0  # seconds between two looks for jobs that wait although somebody held could take them
 MOST_LOOKED_FOR = 100  # jobs of a class, at a time
+HELLO = "portal_hello"  # the channel on which a process makes sure that it hears
+HEARD_WITHIN = 5.0  # seconds; also when others announce much at the moment
 LISTEN_TICK = 5.0  # seconds after which the listening connection is asked whether it still lives
 STOP_TICK = 1.0  # seconds after which a stop is noticed
 # A network that swallows packets without a word must not leave an old memory looking fresh.
@@ -84,6 +88,7 @@ class Background:
         self._stopping = threading.Event()
         self.housekeeping = Housekeeping(self.engine, app.config["PORTAL"], stopping=self._stopping.is_set)
         settings = app.config["PORTAL"]
+        self.listen_url = settings.listen_url
         self.patience = Patience(unspoken=settings.job_taken_back, silent=settings.job_silent)
         self.attention = Attention()
         self._parent = os.getppid()
@@ -251,6 +256,8 @@ class Background:
                 self._listen_once()
             except (psycopg.Error, SQLAlchemyError) as failure:  # the second: of reading the mark
                 log.warning("lost the connection that hears of runner changes: %s", failure)
+            except Exception:  # deaf for ever would be worse than to hear it again
+                log.exception("hearing of runner changes failed; it is tried again")
             finally:
                 # Unheard changes may have happened: until we listen again, every look-up asks the database.
                 self.news.stop()
@@ -259,10 +266,13 @@ class Background:
             self._stopping.wait(1.0)
 
     def _listen_once(self) -> None:
-        url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(url, autocommit=True, connect_timeout=10, **ALIVE) as connection:
-            connection.execute(f"LISTEN {runner_changes.CHANNEL}")
-            connection.execute(f"LISTEN {queue_news.CHANNEL}")
+        url = make_url(self.listen_url or self.engine.url).set(drivername="postgresql")
+        with psycopg.connect(
+            url.render_as_string(hide_password=False), autocommit=True, connect_timeout=10, **ALIVE
+        ) as connection:
+            for channel in (runner_changes.CHANNEL, queue_news.CHANNEL, HELLO):
+                connection.execute(f"LISTEN {channel}")
+            self._make_sure_of(connection)
             with Session(self.engine) as session:
                 mark = queue_news.present_mark(session)
             self.classes.forget()
@@ -278,11 +288,27 @@ class Background:
                     connection.execute("SELECT 1")
                     asked = monotonic()
 
+    def _make_sure_of(self, connection: psycopg.Connection[Any]) -> None:
+        """Hear oneself. Behind a pooler that shares connections between transactions, nobody is heard, and no error
+        says so: such a process must ask the database each time. Raises psycopg.Error when nothing is heard."""
+        hello = uuid.uuid4().hex
+        with Session(self.engine) as session:
+            session.execute(text("SELECT pg_notify(:channel, :hello)"), {"channel": HELLO, "hello": hello})
+            session.commit()
+        until = monotonic() + HEARD_WITHIN
+        while monotonic() < until and not self._stopping.is_set():
+            for notice in connection.notifies(timeout=until - monotonic(), stop_after=1):
+                if notice.payload == hello:
+                    return
+        raise psycopg.OperationalError(
+            "it hears nothing. Behind a pooler in transaction mode, set PORTAL_LISTEN_URL to the database itself"
+        )
+
     def _heard_on(self, notice: psycopg.Notify) -> None:
         if notice.channel == queue_news.CHANNEL:
             self._heard_of_jobs(notice.payload)
-            return
-        self._heard(notice.payload)
+        elif notice.channel == runner_changes.CHANNEL:
+            self._heard(notice.payload)
 
     def _heard_of_jobs(self, payload: str) -> None:
         said = queue_news.read(payload)

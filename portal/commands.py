@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from portal.database import db, now
-from portal.demo import demo_story
+from portal.demo import demo_scale, demo_story, scale_progress
 from portal.demo.demo_tables import PEOPLE
 from portal.domain.actors import system
 from portal.domain.deletions import deletion_purge
@@ -288,10 +289,17 @@ token_keys.add_command(re_encrypt)
 
 @demo.command("fill")
 @click.option("--password", default=DEMO_PASSWORD, show_default=True, help="Password of the demo's people.")
-def fill_demo(password: str) -> None:
+@click.option(
+    "--scale", type=float, help="Add a large organisation too: 1 is a thousand runners, 100 a hundred thousand."
+)
+def fill_demo(password: str, scale: float | None) -> None:
     """Add groups, projects, people, runners and machines in every status; what is there stays as it is.
 
     Works on a new portal too: the database and the first administrator are made as `make run` makes them.
+
+    With --scale a large organisation is added, only to a portal that has nothing but the demo. 100 are 100,000
+    runners, 500,000 machines, 10,000 groups, 1,000,000 jobs and 10,000,000 events. When that is interrupted, the same
+    command goes on where it stopped.
     """
     upgrade()
     settings = current_app.config["PORTAL"]
@@ -317,6 +325,30 @@ def fill_demo(password: str) -> None:
     _tell_how_to_sign_in(settings.url, password if filled else None)
     if root_password:
         click.echo(f"\nThe first administrator is root, password (shown once): {root_password}")
+    if scale is not None:
+        _fill_large(scale)
+
+
+def _fill_large(scale: float) -> None:
+    """Fill the large demo over one connection, and say how far it is."""
+    click.echo(f"\nThe large demo, SCALE={scale:g}:")
+    teller = scale_progress.Teller(sys.stderr)
+    with db.engine.connect() as connection, Session(connection) as session:
+        try:
+            for progress in demo_scale.fill(session, scale, current_app.extensions["job_vault"]):
+                session.commit()
+                teller.tell(progress)
+        except Refusal as refusal:
+            raise click.ClickException(str(refusal)) from None
+        except KeyboardInterrupt:
+            raise click.ClickException(
+                "Stopped. What is there is whole; the same command goes on from here. To be rid of it, delete the "
+                "data folder, or the database of DATABASE_URL."
+            ) from None
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        click.echo("Counting what there is, for PostgreSQL's plans …")
+        demo_scale.count_all(connection)
+    click.echo("The large demo is there.")
 
 
 def _tell_how_to_sign_in(url: str, password: str | None) -> None:

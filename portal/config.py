@@ -242,6 +242,14 @@ class Settings:
         _database,
         secret=True,
     )
+    listen_url: str = setting(
+        "PORTAL_LISTEN_URL",
+        "",
+        "The same database without a pooler in between, where DATABASE_URL leads to one in transaction mode: what "
+        "changes is heard through it, one connection for each server process.",
+        _database,
+        secret=True,
+    )
     data_dir: Path = setting(
         "PORTAL_DATA_DIR",
         "./data",

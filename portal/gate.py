@@ -8,35 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import logging
 import random
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from a2wsgi import WSGIMiddleware
-from flask import Flask, Response, g
+from flask import Flask
 
-from portal import request_logs
 from portal.connections import Connection, Header, Kept, Receive, Send
 from portal.domain.errors import TokenUnknown
 from portal.domain.jobs.job_classes import KnownClasses
 from portal.domain.jobs.queue_news import Announcement
 from portal.domain.machines.held_polls import HeldPoll, HeldPolls, Scope
-from portal.domain.machines.known_runners import REFUSAL, KnownRunner
-from portal.domain.machines.polls import Idle, Poll, Polls
-from portal.domain.trail.refused_acts import Flood
-from portal.requests import HUNG_UP, address_behind, harden_answer, label_api_answer, request_id_of
+from portal.domain.machines.known_runners import KnownRunner
+from portal.domain.machines.polls import Idle, Poll
+from portal.idle_polls import LONGEST_BODY, Headers, PollDoor
+from portal.requests import HUNG_UP
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-LONGEST_BODY = 64 * 1024  # bytes of a poll that the gate reads; Flask says what is wrong with a longer one
-FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 CHANGED = "changed"  # in place of a queue value: whoever echoes it is looked for work at once
 MOST_ASKED = 5  # times that a poll which was woken asks, before it is told to come again
 ASK_AGAIN = 0.1  # seconds until it does, when others were just taking what it found
@@ -74,23 +68,23 @@ class Gate:
     """
 
     def __init__(self, app: Flask, *, hold: float, threads: int) -> None:
-        settings = app.config["PORTAL"]
         self.hold = hold
-        self.polls: Polls = app.extensions["polls"]
+        self.door = PollDoor(app)
+        self._of_idle, self._of_refusal = _raw(self.door.of_idle), _raw(self.door.of_refusal)
+        self.polls = self.door.polls
         self.classes: KnownClasses = app.extensions["known_classes"]
         self.held: HeldPolls[Waiting] = HeldPolls()
-        self._paths = {request_logs.POLLS, settings.path_prefix + request_logs.POLLS}
-        self._proxies: int = settings.trusted_proxies
         self._behind: Any = WSGIMiddleware(_Behind(app), workers=threads)  # type: ignore[arg-type]
-        self._answers = _Answers(app)
-        self._refused = Flood(each=1, most=600)
         # Polls never take the last thread: pages are answered however many machines ask.
         self._lanes = asyncio.Semaphore(max(1, threads - 1))
+        # And those that nobody woke leave one to those who were, of whom it is known that there is work for them.
+        self._unwoken = asyncio.Semaphore(max(1, threads - 2))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.stopping = False
+        self.told_of = 0  # the mark up to which those who are held were woken for what was announced
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._paths:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self.door.paths:
             await self._poll(scope, receive, send)
         elif scope["type"] == "http":
             await self._hand_on(scope, Connection(receive, send))
@@ -148,6 +142,7 @@ class Gate:
             self._loop.call_soon_threadsafe(do)
 
     def _wake_for(self, said: Announcement) -> None:
+        self.told_of = max(self.told_of, said.mark)
         for waiting in self.held.take_for(said, self.classes.may_take):
             waiting.news = said
             waiting.tell(Why.WORK)
@@ -166,55 +161,30 @@ class Gate:
     async def _poll(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         connection = Connection(receive, send)
         body = await connection.read_ahead(LONGEST_BODY)
-        poll, request_id = (None, "") if body is None else self._read(scope, body)
+        content_type, request_id, forwarded = _told(scope)
+        peer = scope["client"][0] if scope["client"] else ""
+        poll = None if body is None else self.door.read(body, content_type, peer, forwarded)
         try:
-            idle = self.polls.idle(poll) if poll is not None else None
+            idle = self.door.idle(poll) if poll is not None else None
         except TokenUnknown:
-            await self._refuse(connection, request_id, poll)
+            if poll is not None:
+                headers = self._of_refusal + _raw(self.door.refused(poll, request_id))
+                await connection.answer(403, headers, self.door.refusal)
             return
         if idle is None or poll is None:
-            await self.ask(scope, connection)
+            async with self._unwoken:
+                await self.ask(scope, connection)
         elif idle.echoed and self.hold and not self.stopping:
             await _Hold(self, scope, connection, poll, idle, request_id).wait()
         else:
-            await self.answer_idle(connection, request_id, poll, idle.known.runner_id, idle.value)
-
-    def _read(self, scope: ASGIScope, body: bytes) -> tuple[Poll | None, str]:
-        """The poll, and the id of its request; None for what is no JSON object."""
-        request_id, forwarded = "", ""
-        for name, value in scope["headers"]:
-            if name == b"content-type" and value.startswith(FORMS):
-                return None, ""
-            if name == b"x-request-id":
-                request_id = value.decode("latin-1")
-            elif name == b"x-forwarded-for":
-                forwarded += ("," if forwarded else "") + value.decode("latin-1")
-        try:
-            given = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return None, ""
-        if not isinstance(given, dict):
-            return None, ""
-        peer = scope["client"][0] if scope["client"] else ""
-        address = address_behind(self._proxies, peer, forwarded)
-        told = given.get
-        poll = Poll(told("token"), told("system_id"), told("info"), told("last_update"), address)
-        return poll, request_id_of(request_id)
+            await self.answer_idle(connection, poll.address, request_id, idle, idle.value)
 
     async def answer_idle(
-        self, connection: Connection, request_id: str, poll: Poll, runner_id: int, value: str
+        self, connection: Connection, address: str, request_id: str, idle: Idle, value: str
     ) -> None:
-        """204 with the queue's value."""
-        if request_logs.log.isEnabledFor(logging.DEBUG):
-            request_logs.tell_poll(request_id, 204, runner_id, poll.address)
-        await connection.answer(204, self._answers.idle(request_id, value))
-
-    async def _refuse(self, connection: Connection, request_id: str, poll: Poll | None) -> None:
-        address = poll.address if poll is not None else ""
-        before = self._refused.take(address, monotonic())
-        if before is not None:  # not a line for each: a machine with an old token may ask a hundred times a second
-            request_logs.tell_poll(request_id, 403, None, address, unlogged=before)
-        await connection.answer(403, self._answers.refused(request_id), self._answers.refusal)
+        """204 with this value of the queue."""
+        told = self.door.nothing(address, request_id, idle.known.runner_id, value)
+        await connection.answer(204, self._of_idle + _raw(told))
 
     async def ask(self, scope: ASGIScope, connection: Connection, keep: Iterable[int] = ()) -> Kept | None:
         """Let Flask answer the poll, unless its client is gone: None then. An answer to keep is not sent."""
@@ -230,11 +200,14 @@ class Gate:
 class _Hold:
     """One poll while it is held, until there is work for it, its runner changes, the time is over or it leaves."""
 
+    __slots__ = ("address", "asked", "connection", "gate", "idle", "loop", "request_id", "scope", "token", "until")
+
     def __init__(
         self, gate: Gate, scope: ASGIScope, connection: Connection, poll: Poll, idle: Idle, request_id: str
     ) -> None:
         self.gate, self.scope, self.connection = gate, scope, connection
-        self.poll, self.idle, self.request_id = poll, idle, request_id
+        self.token, self.address = poll.token, poll.address  # the rest of it is not kept: there are many
+        self.idle, self.request_id = idle, request_id
         self.loop = asyncio.get_running_loop()
         self.until = self.loop.time() + gate.hold
         self.asked = 0
@@ -250,15 +223,20 @@ class _Hold:
                 continue
             self.gate.pass_on(waiting.news)
             if not self.connection.left:
-                await self._answer(CHANGED if why is Why.CHANGED else self.idle.value)
+                await self._answer(CHANGED if why is Why.CHANGED else self._value())
             return
+
+    def _value(self) -> str:
+        """The queue's value at the end of a wait: whatever was announced meanwhile, others were woken for."""
+        since = max(self.idle.since, min(self.gate.told_of, self.gate.polls.news.mark))
+        return replace(self.idle, since=since).value
 
     async def _held(self, waiting: Waiting) -> Why:
         self.gate.held.add(waiting)
         timer = self.loop.call_at(self.until, waiting.tell, Why.OVER)
         self.connection.when_left(lambda: waiting.tell(Why.LEFT))
         # What was announced before it could be found was not told to it.
-        if self.gate.polls.idle_again(self.poll.token, self.idle.system_xid, self.idle.value) is None:
+        if self.gate.polls.idle_again(self.token, self.idle.system_xid, self.idle.value) is None:
             waiting.tell(Why.WORK)
         elif self.gate.stopping:
             waiting.tell(Why.OVER)
@@ -278,7 +256,7 @@ class _Hold:
                 self.gate.pass_on(waiting.news)
             return False
         value = dict(answer.headers).get(b"x-gitlab-last-update", b"").decode()
-        idle = self.gate.polls.idle_again(self.poll.token, self.idle.system_xid, value) if value else None
+        idle = self.gate.polls.idle_again(self.token, self.idle.system_xid, value) if value else None
         if idle is None:
             await self._answer(value or CHANGED)
             return False
@@ -296,33 +274,24 @@ class _Hold:
         return answer
 
     async def _answer(self, value: str) -> None:
-        runner_id = self.idle.known.runner_id
-        await self.gate.answer_idle(self.connection, self.request_id, self.poll, runner_id, value)
+        await self.gate.answer_idle(self.connection, self.address, self.request_id, self.idle, value)
 
 
-class _Answers:
-    """The answers that the gate gives itself, made by Flask once, so that they are what Flask would say."""
-
-    def __init__(self, app: Flask) -> None:
-        with app.test_request_context(request_logs.POLLS, method="POST"):
-            g.request_id = ""
-            self._idle = _headers(Response(status=204))
-            refusal = app.make_response(app.handle_user_exception(TokenUnknown(REFUSAL)))
-            self.refusal: bytes = refusal.get_data()
-            self._refused = _headers(refusal)
-
-    def idle(self, request_id: str, value: str) -> list[Header]:
-        own = [(b"x-request-id", request_id.encode()), (b"x-gitlab-last-update", value.encode())]
-        return self._idle + own
-
-    def refused(self, request_id: str) -> list[Header]:
-        return [*self._refused, (b"x-request-id", request_id.encode())]
+def _told(scope: ASGIScope) -> tuple[str, str, str]:
+    """What a poll's headers say: its type, the id of the request, and the addresses that proxies have seen."""
+    content_type = request_id = forwarded = ""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value.decode("latin-1")
+        elif name == b"x-request-id":
+            request_id = value.decode("latin-1")
+        elif name == b"x-forwarded-for":
+            forwarded += ("," if forwarded else "") + value.decode("latin-1")
+    return content_type, request_id, forwarded
 
 
-def _headers(response: Response) -> list[Header]:
-    """What every answer has, without what is another in each."""
-    headers = harden_answer(label_api_answer(response)).headers
-    return [(name.lower().encode(), value.encode()) for name, value in headers if name != "X-Request-Id"]
+def _raw(headers: Headers) -> list[Header]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def _with(scope: ASGIScope, connection: Connection) -> Any:

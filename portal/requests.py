@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from flask import Response, current_app, g, request
@@ -119,6 +120,7 @@ def address_behind(proxies: int, peer: str, forwarded: str) -> str:
     return (_read_address(seen[0]) if len(seen) == proxies and seen else "") or _read_address(peer) or peer
 
 
+@lru_cache(maxsize=16_384)  # the same machines ask again and again
 def _read_address(text: str) -> str:
     """The IP address in one of the forms that proxies write, without its port and zone; nothing for anything else."""
     text = text.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -143,6 +144,11 @@ def worker() -> Gate:
     gate = Gate(app, hold=settings.poll_hold.total_seconds(), threads=settings.threads)
     background = Background(app, gate)
     background.start()
+    # What is there now stays, and polls that are held are many small things, but in no circles: looking through all
+    # of them for such, as often as a process without them would, stops everybody for a moment each time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     # A multiprocessing child leaves without atexit handlers, but runs its finalizers.
     Finalize(None, background.stop, exitpriority=10)
     return gate

@@ -2,7 +2,8 @@
 (() => {
   "use strict";
 
-  const operations = [...document.querySelectorAll("details.operation")];
+  // On the page of all they are lines that lead to their own page; there they open.
+  const operations = [...document.querySelectorAll(".operation")];
   const rooms = [...document.querySelectorAll("[data-room]")];
   const contents = document.querySelector(".contents");
   const field = document.getElementById("filter");
@@ -19,26 +20,19 @@
   place();
 
   // What is looked through: method, path and summary, and the names of parameters and attributes.
+  const names = (each) => [...each.querySelectorAll("th[scope=row] code")].map((code) => code.textContent).join(" ");
   const words = new Map(operations.map((each) => {
-    const names = [...each.querySelectorAll("th[scope=row] code")].map((code) => code.textContent);
-    return [each, `${each.querySelector("summary").textContent} ${names.join(" ")}`.toLowerCase()];
+    const line = (each.querySelector("summary") || each).textContent;
+    return [each, `${line} ${each.dataset.words ?? names(each)}`.toLowerCase()];
   }));
-  const links = new Map([...contents.querySelectorAll("a")].map((link) => [link.hash.slice(1), link.parentElement]));
   const filter = () => {
     const wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     const shown = new Set(operations.filter((each) => wanted.every((word) => words.get(each).includes(word))));
-    for (const each of operations) {
-      each.hidden = !shown.has(each);
-      links.get(each.querySelector("article").id).hidden = each.hidden;
-    }
+    for (const each of operations) each.hidden = !shown.has(each);
     for (const room of rooms) {
-      room.hidden = wanted.length > 0 && !room.querySelector("details.operation:not([hidden])");
+      room.hidden = wanted.length > 0 && !room.querySelector(".operation:not([hidden])");
     }
-    for (const room of contents.querySelectorAll(".contents-room")) {
-      room.hidden = !room.querySelector("li:not([hidden], .contents-whole)");
-      room.open = wanted.length > 0;
-    }
-    intro.hidden = wanted.length > 0;
+    if (intro) intro.hidden = wanted.length > 0;
     nothing.hidden = shown.size > 0;
     told.textContent = wanted.length ? `${shown.size} of ${operations.length}` : "";
   };
@@ -51,7 +45,9 @@
   const visit = () => {
     const named = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!named) return;
-    const operation = named.closest("details.operation");
+    const operation = named.closest(".operation");
+    const elsewhere = operation?.querySelector(":scope > a");
+    if (elsewhere) return location.replace(elsewhere.href); // an address from when all stood on one page
     if (operation?.hidden || named.closest("[data-room]")?.hidden) clear();
     if (operation) operation.open = true;
     if (!wide.matches) contents.open = false;
@@ -60,11 +56,12 @@
   addEventListener("hashchange", visit);
   // The same link once more changes no address, and yet is to lead there.
   addEventListener("click", (event) => {
-    const link = event.target.closest("a[href^='#']");
-    if (link && link.hash === location.hash) visit();
+    const link = event.target.closest("a[href*='#']");
+    if (link && link.href === location.href) visit();
   });
   visit();
 
+  if (!opener) return;
   const openAll = (open) => { for (const each of operations) each.open = open; };
   opener.addEventListener("click", () => {
     const open = opener.textContent === "Open all";

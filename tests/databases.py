@@ -26,10 +26,10 @@ DATA_DIR = Path(tempfile.gettempdir()) / f"portal-tests-data-{os.getpid()}"  # n
 class Server:
     """The PostgreSQL server of one test run: TEST_DATABASE_URL, or an embedded one in a folder of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Path | None = None) -> None:
         # In memory where the system has a place for that: a slow disk is no test of ours.
         memory = Path("/dev/shm")
-        place = memory if os.access(memory, os.W_OK | os.X_OK) else None
+        place = place or (memory if os.access(memory, os.W_OK | os.X_OK) else None)
         self.folder = Path(tempfile.mkdtemp(prefix="portal-tests-", dir=place))
         given = os.environ.get("TEST_DATABASE_URL", "")
         self.handle = None

@@ -32,6 +32,8 @@ def free_port() -> int:
 class RunningPortal:
     """Start with `with`; `url` is where it answers, `output` what it has printed. root's password is known."""
 
+    command: tuple[str, ...] = ("app.py",)
+
     def __init__(self, database_url: str, **environment: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -61,7 +63,7 @@ class RunningPortal:
     def start(self) -> RunningPortal:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "app.py"],
+                [sys.executable, *self.command],
                 cwd=ROOT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

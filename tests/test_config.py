@@ -20,6 +20,7 @@ def read(tmp_path: Path, **environment: str) -> Settings:
 
 WRONG = [
     ("DATABASE_URL", "mysql://localhost/portal"),
+    ("PORTAL_LISTEN_URL", "mysql://localhost/portal"),
     ("DATABASE_URL", "localhost"),
     ("PORTAL_HOST", "http://localhost"),
     ("PORTAL_HOST", "local host"),

@@ -190,6 +190,27 @@ def where_allowed(actor: Actor, action: Action) -> tuple[ColumnElement[bool], Co
     return groups, or_(Project.group_id.in_(within), Project.id.in_(direct))
 
 
+def places_with(session: Session, actor: Actor, action: Action) -> tuple[list[int], list[int], list[int]]:
+    """Where the actor's roles allow this, by ids: the groups in which, those in whose projects, and single projects.
+
+    A group's role holds for everything below it: of groups below one another the top one alone is named. One query.
+    """
+    in_groups, in_projects = needed(action, ScopeKind.GROUP), needed(action, ScopeKind.PROJECT)
+    if actor.user is None or in_groups is None or in_projects is None:
+        return [], [], []
+    query = select(Group.traversal_ids, Membership.project_id, Membership.access_level).select_from(Membership)
+    query = query.outerjoin(Group, Group.id == Membership.group_id).where(Membership.user_id == actor.user.id)
+    rows = session.execute(query).all()
+
+    def tops(lowest: Role) -> list[int]:
+        paths = [row.traversal_ids for row in rows if row.traversal_ids and row.access_level >= lowest]
+        groups = {path[-1] for path in paths}
+        return [path[-1] for path in paths if not groups.intersection(path[:-1])]
+
+    projects = [row.project_id for row in rows if row.project_id and row.access_level >= in_projects]
+    return tops(in_groups), tops(in_projects), projects
+
+
 def where_member(actor: Actor, lowest: Role) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Conditions for the groups and the projects in which the actor has this role or a higher one, as a member."""
     within = select(Group.id).where(_below(actor, lowest))

@@ -87,6 +87,15 @@ class Runner(Deletable, Base):
         Index("ix_ci_runners_created_at_id", "created_at", "id"),
         Index("ix_ci_runners_tag_list", "tag_list", postgresql_using="gin"),
         Index("ix_ci_runners_words", "words", postgresql_using="gin"),
+        # Written at once: a list kept for later would be read through by every query meanwhile.
+        Index(
+            "ix_ci_runners_group_ids",
+            "group_ids",
+            postgresql_using="gin",
+            postgresql_with={"fastupdate": "off"},
+        ),
+        # The few that no clean-up takes.
+        Index("ix_ci_runners_kept_when_stale", "id", postgresql_where=text("kept_when_stale")),
         Index("ix_ci_runners_deletion_id", "deletion_id", postgresql_where=text("deletion_id IS NOT NULL")),
         # The few whose silent machines are forgotten sooner or later than others'.
         Index("ix_ci_runners_own_memory", "id", postgresql_where=text("machines_forgotten_after IS NOT NULL")),
@@ -131,6 +140,8 @@ class Runner(Deletable, Base):
     executor_type: Mapped[int | None] = mapped_column(SmallInteger)
     config: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
 
+    # The groups from the top down to its owner's, none for the instance's. A trigger writes it: see migration 0006.
+    group_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default=text("'{}'"), deferred=True)
     words: Mapped[str] = deferred(
         # Split into words as the search does; left alone, PostgreSQL reads build-1 as a number and a.b as a host.
         mapped_column(TSVECTOR, Computed(f"to_tsvector('simple', {_WORDS})", persisted=True))

@@ -61,6 +61,13 @@ class RunnerManager(Base):
             "system_xid",
             postgresql_ops={"system_xid": "text_pattern_ops"},
         ),
+        # Which runners have machines of a version, and which versions there are.
+        Index(
+            "ix_ci_runner_machines_version_runner_id",
+            "version",
+            "runner_id",
+            postgresql_ops={"version": "text_pattern_ops"},
+        ),
         Index(
             "ix_ci_runner_machines_ip_address",
             "ip_address",

@@ -169,15 +169,14 @@ def trail_of(access_token_id: int) -> str:
     mine = token.user_id == guards.user_session().user_id
     before = request.args.get("before", "")
     older_than = int(before) if before.isascii() and before.isdecimal() and len(before) < 19 else None
-    events = trail.page(
+    page = trail.page(
         session,
         trail.of_access_token(token),
         TrailFilter(),
         before=older_than,
-        limit=SHOWN_EVENTS + 1,
-        ordered=False,
+        limit=SHOWN_EVENTS,
+        either=trail.with_or_about(token),
     )
-    shown = events[:SHOWN_EVENTS]
     return render_template(
         "access_tokens/trail.html",
         token=token,
@@ -185,9 +184,9 @@ def trail_of(access_token_id: int) -> str:
         mine=mine,
         back=url_for("access_tokens.index") if mine else url_for("people.show", user_id=token.user_id),
         scope=INSTANCE,
-        events=shown,
-        standing=trail.standing(session, shown),
-        more=len(events) > SHOWN_EVENTS,
+        events=page.events,
+        standing=trail.standing(session, page.events),
+        page=page,
         older_than=older_than,
     )
 

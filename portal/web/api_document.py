@@ -1,4 +1,4 @@
-"""The description of the REST API as its page shows it: rooms, operations, parameters and shapes in words."""
+"""The description of the REST API as its pages show it: rooms, operations, parameters and shapes in words."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Room:
 
     @property
     def anchor(self) -> str:
-        """Its place on the page."""
+        """Its page, and its place on the page of all."""
         return self.name.lower().replace(" ", "-")
 
 
@@ -71,7 +71,7 @@ class Shape:
 
 
 class Reference:
-    """Everything that the page shows of this document."""
+    """Everything that the pages show of this document."""
 
     def __init__(self, document: Schema) -> None:
         self.document = document
@@ -216,10 +216,10 @@ _FORMATS = {"date-time": "moment", "date": "day"}
 
 
 def kind(schema: Schema) -> Markup:
-    """What a value of this schema is, in a few words; shapes are links to where they are described."""
+    """What a value of this schema is, in a few words; shapes are links to their page, which stands beside."""
     if place := schema.get("$ref"):
         name = place.removeprefix(SCHEMAS)
-        return Markup('<a href="#shape-{0}">{0}</a>').format(name)
+        return Markup('<a href="shapes#shape-{0}">{0}</a>').format(name)
     if ways := schema.get("anyOf") or schema.get("oneOf"):
         return _either([each for each in ways if not _only_spelling(each, ways)])
     if values := schema.get("enum") or ([schema["const"]] if "const" in schema else None):

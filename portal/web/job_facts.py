@@ -10,11 +10,12 @@ from sqlalchemy import select
 
 from portal.addresses import url_in
 from portal.database import db, now
+from portal.domain import permissions
 from portal.domain.jobs import failure_reasons, job_definitions, job_needs, job_rows, job_times, jobs, lost_jobs
 from portal.domain.jobs.job_definitions import Undecryptable, masked_url
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_lists
-from portal.domain.scopes import Scope
+from portal.domain.scopes import Scope, of_project
 from portal.models import Job, JobMachine, JobStatus, Runner, RunnerManager
 from portal.requests import job_vault, settings
 from portal.web import guards, refreshing
@@ -134,6 +135,12 @@ def _silence(job: Job) -> Silence | None:
 def shown_rows(shown: Sequence[Job]) -> list[tuple[object, ...]]:
     """What a list shows of these jobs that changes while somebody looks at it."""
     return [(job.id, job.status, job.runner_id, job.retried) for job in shown]
+
+
+def remember_projects(shown: Sequence[Job]) -> None:
+    """Look up with one query what the reader may do in the projects of these jobs, which are named beside them."""
+    projects = [of_project(job.project) for job in shown if job.project is not None]
+    permissions.remember_roles(db.session(), guards.actor(), projects)
 
 
 def openable(scope: Scope, shown: Sequence[Job]) -> set[int]:

@@ -14,6 +14,7 @@ from portal.domain.scopes import ScopeKind
 from portal.models import User
 from portal.web import guards, scoped
 from portal.web.forms import ROLES, MemberForm, read_role
+from portal.web.numbers import number
 
 
 def index() -> str:
@@ -66,10 +67,8 @@ def remove(user_id: int) -> Response | tuple[str, int]:
 
 def _page(form: MemberForm, refusal: str = "") -> str:
     scope = guards.scope()
-    members = memberships.listed(db.session(), scope)
-    return render_template(
-        "members/index.html", scope=scope, members=members, form=form, roles=ROLES, refusal=refusal
-    )
+    page = memberships.listed(db.session(), scope, after=number("after"), before=number("before"))
+    return render_template("members/index.html", scope=scope, page=page, form=form, roles=ROLES, refusal=refusal)
 
 
 def _refused(invalid: Invalid) -> tuple[str, int]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, current_app, g, request, url_for
+from flask import Flask, Response, g, request
 from flask_login import LoginManager, current_user
 
 from portal.addresses import scope_url, url_in
@@ -27,6 +24,7 @@ from portal.web import (
     account,
     api_reference,
     bulk_acts,
+    compressed_pages,
     confirmations,
     deletions,
     enrolment_key_pages,
@@ -39,6 +37,7 @@ from portal.web import (
     instance_runners,
     job_links,
     members,
+    numbers,
     openid,
     openid_provider,
     people,
@@ -55,6 +54,7 @@ from portal.web import (
     second_factor,
     sessions,
     start,
+    static_files,
     stuck_job_pages,
     times,
     token_lookup,
@@ -108,6 +108,7 @@ def register(app: Flask, login: LoginManager) -> None:
         *scope_pages.blueprints,
     ):
         app.register_blueprint(blueprint)
+    static_files.register(app)
     openid_provider.register(app, app.config["PORTAL"])
     login.user_loader(_load_user)
     login.session_protection = None
@@ -118,13 +119,13 @@ def register(app: Flask, login: LoginManager) -> None:
     app.add_template_filter(times.exact, "exact")
     app.add_template_filter(times.until, "until")
     app.add_template_filter(times.duration, "duration")
+    app.add_template_filter(numbers.counted, "counted")
     app.add_template_global(url_in)
     app.add_template_global(scope_url)
     app.add_template_global(of_group)
     app.add_template_global(of_project)
     app.add_template_global(of_runner)
     app.add_template_global(enrolment_keys.scope_of, "of_enrolment_key")
-    app.add_template_global(asset)
     app.add_template_global(portal_url)
     app.add_template_global(openid.offered, "openid_provider")
     app.add_template_global(registration_pages.may_create, "may_create_runner")
@@ -168,17 +169,6 @@ def _may(action: Action, scope: Scope) -> bool:
     return bool(current_user.is_authenticated) and guards.allowed(action, scope)
 
 
-def asset(name: str) -> str:
-    """The address of a static file, with its content's fingerprint, so that browsers may keep it for ever."""
-    folder = current_app.static_folder or ""
-    return url_for("static", filename=name, v=_fingerprint(str(Path(folder) / name)))
-
-
-@cache
-def _fingerprint(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
-
-
 def _headers(response: Response) -> Response:
     if request.path.startswith("/api/"):
         return response
@@ -186,9 +176,8 @@ def _headers(response: Response) -> Response:
     headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
     headers.setdefault("Referrer-Policy", "same-origin")
     headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
-    if request.endpoint == "static":
-        if "v" in request.args:
-            headers["Cache-Control"] = "public, max-age=31536000, immutable"
-    else:  # pages show people and their runners: no browser keeps them after the sign-out
+    compressed_pages.compress(response)
+    if request.endpoint != "static" or response.status_code >= 400:
+        # Pages show people and their runners: no browser keeps them after the sign-out.
         headers["Cache-Control"] = "no-store"
     return response

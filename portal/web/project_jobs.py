@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from flask import Response, flash, make_response, redirect, render_template, request
@@ -11,9 +12,10 @@ from werkzeug.wrappers import Response as BaseResponse
 from portal.addresses import url_in
 from portal.database import db, now
 from portal.domain.errors import Invalid, KeyReused, NotAllowed
-from portal.domain.jobs import job_definitions, job_lists, job_times, jobs
+from portal.domain.jobs import job_definitions, job_lists, job_times, job_walks, jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_lists import JobFilter
+from portal.domain.jobs.job_walks import Count
 from portal.domain.permissions import Action
 from portal.domain.scopes import ScopeKind, of_project
 from portal.models import Job, JobStatus
@@ -62,7 +64,9 @@ def index() -> Response:
             machines=job_lists.machines_of(session, page.jobs),
             open_runners=openable(scope, page.jobs),
             counts=counts,
-            counted=job_lists.COUNTED,
+            counted=_counted(counts, wanted),
+            looked_through=job_walks.LOOKED_THROUGH,
+            counted_among=job_walks.COUNTED,
             statuses=JobStatus,
             kept=kept,
             address={**kept, **{name: each for name in ("after", "before") if (each := number(name)) is not None}},
@@ -71,6 +75,12 @@ def index() -> Response:
             moment=now(),
         )
     )
+
+
+def _counted(counts: Mapping[JobStatus, Count], wanted: JobFilter) -> Count:
+    """How many fit the whole filter."""
+    chosen = [counts[status] for status in wanted.statuses or JobStatus]
+    return Count(sum(each.number for each in chosen), all(each.whole for each in chosen))
 
 
 def _filter_from_address() -> JobFilter:

@@ -10,16 +10,17 @@ from werkzeug.wrappers import Response
 
 from portal.addresses import url_in
 from portal.database import db, now
+from portal.domain import permissions
 from portal.domain.errors import BadRequest, Invalid
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_cleanup
 from portal.domain.runners.runner_cleanup import Criteria
-from portal.domain.scopes import ScopeKind
+from portal.domain.scopes import ScopeKind, of_runner
 from portal.web import deletions, guards, scoped
 from portal.web.forms import CleanUpForm, ProtectForm
 
 Page = str | Response | tuple[str, int]
-SHOWN = 200
+SHOWN = 100
 FIRST_YEAR = 2000  # of a list that somebody has seen; no time reckons back from the year 1
 
 
@@ -41,6 +42,10 @@ def _page(
 ) -> str:
     session, scope = db.session(), guards.scope()
     *above, own = runner_cleanup.settled(session, scope)
+    found = runner_cleanup.preview(session, scope, criteria, now(), SHOWN) if criteria else None
+    kept = runner_cleanup.protected(session, scope, SHOWN)
+    named = [*(found.runners if found else ()), *kept.runners]
+    permissions.remember_roles(session, guards.actor(), map(of_runner, named))
     return render_template(
         "runner_cleanup/show.html",
         scope=scope,
@@ -50,8 +55,8 @@ def _page(
         form=form or CleanUpForm(None, data=CleanUpForm.values_of(own.criteria)),
         protect=protect or ProtectForm(None),
         criteria=criteria,
-        found=runner_cleanup.preview(session, scope, criteria, now(), SHOWN) if criteria else None,
-        protected=runner_cleanup.protected(session, scope, SHOWN),
+        found=found,
+        protected=kept,
         reports=runner_cleanup.reports(session, scope),
         batch=runner_cleanup.BATCH,
         name_of=runner_cleanup.name_of,

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, Response, make_response, render_template, request
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
 from portal.database import db, now
 from portal.domain.errors import NOTHING_HERE, NotFound
-from portal.domain.jobs import job_lists, job_times
+from portal.domain.jobs import job_lists, job_times, job_walks
 from portal.domain.jobs.job_lists import JobFilter
+from portal.domain.jobs.job_walks import JobList
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.models import Job, JobMachine, JobStatus, Runner, RunnerManager
 from portal.web import guards
-from portal.web.job_facts import shown_rows
+from portal.web.job_facts import remember_projects, shown_rows
 from portal.web.numbers import number
 from portal.web.refreshing import seen
 
@@ -55,29 +56,26 @@ def machine_jobs(runner_id: int, manager_id: int) -> Response:
     manager = session.get(RunnerManager, manager_id)
     if manager is None or manager.runner_id != runner.id:
         raise NotFound(NOTHING_HERE)
-    query = job_lists.of_manager(session, guards.actor(), manager)
-    return _page(runner, query, manager=manager, leaves_out=job_lists.leaves_out(session, guards.actor(), runner))
+    found = job_lists.of_manager(session, guards.actor(), manager)
+    return _page(runner, found, manager=manager, leaves_out=job_lists.leaves_out(session, guards.actor(), runner))
 
 
 def count(runner: Runner) -> str:
     """How many jobs of the runner the person may see: "12", or "1,000+"."""
     session = db.session()
-    return _counted(job_lists.count(session, job_lists.of_runner(session, guards.actor(), runner)))
+    return str(job_lists.count(session, job_lists.of_runner(session, guards.actor(), runner)))
 
 
-def _counted(found: int) -> str:
-    return f"{job_lists.COUNTED:,}+" if found > job_lists.COUNTED else f"{found:,}"
-
-
-def _page(runner: Runner, query: Select[Job], *, waiting: Sequence[Job] = (), **more: Any) -> Response:
+def _page(runner: Runner, found: JobList, *, waiting: Sequence[Job] = (), **more: Any) -> Response:
     session, status = db.session(), request.args.get("status", "")
-    narrowed = job_lists.narrowed(query, JobFilter(statuses=STATUSES.get(status, ())))
+    narrowed = job_lists.narrowed(found, JobFilter(statuses=STATUSES.get(status, ())))
     page = job_lists.page(session, narrowed, after=number("after"), before=number("before"), size=PAGE_SIZE)
     total = job_lists.count(session, narrowed)
     shown = seen(shown_rows(page.jobs), shown_rows(waiting), total)
     if request.args.get("seen") == shown:
         return Response(status=204)
     machines = job_lists.machines_of(session, page.jobs)
+    remember_projects(page.jobs)
     return make_response(
         render_template(
             "runners/jobs.html",
@@ -85,7 +83,8 @@ def _page(runner: Runner, query: Select[Job], *, waiting: Sequence[Job] = (), **
             runner=runner,
             page=page,
             waiting=waiting,
-            total=_counted(total),
+            total=str(total),
+            looked_through=job_walks.LOOKED_THROUGH,
             jobs_total=count(runner),
             machines=machines,
             known=_known(machines),
@@ -100,9 +99,9 @@ def _page(runner: Runner, query: Select[Job], *, waiting: Sequence[Job] = (), **
     )
 
 
-def _waiting(runner: Runner) -> list[Job]:
-    query = job_lists.narrowed(job_lists.checks_of(runner), JobFilter(statuses=(JobStatus.PENDING,)))
-    return list(db.session().scalars(query.order_by(Job.id.desc()).limit(MOST_WAITING)))
+def _waiting(runner: Runner) -> Sequence[Job]:
+    found = job_lists.checks_of(runner).with_status([JobStatus.PENDING])
+    return job_walks.walk(db.session(), found, size=MOST_WAITING).jobs
 
 
 def _known(machines: dict[int, JobMachine]) -> set[int]:

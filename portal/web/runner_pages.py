@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from portal.addresses import url_in
 from portal.database import db, now
-from portal.domain import audit
+from portal.domain import audit, permissions
 from portal.domain.bulk import bulk_acts, bulk_lists
 from portal.domain.errors import AlreadyIssued, Invalid, Stale
 from portal.domain.jobs import job_lists, job_rules
@@ -23,6 +23,7 @@ from portal.domain.runners import (
     runner_creation,
     runner_lists,
     runner_projects,
+    runner_search,
     runner_settings,
     runner_status,
     runner_tokens,
@@ -109,6 +110,7 @@ def _index_page(bulk_form: BulkForm) -> Response:
         before=request.args.get("before"),
         size=MANY_ROWS if request.args.get("rows") == str(MANY_ROWS) else runner_lists.PAGE_SIZE,
     )
+    _remember_roles([row.runner for row in shown.rows])
     page = render_template(
         "runners/index.html",
         scope=scope,
@@ -120,6 +122,8 @@ def _index_page(bulk_form: BulkForm) -> Response:
         tags=runner_lists.tags_in(session, scope),
         creators=runner_lists.creators_in(session, scope),
         due=runner_lists.count_due(session, scope),
+        looked_at=runner_lists.LOOKED_AT,
+        most_searched=runner_search.MOST_LOOKED_AT,
         registrations=REGISTRATIONS,
         sorts=SORTS,
         kept=_kept(),
@@ -144,6 +148,11 @@ def _kept() -> dict[str, list[str]]:
 def _address() -> dict[str, list[str]]:
     """The filters and the place in the list, as they stand in the address."""
     return {name: values for name, values in request.args.lists() if name in (*FILTERS, "after", "before")}
+
+
+def _remember_roles(shown: Sequence[Runner]) -> None:
+    """Look the person's roles up in all places that the page names, with one query."""
+    permissions.remember_roles(db.session(), guards.actor(), [guards.scope(), *map(of_runner, shown)])
 
 
 def _may_change_some(shown: list[Runner]) -> bool:

@@ -11,6 +11,8 @@ from portal.domain.people import access_token_lists
 from portal.domain.runners import runner_lists
 from portal.domain.runners.runner_lists import RunnerFilter
 from portal.domain.scopes import INSTANCE
+from portal.domain.slices import first
+from portal.models import Group, Project
 from portal.web import guards
 
 blueprint = Blueprint("start", __name__)
@@ -34,8 +36,8 @@ def show() -> str:
     return render_template(
         "start/show.html",
         words=words,
-        groups=session.scalars(all_groups.limit(SHOWN)).all(),
-        projects=session.scalars(all_projects.limit(SHOWN)).all(),
+        groups=first(session, all_groups, Group.id, limit=SHOWN),
+        projects=first(session, all_projects, Project.id, limit=SHOWN),
         total_groups=totals[0],
         total_projects=totals[1],
         due=access_token_lists.due(session, guards.user_session().user, now()),

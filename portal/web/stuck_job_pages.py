@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response, make_response, render_template, request
+from flask import Blueprint, Response, g, make_response, render_template, request
 
 from portal.database import db
 from portal.domain.jobs import stuck_jobs, takeable_jobs
@@ -15,16 +15,23 @@ from portal.domain.runners import runner_access
 from portal.domain.scopes import of_runner
 from portal.models import Job, JobStatus
 from portal.web import guards, refreshing, runner_job_pages
+from portal.web.job_facts import remember_projects
 from portal.web.numbers import number
 
 FURTHEST = 10_000  # jobs into a list
 
 
 def why(job: Job) -> Explanation | None:
-    """What `jobs/_stuck.html` says of a job that waits; None for one that does not, and for a check."""
+    """What `jobs/_stuck.html` says of a job that waits; None for one that does not, and for a check.
+
+    Found out once in a request: the view asks, and then its template.
+    """
     if job.state is not JobStatus.PENDING or job.is_check:
         return None
-    return stuck_jobs.of_job(db.session(), guards.actor(), job)
+    known: dict[int, Explanation] = g.setdefault("why_stuck", {})
+    if job.id not in known:
+        known[job.id] = stuck_jobs.of_job(db.session(), guards.actor(), job)
+    return known[job.id]
 
 
 def seen(explanation: Explanation) -> str:
@@ -55,6 +62,7 @@ def pending(runner_id: int) -> str:
     runner, session = guards.runner(runner_id), db.session()
     offset = min(number("from") or 0, FURTHEST)
     found = takeable_jobs.takeable(session, guards.actor(), runner, offset=offset)
+    remember_projects(found.page.rows)
     return render_template(
         "runners/pending.html",
         scope=guards.scope(),
@@ -65,6 +73,7 @@ def pending(runner_id: int) -> str:
         owner=of_runner(runner),
         offset=offset,
         size=takeable_jobs.PAGE_SIZE,
+        listed=takeable_jobs.LISTED,
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
 from flask import Blueprint, Response, render_template, request, stream_with_context, url_for
-from sqlalchemy import Select
+from sqlalchemy import ColumnElement, Select
 
 from portal.addresses import url_in
 from portal.database import db
@@ -70,6 +70,7 @@ def show_person(user_id: int) -> str:
     return _page(
         trail.of_person(person),
         lambda place, **more: url_for(f"person_trail.{place}_person", user_id=user_id, **more),
+        either=trail.by_or_about(person),
         person=person,
     )
 
@@ -87,26 +88,26 @@ def _person(user_id: int) -> User:
     return found
 
 
-def _page(query: Select[AuditEvent], address: Callable[..., str], **about: Any) -> str:
+def _page(
+    query: Select[AuditEvent],
+    address: Callable[..., str],
+    *,
+    either: Sequence[ColumnElement[bool]] = (),
+    **about: Any,
+) -> str:
     wanted = _wanted()
     kept = {name: given for name in FILTERS if (given := _given(name))}
     older_than = _given("before")
     is_id = older_than.isascii() and older_than.isdecimal() and len(older_than) < 19
-    events = trail.page(
-        db.session(),
-        query,
-        wanted,
-        before=int(older_than) if is_id else None,
-        limit=PAGE_SIZE + 1,
-        ordered=about.get("kind") != ScopeKind.GROUP,
+    page = trail.page(
+        db.session(), query, wanted, before=int(older_than) if is_id else None, limit=PAGE_SIZE, either=either
     )
-    shown = events[:PAGE_SIZE]
     return render_template(
         "trail/show.html",
         scope=guards.scope(),
-        events=shown,
-        standing=trail.standing(db.session(), shown),
-        more=len(events) > PAGE_SIZE,
+        events=page.events,
+        standing=trail.standing(db.session(), page.events),
+        page=page,
         older_than=older_than,
         wanted=wanted,
         kept=kept,

@@ -29,6 +29,7 @@ from tests.api.machines import Machine, over_http
 from tests.browser import fleet
 from tests.browser.conftest import DESKTOP, PHONE, Visit, Visitor
 from tests.browser.fleet import Fleet
+from tests.browser.scales import MOST_BYTES, Scales
 from tests.cast import JOB_VAULT, TAGGED, Cast
 from tests.portals import RunningPortal
 
@@ -149,6 +150,8 @@ def addresses(runners: Fleet, cast: Cast) -> list[str]:
         "/-/account/password",
         "/-/account/sessions",
         "/-/api",
+        *(f"/-/api/{room}" for room in ("runners", "jobs", "runner-protocol", "shapes", "try")),
+        "/-/graphql-explorer",
         "/-/account/access-tokens",
         "/-/account/access-tokens/new",
         *(f"/-/account/access-tokens/{mine}/{act}" for act in ("revoke", "rotate", "trail")),
@@ -356,6 +359,32 @@ def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(
         found += look(visitor.open(path), path)
     found += open_forms(visitor, cast)
     assert not found, "\n".join(found)
+
+
+def full_lists(cast: Cast) -> list[str]:
+    """Pages of as many rows as a page can have."""
+    tagged = RunnerSettings("Build machine in rack 7", "Call Bob", ("docker", "linux", "x86-64"))
+    for _ in range(100):
+        cast.runner(cast.acme, tagged)
+        cast.job(name="browser tests", tags=("docker", "linux"))
+    cast.session.commit()
+    jobs_page = "/acme/web/-/jobs"
+    runners_pages = [GROUP, f"{GROUP}?rows=100", f"{INSTANCE}?rows=100"]
+    return [*runners_pages, jobs_page, f"{jobs_page}?status=pending", f"{jobs_page}?search=b", "/admin/trail"]
+
+
+def test_every_page_weighs_at_most_100_kilobytes_on_a_first_visit(
+    visit: Visit, runners: Fleet, cast: Cast, many: list[str], of_jobs: list[str], checks: list[str]
+) -> None:
+    visitor = visit()
+    scales = Scales(visitor.page)
+    scales.weigh(visitor.portal.url + "/-/sign-in")
+    visitor.sign_in("dana")
+    for path in [*addresses(runners, cast), *many, *of_jobs, *checks, *full_lists(cast)]:
+        scales.weigh(visitor.portal.url + path)
+    assert len(scales.weights) > 100
+    assert {path: bytes_ for path, bytes_ in scales.weights.items() if bytes_ > MOST_BYTES} == {}
+    assert scales.blocking == []
 
 
 def test_axe_does_find_what_is_wrong(visit: Visit, runners: Fleet) -> None:

@@ -14,6 +14,7 @@ def visitor(request: pytest.FixtureRequest, visit: Visit, cast: Cast) -> Visitor
     visitor = visit(viewport=request.param)
     visitor.sign_in("alice")
     page = visitor.open("/-/graphql-explorer")
+    page.get_by_role("button", name="Open the editor").click()
     expect(page.locator(".graphiql-query-editor .CodeMirror")).to_be_visible()
     return visitor
 
@@ -57,7 +58,7 @@ def test_its_first_line_is_whole_and_its_settings_have_a_way_out_that_is_seen(vi
 def test_on_a_phone_it_takes_the_whole_width(visit: Visit, cast: Cast) -> None:
     visitor = visit(viewport=PHONE)
     visitor.sign_in("alice")
-    page = visitor.open("/-/graphql-explorer")
+    page = visitor.open("/-/graphql-explorer#open")
     place = page.locator("#graphql-explorer").bounding_box()
     sessions = page.locator(".graphiql-sessions").bounding_box()
     assert place

@@ -44,6 +44,7 @@ def places(session: Session, cast: Cast) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "artifact_id": artifact.id,
+        "room": "runners",  # of the API's reference
         "check_id": check.id,
         "manager_id": manager.id,
         "template_id": template.id,

@@ -42,7 +42,9 @@ BY_PROTOCOL = {"openid.callback"}
 BY_JOB_TOKEN = {"runner_api.download_artifacts"}
 PUBLIC_API = {"api_description.document", "graphql.answer"}  # answers that tell nothing of anybody's
 WRITES = re.compile(
-    r"^\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|DROP|ALTER|WITH)\b|pg_notify|FOR (UPDATE|SHARE)", re.I
+    r"^\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|CREATE|DROP|ALTER)\b|pg_notify|FOR (UPDATE|SHARE)"
+    r"|^\s*WITH\b.*\b(INSERT\s+INTO|UPDATE\s+\w+\s.*\bSET|DELETE\s+FROM|MERGE\s+INTO)\b",
+    re.I | re.S,
 )
 
 
@@ -150,9 +152,12 @@ def test_a_write_in_a_read_only_transaction_is_refused(session: Session, cast: C
 
 
 def test_a_statement_that_writes_is_recognised() -> None:
-    writing = ["INSERT INTO users", "update users", "\nWITH beats AS", "SELECT pg_notify('a')", "SELECT 1 FOR UPDATE"]
-    assert all(WRITES.search(each) for each in writing)
+    beats = "\nWITH beats AS (SELECT 1)\n"
+    writing = ["INSERT INTO users", "update users", "SELECT pg_notify('a')", "SELECT 1 FOR UPDATE"]
+    within = ["UPDATE users u SET x = 1", "INSERT INTO users", "DELETE FROM users", "merge into users"]
+    assert all(WRITES.search(each) for each in [*writing, *(beats + each for each in within)])
     assert not WRITES.search("SELECT users.updated_at, users.with_x FROM users")
+    assert not WRITES.search(beats + "SELECT updated_at FROM beats")
 
 
 @pytest.mark.parametrize("rule", PAGE_POSTS, ids=text_of)

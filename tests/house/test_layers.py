@@ -30,6 +30,7 @@ FLOORS = [
         "portal.api",
         "portal.health",
         "portal.gate",
+        "portal.idle_polls",
         "portal.commands",
         "portal.access_token_commands",
         "portal.audit_commands",

@@ -1,35 +1,52 @@
-"""The REST API to read: every operation stands on the page, whole without a script."""
+"""The REST API to read: every operation stands on its room's page, whole without a script."""
 
 import html
 from html.parser import HTMLParser
+from urllib.parse import urljoin
 
 import pytest
 from flask import Flask
 
-from portal.api.for_users.operations import OPERATIONS
 from portal.web.api_document import Reference, kind, marked
 from tests.cast import Cast, sign_in
 
+MOST_BYTES = 70_000  # the rest of a page's 100 KB is style and script
+
 
 @pytest.fixture
-def page(app: Flask, cast: Cast) -> str:
-    return sign_in(app.test_client(), "charlie").get("/-/api").get_data(as_text=True)
+def pages(app: Flask, cast: Cast) -> dict[str, str]:
+    """The page of all, that of each room, and that of the shapes, by address."""
+    client = sign_in(app.test_client(), "charlie")
+    rooms = Reference(app.extensions["api_description"].document).rooms()
+    addresses = ["/-/api", *(f"/-/api/{room.anchor}" for room in rooms), "/-/api/shapes"]
+    found = {address: client.get(address) for address in addresses}
+    assert {answer.status_code for answer in found.values()} == {200}
+    return {address: answer.get_data(as_text=True) for address, answer in found.items()}
 
 
-def test_every_operation_stands_on_the_page(app: Flask, page: str) -> None:
+@pytest.fixture
+def page(pages: dict[str, str]) -> str:
+    """All of it, one page behind the other."""
+    return "".join(pages.values())
+
+
+def test_every_operation_stands_on_a_page(app: Flask, pages: dict[str, str]) -> None:
     document = app.test_client().get("/api/v4/openapi.json").get_json()
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            assert f'id="{operation["operationId"]}"' in page
+            name, room = operation["operationId"], operation["tags"][0].lower().replace(" ", "-")
+            assert f'id="{name}"' in pages["/-/api"]
+            assert f'<a href="/-/api/{room}#{name}">' in pages["/-/api"]
+            page = pages[f"/-/api/{room}"]
+            assert f'<article id="{name}"' in page
             assert f"{method.upper()}</span><code>{path}</code>" in page
-            assert f'<a href="#{operation["operationId"]}">' in page
             for parameter in operation.get("parameters", ()):
                 assert f"<code>{parameter['name']}</code>" in page
 
 
-def test_an_operation_is_a_line_that_opens_with_an_example_to_copy(page: str) -> None:
-    assert page.count('<details class="operation">') > 100
-    shown = page.split('<article id="runners_update"')
+def test_an_operation_is_a_line_that_opens_with_an_example_to_copy(pages: dict[str, str]) -> None:
+    assert sum(page.count('<details class="operation">') for page in pages.values()) > 100
+    shown = pages["/-/api/runners"].split('<article id="runners_update"')
     assert "Change some of a runner&#39;s settings" in shown[0].split("<details")[-1]
     example = html.unescape(shown[1].split('<code id="curl-runners_update">')[1].split("</code>")[0])
     assert example == (
@@ -38,6 +55,17 @@ def test_an_operation_is_a_line_that_opens_with_an_example_to_copy(page: str) ->
         "  https://portal.example.com/api/v4/runners/7"
     )
     assert 'data-copy="curl-runners_update" hidden' in shown[1]
+
+
+def test_the_page_of_all_can_be_searched_by_parameter_and_attribute(pages: dict[str, str]) -> None:
+    line = pages["/-/api"].split('id="runners_update"')[1].split(">")[0]
+    assert "maximum_timeout" in line
+    line = pages["/-/api"].split('id="shape-RunnerDetails"')[1].split(">")[0]
+    assert "tag_list" in line
+
+
+def test_there_is_no_other_room(app: Flask, cast: Cast) -> None:
+    assert sign_in(app.test_client(), "charlie").get("/-/api/kitchen").status_code == 404
 
 
 def test_every_operation_has_an_example_that_names_no_secret(app: Flask) -> None:
@@ -74,37 +102,43 @@ def test_each_status_is_explained_once(page: str) -> None:
     assert '<dt id="status-413">' in page
 
 
-def test_the_page_is_no_heavier_than_a_picture(page: str) -> None:
-    assert len(page.encode()) < 4_500 * len(OPERATIONS)
+def test_no_page_of_it_is_heavy(pages: dict[str, str]) -> None:
+    weights = {address: len(page.encode()) for address, page in pages.items()}
+    assert {address: weight for address, weight in weights.items() if weight > MOST_BYTES} == {}
 
 
-def test_every_link_within_the_page_leads_somewhere(page: str) -> None:
+def test_every_link_within_the_reference_leads_somewhere(pages: dict[str, str]) -> None:
     class Places(HTMLParser):
-        """The ids of the page, and where its links within lead."""
+        """The ids of a page, and where its links within the reference lead."""
 
-        def __init__(self) -> None:
+        def __init__(self, address: str) -> None:
             super().__init__()
+            self.address = address
             self.ids: list[str] = []
-            self.links: set[str] = set()
+            self.links: set[tuple[str, str]] = set()
 
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
             found = dict(attrs)
             if found.get("id"):
                 self.ids.append(str(found["id"]))
-            if (found.get("href") or "").startswith("#"):
-                self.links.add(str(found["href"])[1:])
+            if tag == "a" and "#" in (found.get("href") or ""):
+                page, _, place = urljoin(self.address, found["href"]).partition("#")
+                self.links.add((page, place))
 
-    places = Places()
-    places.feed(page)
-    assert places.links <= set(places.ids)
-    assert len(places.ids) == len(set(places.ids))
+    places = {address: Places(address) for address in pages}
+    for address, page in pages.items():
+        places[address].feed(page)
+        assert len(places[address].ids) == len(set(places[address].ids))
+    links = {link for each in places.values() for link in each.links}
+    assert len(links) > 180
+    assert [link for link in links if link[1] not in places[link[0]].ids] == []
 
 
-def test_a_runner_is_described_with_what_opens_it_and_what_it_answers(page: str) -> None:
-    shown = page.split('id="runners_show"')[1].split("</article>")[0]
+def test_a_runner_is_described_with_what_opens_it_and_what_it_answers(pages: dict[str, str]) -> None:
+    shown = pages["/-/api/runners"].split('id="runners_show"')[1].split("</article>")[0]
     assert "include_projects" in shown
     assert "<code>manage_runner</code>" in shown
-    assert '<a href="#shape-RunnerDetails">' in shown
+    assert '<a href="shapes#shape-RunnerDetails">' in shown
     assert "401" in shown
 
 
@@ -134,7 +168,7 @@ def test_the_viewer_is_of_this_portal_and_says_what_to_do_without_a_script(app: 
         ({"type": "string", "format": "date-time"}, "moment"),
         ({"type": ["string", "null"], "format": "date"}, "day or null"),
         ({"enum": ["a", "<b>"]}, "<code>a</code>, <code>&lt;b&gt;</code>"),
-        ({"$ref": "#/components/schemas/Runner"}, '<a href="#shape-Runner">Runner</a>'),
+        ({"$ref": "#/components/schemas/Runner"}, '<a href="shapes#shape-Runner">Runner</a>'),
         ({}, "anything"),
     ],
 )

@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from portal import create_app
 from portal.database import db
+from portal.web import static_files
 from tests import databases
 from tests.cast import Cast, csrf_of, sign_in
 from tests.domain.queries import asked
@@ -145,7 +146,9 @@ def test_a_failure_of_ours_has_them(cast: Cast, dana: FlaskClient, path: str, bo
 
 
 def test_files_may_be_kept_and_have_them_all_the_same(cast: Cast, client: FlaskClient) -> None:
-    answer = client.get("/static/portal.css?v=1")
+    with client.application.test_request_context():
+        address = static_files.asset("portal.css")
+    answer = client.get(address)
     assert "immutable" in answer.headers["Cache-Control"]
     check(answer, "/static/portal.css")
     answer.close()

@@ -3,12 +3,15 @@
 import re
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
+from portal.database import db
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import Role
 from tests.cast import Cast, csrf_of, send, sign_in
+from tests.domain.queries import asked
 from tests.web.conftest import Place
 from tests.web.reading import counts, links, poll, read, row_titles, words
 
@@ -261,3 +264,24 @@ def test_a_runner_is_resumed_from_the_list(acme: Place) -> None:
     runner = acme.runner(MAC).runner
     send(acme.client, f"{acme.url}/{runner.id}/resume", form_at=acme.url, back="list", expect=302)
     assert row_titles(read(acme.client, f"{acme.url}?paused=false")) == ["Mac minis"]
+
+
+@pytest.mark.parametrize("who", ["alice", "dana"])
+def test_a_list_of_a_hundred_asks_the_database_no_more_than_one_of_three(
+    app: Flask, cast: Cast, client: FlaskClient, who: str
+) -> None:
+    def ask() -> int:
+        with asked(db.session()) as statements:
+            read(client, "/groups/acme/-/runners?rows=100")
+        return len(statements)
+
+    sign_in(client, who)
+    for number in range(3):
+        cast.runner(cast.project(f"few-{number}", cast.acme), BUILD)
+    cast.session.commit()
+    ask()
+    few = ask()
+    for number in range(97):
+        cast.runner(cast.project(f"many-{number}", cast.platform), BUILD)
+    cast.session.commit()
+    assert ask() == few

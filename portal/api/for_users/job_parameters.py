@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, get_args
 import orjson
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy import Select, false
 
 from portal.api.for_users.paging import Paged
 from portal.api.for_users.parameters import (
@@ -25,8 +24,9 @@ from portal.api.for_users.scope_parameters import Ids, OneProject
 from portal.domain.jobs import job_lists
 from portal.domain.jobs.job_definitions import WHEN, ArtifactsWanted, JobVariable, NewJob, Repository
 from portal.domain.jobs.job_lists import JobFilter
+from portal.domain.jobs.job_walks import JobList
 from portal.domain.jobs.script_lines import commands
-from portal.models import Job, JobStatus
+from portal.models import JobStatus
 
 # GitLab's; those that are no JobStatus no job has here.
 Statuses = Literal[
@@ -269,20 +269,19 @@ class ProjectJobsListed(JobsListed, OneProject):
         only_one_of(self, "name", "search")
         return self
 
-    def narrowed(self, query: Select[Job]) -> Select[Job]:
-        """The query with these conditions."""
+    def narrowed(self, jobs: JobList) -> JobList:
+        """Those of the jobs that fit these conditions."""
         wanted = JobFilter(
             words=self.name or self.search or "",
             ref=self.ref or "",
             tag=self.tag or "",
             with_retried=self.include_retried,
         )
-        return with_status(job_lists.narrowed(query, wanted), self.scope)
+        return with_status(job_lists.narrowed(jobs, wanted), self.scope)
 
 
-def with_status(query: Select[Job], words: tuple[str, ...]) -> Select[Job]:
+def with_status(jobs: JobList, words: tuple[str, ...]) -> JobList:
     """Those of the jobs that have one of these statuses; all for no word. Of GitLab's further ones there are none."""
     if not words:
-        return query
-    known = tuple(JobStatus(word) for word in words if word in set(JobStatus))
-    return job_lists.narrowed(query, JobFilter(statuses=known)) if known else query.where(false())
+        return jobs
+    return jobs.with_status([JobStatus(word) for word in words if word in set(JobStatus)])

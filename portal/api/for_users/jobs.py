@@ -43,7 +43,11 @@ class JobStopped(OneJob):
 
 @operation("GET", "/projects/<path:project>/jobs", room=ROOM, refuses=(400, 404))
 def index(given: ProjectJobsListed) -> ListedJobs:
-    """The project's jobs, the newest first."""
+    """The project's jobs, the newest first.
+
+    With `ref`, `name`, `search`, `tag` or `include_retried`, pages by number are of the first 5000 jobs that have the
+    statuses of `scope`. Pages by cursor go through all of them, 5000 at a time: one may be short and yet lead on.
+    """
     scope = places.project(given.project)
     permissions.require(db.session(), credentials.actor(), Action.READ_JOBS, scope)
     return listed(given.narrowed(job_lists.of_project(scope)), given)

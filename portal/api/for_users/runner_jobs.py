@@ -13,7 +13,7 @@ from portal.api.for_users.job_shapes import JobShape
 from portal.api.for_users.parameters import Flag, Id, OptionalText, Text
 from portal.api.for_users.runners import MANAGE, OneRunner
 from portal.database import db
-from portal.domain.jobs import job_checks, job_lists, job_paging
+from portal.domain.jobs import job_checks, job_lists
 from portal.domain.jobs import jobs as domain_jobs
 from portal.domain.machines import runner_managers
 from portal.domain.permissions import Action
@@ -66,12 +66,17 @@ class CheckStopped(OneCheck):
 
 @operation("GET", "/runners/<int:runner_id>/jobs", room=ROOM, opens=MANAGE, refuses=(400, 404))
 def index(given: JobsAsked) -> ListedJobs:
-    """The jobs that the runner has or had, as far as one may see them; of one machine with `system_id`."""
+    """The jobs that the runner has or had, as far as one may see them; of one machine with `system_id`.
+
+    For others than administrators, and of one machine, pages by number are of the newest 5000 jobs. Pages by cursor
+    go through all of them, 5000 at a time: one may be short and yet lead on.
+    """
     session, runner = db.session(), runners.readable(given.runner_id)
-    query = with_status(job_lists.of_runner(session, credentials.actor(), runner), given.words)
     if not given.system_id:
-        return listed(query, given)
-    return listed(job_paging.on_machine(query, given.system_id), given, counted=False)
+        found = job_lists.of_runner(session, credentials.actor(), runner)
+        return listed(with_status(found, given.words), given)
+    found = job_lists.of_system(session, credentials.actor(), runner, given.system_id)
+    return listed(with_status(found, given.words), given, counted=False)
 
 
 @operation(
@@ -84,8 +89,8 @@ def index(given: JobsAsked) -> ListedJobs:
 def of_machine(given: MachineJobsAsked) -> ListedJobs:
     """The jobs that one machine of the runner has or had, as far as one may see them."""
     session, runner = db.session(), runners.readable(given.runner_id)
-    query = job_paging.on_machine(job_lists.of_runner(session, credentials.actor(), runner), given.system_id)
-    answer = listed(with_status(query, given.words), given, counted=False)
+    found = job_lists.of_system(session, credentials.actor(), runner, given.system_id)
+    answer = listed(with_status(found, given.words), given, counted=False)
     if not answer.body.items:  # of a machine that is forgotten, its jobs are known still
         _manager(runner, given.system_id)
     return answer

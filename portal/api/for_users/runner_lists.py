@@ -179,9 +179,9 @@ def _readable(scope: Scope) -> Scope:
 def _listed(session: Session, which: ColumnElement[bool], given: Narrowed) -> Listed:
     """The page, or the stretch from a cursor on, that is asked for."""
     at = now()
-    which = runner_queries.narrowed(which, given.query(), at)
+    which = runner_queries.narrowed(session, which, given.query(), at)
     if isinstance(given, NarrowedByScope) and given.scope is not None:
-        which = runner_queries.narrowed(which, given.older(), at)
+        which = runner_queries.narrowed(session, which, given.older(), at)
     if given.pagination == "keyset":
         return Answer(cast("Page[RunnerWithManagers]", _stretch(session, which, given, at)))
     return Answer(_page(session, which, given, at))

@@ -84,7 +84,8 @@ class ExplanationShape(Shape):
     """Who takes the job and who does not. Those that can come first.
 
     `hidden_…` count runners that one may not see; `beyond` those in reach that were not looked at, `elsewhere` those
-    out of reach that one looks after. `jobs_before` is how many that ask the same have their turn first.
+    out of reach that one looks after (1001 of either means more than 1000). `jobs_before` is how many that ask the
+    same have their turn first.
     """
 
     headline: str
@@ -152,7 +153,10 @@ def matching(given: Matching) -> ExplanationShape:
 
 @operation("GET", "/runners/<int:runner_id>/pending_jobs", room=ROOM, opens=MANAGE, refuses=(400, 404))
 def pending(given: PendingAsked) -> PendingJobs:
-    """The jobs that wait and that the runner could take now, as far as one may see them; and why it takes none."""
+    """The jobs that wait and that the runner could take now, as far as one may see them; and why it takes none.
+
+    The first 200 are listed; of what it leaves out 301 means more than 300.
+    """
     session, runner = db.session(), runners.readable(given.runner_id)
     actor = credentials.actor()
     found = takeable_jobs.takeable(session, actor, runner, offset=given.offset, limit=given.per_page)

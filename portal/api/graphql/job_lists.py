@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select
-
 from portal.api.graphql import context, paging
 from portal.api.graphql.context import Context, Info
 from portal.api.graphql.job_nodes import JobNode, job_nodes
@@ -15,10 +13,12 @@ from portal.api.graphql.problems import NotAvailable
 from portal.api.graphql.siblings import RunnerNode, ScopeNode
 from portal.domain import permissions
 from portal.domain.errors import NotAllowed, NotFound
-from portal.domain.jobs import job_lists, jobs
+from portal.domain.jobs import job_lists, job_walks
+from portal.domain.jobs import jobs as domain_jobs
 from portal.domain.jobs.job_lists import JobFilter
+from portal.domain.jobs.job_walks import JobList
 from portal.domain.permissions import Action
-from portal.models import Job, JobStatus
+from portal.models import JobStatus
 
 
 def of_project(node: ScopeNode, info: Info, **arguments: Any) -> Connection[JobNode]:
@@ -39,7 +39,7 @@ def one_of_project(node: ScopeNode, info: Info, id: int) -> JobNode | None:
 
     def found() -> JobNode | None:
         try:
-            job = jobs.find(asked.session, asked.actor, node.scope, id)
+            job = domain_jobs.find(asked.session, asked.actor, node.scope, id)
         except (NotFound, NotAllowed):
             return None
         return job_nodes(asked, [job])[0]
@@ -80,26 +80,28 @@ def _known(statuses: Sequence[Any] | None) -> tuple[JobStatus, ...] | None:
     return None if statuses and not found else found
 
 
-def _connection(asked: Context, which: Select[Any], arguments: Mapping[str, Any]) -> Connection[JobNode]:
+def _connection(asked: Context, which: JobList, arguments: Mapping[str, Any]) -> Connection[JobNode]:
     window = paging.window(arguments)
     known = _known(arguments.get("statuses"))
-    query = job_lists.narrowed(which, JobFilter(statuses=known or (), words=arguments.get("name") or ""))
+    jobs = job_lists.narrowed(which, JobFilter(statuses=known or (), words=arguments.get("name") or ""))
     below, above = paging.read_cursor(window.after), paging.read_cursor(window.before)
 
     def load() -> Part[JobNode]:
         if known is None or not window.size:
             return Part((), has_next=False, has_previous=False)
-        rows = job_lists.stretch(
-            asked.session, query, size=window.size + 1, below=below, above=above, oldest=window.backwards
-        )
-        more = len(rows) > window.size
-        kept: list[Job] = rows[-window.size :] if window.backwards else rows[: window.size]
-        edges = [Edge(paging.write_cursor(each.job.id), each) for each in job_nodes(asked, kept)]
-        if window.backwards:
-            return Part(edges, above is not None, more)
-        return Part(edges, more, below is not None)
+        back = window.backwards
+        found = job_walks.walk(asked.session, jobs, size=window.size, below=below, above=above, oldest=back)
+        rows = list(found.jobs)[:: -1 if back else 1]
+        edges = [Edge(paging.write_cursor(each.job.id), each) for each in job_nodes(asked, rows)]
+        upto = paging.write_cursor(found.upto) if found.upto is not None else None
+        if back:
+            return Part(edges, above is not None, found.more, upto, backwards=True)
+        return Part(edges, found.more, below is not None, upto)
 
     def total() -> int:
-        return job_lists.count(asked.session, query) if known is not None else 0
+        if known is None:
+            return 0
+        counted = job_lists.count(asked.session, jobs)
+        return counted.number if counted.whole or jobs.conditions else counted.number + 1
 
     return Connection(asked, load, total)

@@ -67,6 +67,8 @@ class Part(Generic[T]):
     edges: Sequence[Edge[T]]
     has_next: bool
     has_previous: bool
+    upto: str | None = None  # the cursor to go on from, where that is not the last edge's (with `last`: the first's)
+    backwards: bool = False
 
 
 @dataclass
@@ -99,8 +101,10 @@ class Connection(Generic[T]):
     @property
     def page_info(self) -> PageInfo:
         part = self.part
-        ends = (part.edges[0].cursor, part.edges[-1].cursor) if part.edges else (None, None)
-        return PageInfo(part.has_next, part.has_previous, *ends)
+        start, end = (part.edges[0].cursor, part.edges[-1].cursor) if part.edges else (None, None)
+        if part.backwards:
+            return PageInfo(part.has_next, part.has_previous, part.upto or start, end)
+        return PageInfo(part.has_next, part.has_previous, start, part.upto or end)
 
 
 def counted(connection: Connection[Any], limit: int) -> int:

@@ -20,6 +20,7 @@ from portal.domain.runners import runner_paging, runner_queries
 from portal.domain.runners.runner_paging import Order
 from portal.domain.runners.runner_queries import RunnerQuery
 from portal.domain.scopes import Scope
+from portal.domain.slices import MOST_COUNTED
 
 
 def everywhere(_root: None, info: Info, **arguments: Any) -> Connection[RunnerNode]:
@@ -60,7 +61,7 @@ def _connection(
     window = paging.window(arguments)
     order = Order(arguments.get("sort") or Order.CREATED_DESC)
     query = _query(asked, arguments)
-    fitting = runner_queries.narrowed(which, query, asked.at) if query is not None else None
+    fitting = runner_queries.narrowed(asked.session, which, query, asked.at) if query is not None else None
     sizes = {"last" if window.backwards else "first": window.size}
 
     def load() -> Part[RunnerNode]:
@@ -76,7 +77,10 @@ def _connection(
         return Part(edges, part.has_next, part.has_previous)
 
     def total() -> int:
-        return runner_paging.count(asked.session, fitting) or 0 if fitting is not None else 0
+        if fitting is None:
+            return 0
+        found = runner_paging.count(asked.session, fitting, most=MOST_COUNTED)
+        return MOST_COUNTED + 1 if found is None else found
 
     return Connection(asked, load, total)
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, joinedload
 from portal.database import now
 from portal.domain import actors, permissions
 from portal.domain.actors import Actor
+from portal.domain.audit import NEWEST_FIRST
 from portal.domain.enrolment.enrolment_keys import in_scope, lives, scope_of
 from portal.domain.groups import groups
 from portal.domain.permissions import Action
@@ -151,12 +152,12 @@ def count_runners(session: Session, key: EnrolmentKey) -> int:
 
 def uses(session: Session, key: EnrolmentKey, limit: int) -> Sequence[AuditEvent]:
     """What happened with the key, the newest first: runners that it created, refusals, its making and its end."""
-    ids = select(AuditEvent.id).order_by(AuditEvent.id.desc()).limit(limit)
+    ids = select(AuditEvent.id).order_by(*NEWEST_FIRST).limit(limit)
     by_it = and_(AuditEvent.actor_kind == "enrolment_key", AuditEvent.actor_id == key.id)
     about_it = and_(AuditEvent.target_kind == "enrolment_key", AuditEvent.target_id == key.id)
     # The newest of each by its own index, as for a person's events.
     newest = {number for each in (by_it, about_it) for number in session.scalars(ids.where(each))}
-    query = select(AuditEvent).where(AuditEvent.id.in_(newest)).order_by(AuditEvent.id.desc())
+    query = select(AuditEvent).where(AuditEvent.id.in_(newest)).order_by(*NEWEST_FIRST)
     return session.scalars(query.limit(limit)).all()
 
 

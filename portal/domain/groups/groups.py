@@ -210,11 +210,7 @@ def owned_below(scope: Scope) -> ColumnElement[bool]:
         return Runner.project_id == scope.project.id
     if scope.group is None:
         return Runner.id.is_not(None)
-    groups, projects = below(scope)
-    return or_(
-        Runner.group_id.in_(select(Group.id).where(groups)),
-        Runner.project_id.in_(select(Project.id).where(projects)),
-    )
+    return Runner.group_ids.contains([scope.group.id])
 
 
 def visible_groups(actor: Actor) -> Select[Group]:

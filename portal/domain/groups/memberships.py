@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, case, func, or_, select
+from sqlalchemy import ColumnElement, Select, case, func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -18,6 +18,8 @@ from portal.domain.scopes import Scope
 from portal.domain.slices import Slice, cut
 from portal.models import Group, Membership, Role, User
 
+PAGE_SIZE = 50
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -27,13 +29,45 @@ class Member:
     source: Group | None
 
 
-def listed(session: Session, scope: Scope) -> list[Member]:
-    """Everybody with a role here: given here first, then inherited, each by name."""
+@dataclass(frozen=True, slots=True)
+class MembersShown:
+    """One page of a members page; `after` and `before` are the cursors of the next and the previous page."""
+
+    members: list[Member]
+    after: int | None
+    before: int | None
+
+
+def listed(
+    session: Session, scope: Scope, *, after: int | None = None, before: int | None = None, size: int = PAGE_SIZE
+) -> MembersShown:
+    """Who has a role here, each time it is given: given here first, then inherited, each by name.
+
+    `after` and `before` are memberships; one that has ended since leads to the start.
+    """
     above = [each for each in scope.group_ids if scope.group is None or each != scope.group.id]
-    rows = session.scalars(select(Membership).where(or_(_given_here(scope), Membership.group_id.in_(above)))).all()
+    inherited = case((_given_here(scope), 0), else_=1)
+    place = (inherited, func.lower(User.name), Membership.id)
+    everybody = or_(_given_here(scope), Membership.group_id.in_(above))
+    query = select(Membership).join(Membership.user).where(everybody)
+    cursor = before if before is not None else after
+    at = select(*place).join(Membership.user).where(Membership.id == cursor, everybody)
+    here = session.execute(at).one_or_none() if cursor is not None else None
+    backwards = here is not None and before is not None
+    if here is not None:
+        beyond = tuple_(*place) < tuple_(*here) if backwards else tuple_(*place) > tuple_(*here)
+        query = query.where(beyond)
+    query = query.order_by(*(each.desc() if backwards else each.asc() for each in place)).limit(size + 1)
+    rows = list(session.scalars(query))
+    more, rows = len(rows) > size, rows[:size]
+    if backwards:
+        rows.reverse()
     sources = {g.id: g for g in session.scalars(select(Group).where(Group.id.in_(above)))} if above else {}
     members = [Member(row, sources.get(row.group_id) if row.group_id else None) for row in rows]
-    return sorted(members, key=lambda m: (m.source is not None, m.membership.user.name.lower()))
+    following, earlier = (here is not None, more) if backwards else (more, here is not None)
+    return MembersShown(
+        members, rows[-1].id if rows and following else None, rows[0].id if rows and earlier else None
+    )
 
 
 @dataclass(frozen=True, slots=True)

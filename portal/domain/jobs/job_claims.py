@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload, load_only
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.util import identity_key
 
 from portal.database import now
 from portal.domain import tokens
 from portal.domain.deletions import deletions
 from portal.domain.errors import LostRace
-from portal.domain.jobs import failure_reasons, job_definitions, job_needs, job_reports, job_rows, pending_jobs
+from portal.domain.jobs import failure_reasons, job_definitions, job_needs, job_reports, pending_jobs
 from portal.domain.jobs.job_definitions import NewJob, Undecryptable
 from portal.domain.jobs.job_matching import Offer
 from portal.domain.vault import Vault
-from portal.models import Job, JobLog, JobMachine, JobStatus, Runner, RunnerManager
+from portal.models import Group, Job, JobLog, JobMachine, JobStatus, Project, Runner, RunnerManager, User
 
 MOST_DROPPED = 10  # jobs that nobody could run, in one request
+# All that a claim writes in one statement: the job is its machine's, nobody finds it any more, and its log begins.
+GIVE = """
+WITH found_no_more AS (
+  DELETE FROM ci_pending_builds WHERE job_id = :job_id
+), machine AS (
+  INSERT INTO p_ci_runner_machine_builds (partition_id, build_id, runner_machine_id, system_xid)
+  VALUES (:partition_id, :job_id, :machine_id, :system_xid)
+  ON CONFLICT (partition_id, build_id)
+  DO UPDATE SET runner_machine_id = excluded.runner_machine_id, system_xid = excluded.system_xid
+), log AS (
+  INSERT INTO ci_job_logs (job_id, heard_at) VALUES (:job_id, :started_at)
+  ON CONFLICT (job_id) DO UPDATE SET heard_at = excluded.heard_at
+)
+UPDATE ci_builds
+SET status = :status, runner_id = :runner_id, runner_type = :runner_type, token_digest = CAST(:token_digest AS bytea),
+  claim_digest = CAST(:claim_digest AS bytea), started_at = :started_at, effective_timeout = :effective_timeout
+WHERE id = :job_id
+"""
+_GIVE = text(GIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,56 +81,75 @@ def claim(session: Session, claim: Claim, classes: Sequence[int], vault: Vault) 
     when others took all that were found; what could not be run by anybody has failed by then, and is to be committed.
     Raises TokenUnknown when the runner was deleted a moment ago.
     """
-    if again := _given_before(session, claim):
-        return _hand_over(session, claim, again, vault)
     for _ in range(MOST_DROPPED):
-        job = _next(session, claim, classes)
-        if job is None:
+        found = pending_jobs.take(session, claim.offer, classes, claim.system_xid, claim.digest)
+        if (found.waits or found.given_before) and not found.runner_held:
+            _hold_runner(session, claim)  # somebody else is at it; afterwards everything is looked at anew
+        elif found.given_before is not None:
+            if again := _given_before(session, claim):
+                return _hand_over(session, claim, _about(session, claim, again.id), vault)
+        elif found.job_id is not None:
+            about = _about(session, claim, found.job_id)
+            if _is_runnable(session, about.job) and (handed := _hand_over(session, claim, about, vault)):
+                return handed
+        elif found.waits:
+            raise LostRace("Others took the jobs that were found. Ask again.")
+        else:
             return None
-        if _is_runnable(session, job) and (handed := _hand_over(session, claim, job, vault)):
-            return handed
     raise LostRace("The jobs that were found could not be run by anybody. Ask again.")
 
 
-def _given_before(session: Session, claim: Claim) -> Job | None:
-    """The job that this request got, unless its machine has spoken of it since."""
-    if claim.digest is None:
-        return None
-    mine = (Job.claim_digest == claim.digest) & (Job.status == JobStatus.RUNNING) & Job.acknowledged_at.is_(None)
-    if session.scalar(select(Job.id).where(mine)) is None:
-        return None
-    _hold_runner(session, claim)
-    return session.scalar(select(Job).where(mine).with_for_update(of=Job))
-
-
 def _hold_runner(session: Session, claim: Claim) -> None:
-    """Let nobody delete the runner until the transaction ends.
+    """Wait for whoever holds the runner, such as to delete it, and hold it until the transaction ends.
 
-    It is held before its job: who deletes a group holds its runners, and then waits for the jobs that are pending.
+    Raises TokenUnknown when it is deleted.
     """
     held = select(Runner.id).where(Runner.id == claim.offer.runner_id)
     if session.scalar(held.with_for_update(read=True, key_share=True, of=Runner)) is None:
         raise deletions.refusal_of(session, claim.offer.runner_id)
 
 
-def _next(session: Session, claim: Claim, classes: Sequence[int]) -> Job | None:
-    heads = pending_jobs.heads(session, claim.offer, classes, claim.system_xid)
-    if heads:
-        _hold_runner(session, claim)
-    for head in heads:
-        job_id = pending_jobs.hold_next(session, head, claim.system_xid)
-        if job_id is not None:
-            return session.get_one(Job, job_id, populate_existing=True)
-    if heads:
-        raise LostRace("Others took the jobs that were found. Ask again.")
-    return None
+def _given_before(session: Session, claim: Claim) -> Job | None:
+    """The job that this request got, held, unless its machine has spoken of it since. The runner is held already."""
+    mine = (Job.claim_digest == claim.digest) & (Job.status == JobStatus.RUNNING) & Job.acknowledged_at.is_(None)
+    return session.scalar(select(Job).where(mine).with_for_update(of=Job))
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """A job that is held, the runner that asks for it, and the number of its machine; 0 for one that is not known."""
+
+    job: Job
+    runner: Runner
+    machine_id: int
+
+
+def _about(session: Session, claim: Claim, job_id: int) -> _About:
+    """Everything that is asked of a job that is handed out, with one query."""
+    mine = (RunnerManager.runner_id == claim.offer.runner_id) & (RunnerManager.system_xid == claim.system_xid)
+    with_the_job = (
+        joinedload(Job.definition, innerjoin=True),
+        joinedload(Job.user).load_only(User.blocked_at),
+        joinedload(Job.project).joinedload(Project.group, innerjoin=True).lazyload(Group.route),
+        load_only(Runner.runner_type, Runner.maximum_timeout, Runner.description, Runner.tag_list),
+    )
+    query = (
+        select(Job, Runner, RunnerManager.id)
+        .select_from(Job)
+        .join(Runner, Runner.id == claim.offer.runner_id)
+        .outerjoin(RunnerManager, mine)
+        .where(Job.id == job_id)
+        .options(*with_the_job)
+    )
+    job, runner, machine_id = session.execute(query.execution_options(populate_existing=True)).one()
+    return _About(job, runner, machine_id or 0)
 
 
 def _is_runnable(session: Session, job: Job) -> bool:
     """Whether who submitted it may still come in, and what it needs of others is there; it fails otherwise."""
     if job.user is not None and job.user.blocked_at is not None:
         reason = failure_reasons.USER_BLOCKED
-    elif not job_needs.are_kept(session, job):
+    elif job.definition.config["needs"] and not job_needs.are_kept(session, job):
         reason = failure_reasons.MISSING_DEPENDENCY
     else:
         return True
@@ -117,40 +157,39 @@ def _is_runnable(session: Session, job: Job) -> bool:
     return False
 
 
-def _hand_over(session: Session, claim: Claim, job: Job, vault: Vault) -> HandedOut | None:
+def _hand_over(session: Session, claim: Claim, about: _About, vault: Vault) -> HandedOut | None:
     """Give the job to the machine that asks. None for one whose variables cannot be read any more, which fails."""
+    job, runner = about.job, about.runner
     try:
         what = job_definitions.opened(job.definition, vault)
     except Undecryptable:
         job_reports.finish(session, job, success=False, failure_reason=failure_reasons.UNREADABLE)
         return None
-    runner, token, moment = session.get_one(Runner, claim.offer.runner_id), tokens.make_for_job(), now()
-    job.status, job.runner, job.runner_type = JobStatus.RUNNING, runner, runner.runner_type
-    job.token_digest, job.claim_digest = tokens.digest(token), claim.digest
-    job.started_at = moment
-    job.effective_timeout = min(job.timeout, runner.maximum_timeout or job.timeout)
-    _write(session)
-    pending_jobs.take_out(session, job.id)
-    _note_machine(session, claim, job)
-    log = session.get(JobLog, job.id) or JobLog(job_id=job.id)
-    log.heard_at = moment
-    session.add(log)
-    session.flush()
+    token = tokens.make_for_job()
+    changed = {
+        "status": JobStatus.RUNNING.value,
+        "runner_id": runner.id,
+        "runner_type": runner.runner_type,
+        "token_digest": tokens.digest(token),
+        "claim_digest": claim.digest,
+        "started_at": now(),
+        "effective_timeout": min(job.timeout, runner.maximum_timeout or job.timeout),
+    }
+    _write(session, claim, about, changed)
     return HandedOut(job, what, token, runner)
 
 
-def _write(session: Session) -> None:
+def _write(session: Session, claim: Claim, about: _About, changed: Mapping[str, object]) -> None:
     """Write the claim. Raises LostRace when the same request is being answered at this moment elsewhere."""
+    job = about.job
+    machine = {"machine_id": about.machine_id, "system_xid": claim.system_xid, "partition_id": job.partition_id}
     try:
-        session.flush()
+        session.execute(_GIVE, {"job_id": job.id, **machine, **changed})
     except IntegrityError:
         raise LostRace("This request is just being answered. Ask again.") from None
-
-
-def _note_machine(session: Session, claim: Claim, job: Job) -> None:
-    """Write down which machine has the job."""
-    mine = (RunnerManager.runner_id == claim.offer.runner_id) & (RunnerManager.system_xid == claim.system_xid)
-    machine_id = session.scalar(select(RunnerManager.id).where(mine)) or 0
-    found = job_rows.machine_of(session, job) or JobMachine(partition_id=job.partition_id, job_id=job.id)
-    found.runner_machine_id, found.system_xid = machine_id, claim.system_xid
-    session.add(found)
+    for name, value in changed.items():
+        set_committed_value(job, name, value)
+    set_committed_value(job, "runner", about.runner)
+    for known in (identity_key(JobLog, job.id), identity_key(JobMachine, (job.partition_id, job.id))):
+        if (row := session.identity_map.get(known)) is not None:
+            session.expire(row)

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, cast, func, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session
 
 from portal.domain import permissions
 from portal.domain.actors import Actor
+from portal.domain.jobs import job_walks
+from portal.domain.jobs.job_walks import COUNTED, Count, JobList
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.domain.scopes import Scope
 from portal.models import Job, JobMachine, JobStatus, Project, Runner, RunnerManager
 
 PAGE_SIZE = 20
-COUNTED = 1000  # counts stop there, as GitLab's do
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +34,40 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """A page of jobs, newest first. `before` and `after` are numbers to go on from, None at the ends."""
+    """A page of jobs, newest first. `before` and `after` are numbers to go on from, None at the ends.
+
+    `upto` is the last job that was looked at, where the page ends before it is full and before the list does.
+    """
 
     jobs: Sequence[Job]
     before: int | None
     after: int | None
+    upto: int | None = None
 
 
-def of_project(scope: Scope) -> Select[Job]:
+def of_project(scope: Scope) -> JobList:
     """The jobs of a project; the caller has asked who may see them."""
-    return select(Job).where(Job.project_id == scope.id)
+    return JobList((Job.project_id == scope.id,))
 
 
-def of_runner(session: Session, actor: Actor, runner: Runner) -> Select[Job]:
+def of_runner(session: Session, actor: Actor, runner: Runner) -> JobList:
     """The jobs that the runner has or had, as far as the actor may see them."""
-    return select(Job).where(Job.runner_id == runner.id, seen_by(session, actor, runner))
+    return JobList((Job.runner_id == runner.id,), conditions=_seen(session, actor, runner))
 
 
-def of_manager(session: Session, actor: Actor, manager: RunnerManager) -> Select[Job]:
+def of_manager(session: Session, actor: Actor, manager: RunnerManager) -> JobList:
     """The jobs that one machine has or had, as far as the actor may see them."""
-    ran = select(JobMachine.job_id).where(JobMachine.runner_machine_id == manager.id)
-    return select(Job).where(
-        Job.runner_id == manager.runner_id, Job.id.in_(ran), seen_by(session, actor, manager.runner)
-    )
+    return _of_machine(session, actor, manager.runner, JobMachine.runner_machine_id == manager.id)
+
+
+def of_system(session: Session, actor: Actor, runner: Runner, system_xid: str) -> JobList:
+    """The same of a machine of the runner with this system ID, whether or not its row is there still."""
+    return _of_machine(session, actor, runner, JobMachine.system_xid == system_xid)
+
+
+def _of_machine(session: Session, actor: Actor, runner: Runner, way: ColumnElement[bool]) -> JobList:
+    conditions = (Job.runner_id == runner.id, *_seen(session, actor, runner))
+    return JobList((way,), JobMachine.job_id, conditions, by_status=False)
 
 
 def leaves_out(session: Session, actor: Actor, runner: Runner) -> bool:
@@ -71,19 +83,19 @@ def leaves_out(session: Session, actor: Actor, runner: Runner) -> bool:
 def running_on(session: Session, runner: Runner) -> int:
     """How many jobs the runner runs at this moment, whosever they are; up to one more than COUNTED."""
     running = Job.status.in_((JobStatus.RUNNING, JobStatus.CANCELING))
-    return count(session, select(Job).where(Job.runner_id == runner.id, running))
+    return count_rows(session, select(Job).where(Job.runner_id == runner.id, running))
 
 
 def unfinished_in(session: Session, projects: ColumnElement[bool]) -> tuple[int, int]:
     """How many jobs of these projects run at this moment, and how many wait; each up to one more than COUNTED."""
     theirs = select(Job).where(Job.project_id.in_(select(Project.id).where(projects)))
     running = theirs.where(Job.status.in_((JobStatus.RUNNING, JobStatus.CANCELING)))
-    return count(session, running), count(session, theirs.where(Job.status == JobStatus.PENDING))
+    return count_rows(session, running), count_rows(session, theirs.where(Job.status == JobStatus.PENDING))
 
 
-def checks_of(runner: Runner) -> Select[Job]:
+def checks_of(runner: Runner) -> JobList:
     """The checks of the runner, also those that wait; the caller has asked who may read the runner."""
-    return select(Job).where(Job.checks_runner_id == runner.id)
+    return JobList((Job.checks_runner_id == runner.id,), by_status=False)
 
 
 def seen_by(session: Session, actor: Actor, runner: Runner) -> ColumnElement[bool]:
@@ -95,78 +107,69 @@ def seen_by(session: Session, actor: Actor, runner: Runner) -> ColumnElement[boo
     return theirs
 
 
-def narrowed(query: Select[Job], wanted: JobFilter) -> Select[Job]:
-    """The query with the filter's conditions."""
+def _seen(session: Session, actor: Actor, runner: Runner) -> tuple[ColumnElement[bool], ...]:
+    """The same as a condition; none for administrators, who see all."""
+    return () if actor.is_admin else (seen_by(session, actor, runner),)
+
+
+def narrowed(jobs: JobList, wanted: JobFilter) -> JobList:
+    """Those of the jobs that fit the filter."""
     if wanted.statuses:
-        query = query.where(Job.status.in_(wanted.statuses))
+        jobs = jobs.with_status(wanted.statuses)
     if not wanted.with_retried:
-        query = query.where(Job.retried.is_(False))
+        jobs = jobs.where(Job.retried.is_(False))
     if wanted.ref:
-        query = query.where(Job.ref == wanted.ref)
+        jobs = jobs.where(Job.ref == wanted.ref)
     if wanted.tag:
-        query = query.where(Job.tag_list.contains([wanted.tag]))
-    if words := wanted.words.strip().removeprefix("#"):
-        named = Job.name.istartswith(words, autoescape=True)
-        numbered = words.isascii() and words.isdecimal() and len(words) <= 18
-        query = query.where(or_(named, Job.id == int(words)) if numbered else named)
-    return query
+        jobs = jobs.where(Job.tag_list.contains([wanted.tag]))
+    words = wanted.words.strip().removeprefix("#")
+    return _called(jobs, words) if words else jobs
+
+
+def _called(jobs: JobList, words: str) -> JobList:
+    """Those whose name begins so, or which have this number."""
+    named = Job.name.istartswith(words, autoescape=True)
+    numbered = words.isascii() and words.isdecimal() and len(words) <= 18
+    return jobs.where(or_(named, Job.id == int(words)) if numbered else named)
 
 
 def page(
     session: Session,
-    query: Select[Job],
+    jobs: JobList,
     *,
     after: int | None = None,
     before: int | None = None,
     size: int = PAGE_SIZE,
 ) -> JobPage:
     """The page behind the job numbered `after`, or in front of `before`, newest first; the first page for neither."""
-    query = query.options(*shown())
     if before is not None:
-        found = list(session.scalars(query.where(Job.id > before).order_by(Job.id).limit(size + 1)).unique())
-        more_before, rows = len(found) > size, found[:size][::-1]
-        return JobPage(rows, rows[0].id if more_before and rows else None, rows[-1].id if rows else None)
-    if after is not None:
-        query = query.where(Job.id < after)
-    found = list(session.scalars(query.order_by(Job.id.desc()).limit(size + 1)).unique())
-    rows = found[:size]
-    first = rows[0].id if rows and after is not None else None
-    return JobPage(rows, first, rows[-1].id if len(found) > size else None)
+        found = job_walks.walk(session, jobs, size=size, above=before, oldest=True)
+        rows = list(found.jobs)[::-1]
+        newer = found.upto or rows[0].id if found.more else None
+        older = rows[-1].id if rows else before + 1 if found.more else None
+        return JobPage(rows, newer, older, found.upto)
+    found = job_walks.walk(session, jobs, size=size, below=after)
+    rows = list(found.jobs)
+    newer = None
+    if after is not None and (rows or found.more):
+        newer = rows[0].id if rows else after - 1
+    return JobPage(rows, newer, found.upto or rows[-1].id if found.more else None, found.upto)
 
 
-def stretch(
-    session: Session,
-    query: Select[Job],
-    *,
-    size: int,
-    below: int | None = None,
-    above: int | None = None,
-    oldest: bool = False,
-) -> list[Job]:
-    """The newest `size` jobs numbered between `above` and `below`, newest first; with `oldest`, the oldest."""
-    if below is not None:
-        query = query.where(Job.id < below)
-    if above is not None:
-        query = query.where(Job.id > above)
-    order = Job.id.asc() if oldest else Job.id.desc()
-    found = list(session.scalars(query.options(*shown()).order_by(order).limit(size)).unique())
-    return found[::-1] if oldest else found
+def count(session: Session, jobs: JobList) -> Count:
+    """How many, up to COUNTED."""
+    return job_walks.count(session, jobs, most=COUNTED)
 
 
-def shown() -> tuple[joinedload, ...]:  # type: ignore[valid-type]
-    """What a list needs of each job, in the same query."""
-    return (joinedload(Job.project), joinedload(Job.runner), joinedload(Job.user), joinedload(Job.checks_runner))
+def counts(session: Session, jobs: JobList) -> dict[JobStatus, Count]:
+    """How many of each status, each up to COUNTED."""
+    return {status: job_walks.count(session, jobs.with_status([status]), most=COUNTED) for status in JobStatus}
 
 
-def count(session: Session, query: Select[Job]) -> int:
-    """How many, up to one more than COUNTED."""
+def count_rows(session: Session, query: Select[Job]) -> int:
+    """How many jobs a query finds, up to one more than COUNTED."""
     limited = query.with_only_columns(Job.id).order_by(None).limit(COUNTED + 1).subquery()
     return session.scalar(select(func.count()).select_from(limited)) or 0
-
-
-def counts(session: Session, query: Select[Job]) -> dict[JobStatus, int]:
-    """How many of each status, each up to one more than COUNTED."""
-    return {status: count(session, query.where(Job.status == status)) for status in JobStatus}
 
 
 def count_of_each(session: Session, runner_ids: Sequence[int], statuses: Sequence[JobStatus] = ()) -> dict[int, int]:

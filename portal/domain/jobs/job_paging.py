@@ -8,12 +8,12 @@ from binascii import Error as NoBase64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, func, select
 from sqlalchemy.orm import Session
 
 from portal.domain.errors import BadRequest
-from portal.domain.jobs import job_lists
-from portal.models import Job, JobMachine
+from portal.domain.jobs import job_walks
+from portal.domain.jobs.job_walks import JobList
+from portal.models import Job
 
 _CURSOR = re.compile(r"job~(\d{1,18})", re.ASCII)
 
@@ -26,47 +26,33 @@ class JobStretch:
     after: str | None
 
 
-def by_number(
-    session: Session, query: Select[Job], *, offset: int, limit: int, oldest_first: bool = False
-) -> list[Job]:
-    """The jobs from this place on, at most `limit`, with what a list says of them, in one query."""
-    ids = _in_order(query.with_only_columns(Job.id), oldest_first).offset(offset).limit(limit).subquery()
-    whole = select(Job).where(Job.id.in_(select(ids.c.id))).options(*job_lists.shown())
-    return list(session.scalars(_in_order(whole, oldest_first)))
+def by_number(session: Session, jobs: JobList, *, offset: int, limit: int, oldest_first: bool = False) -> list[Job]:
+    """The jobs from this place on, at most `limit`, with what a list says of them.
+
+    Where each job has to be looked at, these are among the first LOOKED_THROUGH of the list; cursors lead further.
+    """
+    return list(job_walks.walk(session, jobs, size=limit, skip=offset, oldest=oldest_first).jobs)
 
 
 def by_cursor(
-    session: Session, query: Select[Job], *, after: str | None, limit: int, oldest_first: bool = False
+    session: Session, jobs: JobList, *, after: str | None, limit: int, oldest_first: bool = False
 ) -> JobStretch:
-    """The jobs behind the cursor. Raises BadRequest for one that is none."""
-    if after:
-        number = _read(after)
-        query = query.where(Job.id > number if oldest_first else Job.id < number)
-    query = query.options(*job_lists.shown())
-    found = list(session.scalars(_in_order(query, oldest_first).limit(limit + 1)))
-    jobs = found[:limit]
-    return JobStretch(jobs, _write(jobs[-1]) if len(found) > limit else None)
+    """The jobs behind the cursor, perhaps few or none where it goes on. Raises BadRequest for what is no cursor."""
+    place = _read(after) if after else None
+    below, above = (None, place) if oldest_first else (place, None)
+    found = job_walks.walk(session, jobs, size=limit, below=below, above=above, oldest=oldest_first)
+    last = found.upto or (found.jobs[-1].id if found.jobs else 0)
+    return JobStretch(found.jobs, _write(last) if found.more else None)
 
 
-def count(session: Session, query: Select[Job], *, most: int) -> int | None:
-    """How many jobs there are; None when there are more than `most`, which are not all counted."""
-    limited = query.with_only_columns(Job.id).order_by(None).limit(most + 1).subquery()
-    total = session.scalar(select(func.count()).select_from(limited)) or 0
-    return total if total <= most else None
+def count(session: Session, jobs: JobList, *, most: int) -> int | None:
+    """How many jobs there are; None where there are, or may be, more than are counted."""
+    counted = job_walks.count(session, jobs, most=most)
+    return counted.number if counted.whole else None
 
 
-def on_machine(query: Select[Job], system_xid: str) -> Select[Job]:
-    """Those of the jobs that a machine with this system ID has or had, whether or not its row is there still."""
-    its = and_(JobMachine.partition_id == Job.partition_id, JobMachine.job_id == Job.id)
-    return query.where(select(JobMachine.job_id).where(its, JobMachine.system_xid == system_xid).exists())
-
-
-def _in_order(query: Select[Job], oldest_first: bool) -> Select[Job]:
-    return query.order_by(Job.id.asc() if oldest_first else Job.id.desc())
-
-
-def _write(job: Job) -> str:
-    return urlsafe_b64encode(f"job~{job.id}".encode()).decode().rstrip("=")
+def _write(number: int) -> str:
+    return urlsafe_b64encode(f"job~{number}".encode()).decode().rstrip("=")
 
 
 def _read(cursor: str) -> int:

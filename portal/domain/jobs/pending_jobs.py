@@ -14,7 +14,8 @@ from portal.domain.jobs.job_matching import Demand, Offer, queue_scopes
 from portal.domain.jobs.queue_news import Announcement
 from portal.models import Job, PendingJob, Project, ProjectSettings, QueueScope
 
-MOST_COMPARED = 500  # first jobs of classes in scopes, before one of them is chosen; so it stands in _TAKE
+# First jobs of classes that are compared before one of them is chosen: in one scope, and in many projects together.
+MOST_IN_ONE, MOST_IN_MANY = 500, 100
 PARKED = 0  # in place of a scope's kind: the project is deleted, and nobody finds its jobs until it is restored
 _TURNS_LOCK = 0x706A6F62
 # Who queues for a project, or changes how its jobs are found, holds its place until the commit, the lower place
@@ -70,10 +71,9 @@ _STEPS = """
 # These rows are looked at without a lock. Then the runner is held, if there is anything to take, and the job at the
 # first of these places that nobody else holds. The runner is held before its job: who deletes a group holds its
 # runners, and then waits for the jobs that are pending. It is not waited for here: what is found would be as it was
-# before. Who holds the job's row has the job: the queue's rows are only the way
-# to it, and a job has several of them. Its status is looked at once more when it is locked, since another may have
-# taken it and committed meanwhile. The last step goes through `heads` one by one in their order; to sort there
-# again would lock a job at every place first.
+# before. Who holds the job's row has the job: the queue's rows are only the way to it, and a job has several of them.
+# Its status is looked at once more when it is locked, since another may have taken it and committed meanwhile. The
+# last step goes through `heads` one by one in their order; to sort there again would lock a job at every place first.
 _BEFORE_STEPS = """
 WITH again AS MATERIALIZED (
   SELECT id FROM (
@@ -85,7 +85,7 @@ WITH again AS MATERIALIZED (
 """
 _AFTER_STEPS = """
   ) AS found
-  WHERE NOT EXISTS (SELECT 1 FROM again) LIMIT 500
+  WHERE NOT EXISTS (SELECT 1 FROM again) LIMIT {most}
 ), heads AS MATERIALIZED (
   SELECT kind, scope_id, class_id FROM (
     SELECT 0 AS rank, 4 AS kind, CAST(:runner_id AS bigint) AS scope_id, CAST(:untagged AS bigint) AS class_id,
@@ -119,8 +119,9 @@ SELECT EXISTS (SELECT 1 FROM heads) AS waits, (SELECT id FROM again) AS given_be
 """
 _TAKE = _BEFORE_STEPS + _STEPS + _AFTER_STEPS
 # Said apart, since the database makes a plan for one scope once, and one for an array anew for each.
-TAKE_FROM_ONE = _TAKE.replace("{scopes}", "(SELECT CAST(:scope_id AS bigint))")
-_ONE, _MANY = text(TAKE_FROM_ONE), text(_TAKE.replace("{scopes}", "unnest(CAST(:scope_ids AS bigint[]))"))
+TAKE_FROM_ONE = _TAKE.replace("{scopes}", "(SELECT CAST(:scope_id AS bigint))").replace("{most}", str(MOST_IN_ONE))
+_IN_MANY = _TAKE.replace("{scopes}", "unnest(CAST(:scope_ids AS bigint[]))").replace("{most}", str(MOST_IN_MANY))
+_ONE, _MANY = text(TAKE_FROM_ONE), text(_IN_MANY)
 
 # The scopes of a project's jobs besides the project itself follow from its switches; turns stay as they were.
 _FORGET_WIDER = text("""
@@ -235,8 +236,8 @@ def take(session: Session, offer: Offer, classes: Sequence[int], system_xid: str
     """Hold the job whose turn it is of those that this machine of the runner may take, with one statement.
 
     `classes` are those that the runner may take, `digest` is of the request, which may have got a job before. A
-    runner of many projects looks at them in any order until it has seen MOST_COMPARED places, each project as likely
-    to be among the first as any other; where fewer wait, the oldest job is the one, as everywhere.
+    runner of many projects goes through them in any order until it has seen MOST_IN_MANY places, each project as
+    likely to be among the first as any other; where fewer wait, the oldest job is the one, as everywhere.
     """
     kind, scope_ids = _where(offer)
     values: dict[str, object] = {
@@ -249,7 +250,7 @@ def take(session: Session, offer: Offer, classes: Sequence[int], system_xid: str
     }
     one = len(scope_ids) == 1
     values |= {"scope_id": scope_ids[0]} if one else {"scope_ids": scope_ids}
-    for lowest, highest in _stretches(classes):
+    for lowest, highest in _stretches(classes, MOST_IN_ONE if one else MOST_IN_MANY):
         values |= {"lowest": lowest, "highest": highest}
         found = session.execute(_ONE if one else _MANY, values).one()
         if found.waits or found.given_before:
@@ -264,13 +265,13 @@ def _where(offer: Offer) -> tuple[int, list[int]]:
     return int(kind), random.sample([number for _, number in scopes], len(scopes))
 
 
-def _stretches(classes: Sequence[int]) -> list[tuple[int, int]]:
+def _stretches(classes: Sequence[int], most: int) -> list[tuple[int, int]]:
     """Which classes are looked at, from the lowest to the highest, and which then if nothing waits in those.
 
     Who takes more classes than are compared begins anywhere: else the jobs of the last ones would wait for ever.
     """
     lowest, highest = min(classes, default=0), max(classes, default=0)
-    if len(classes) <= MOST_COMPARED:
+    if len(classes) <= most:
         return [(lowest, highest)]
     start = random.choice(classes)  # noqa: S311  (whose turn it is among so many is no secret)
     return [(start, highest), (lowest, start - 1)]

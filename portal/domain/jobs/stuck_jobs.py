@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, false, func, not_, select, tuple_
-from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from portal.database import now
 from portal.domain import permissions
@@ -22,20 +22,20 @@ from portal.domain.jobs import (
     pending_jobs,
     remedies,
     runner_offers,
+    runners_in_reach,
     stuck_words,
 )
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_matching import Demand, obstacle
 from portal.domain.jobs.obstacle_words import Likeness, Reason
 from portal.domain.jobs.remedies import Remedy
+from portal.domain.jobs.runners_in_reach import LOOKED_AT
 from portal.domain.jobs.stuck_words import ASKS_WITHIN, COUNTED, Readiness
 from portal.domain.permissions import Action
-from portal.domain.runners import runner_access, runner_lists, runner_queries, runner_status
-from portal.domain.runners.runner_status import LAST_CONTACT, Status
+from portal.domain.runners import runner_access, runner_status
+from portal.domain.runners.runner_status import Status
 from portal.domain.scopes import Scope, of_project
-from portal.models import AccessLevel, Job, JobStatus, PendingJob, Runner, RunnerManager, RunnerType
-
-LOOKED_AT = 200  # runners that are judged one by one
+from portal.models import Job, JobStatus, PendingJob, Runner, RunnerManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,33 +154,12 @@ def _in_project(
     session: Session, actor: Actor, scope: Scope, demand: Demand, ref: str, *, before: int | None = None
 ) -> Explanation:
     """Everything in reach of the project is judged, up to LOOKED_AT; those first that probably may take the job."""
-    reach = runner_lists.shown_in(scope, inherited=True)
-    shown = (joinedload(Runner.group), joinedload(Runner.project))
-    order = (_probably(demand).desc(), LAST_CONTACT.desc(), Runner.id.desc())
-    found = session.scalars(select(Runner).options(*shown).where(reach).order_by(*order).limit(LOOKED_AT + 1)).all()
-    beyond = 0
-    if len(found) > LOOKED_AT:
-        beyond = (session.scalar(select(func.count()).select_from(Runner).where(reach)) or 0) - LOOKED_AT
+    found = runners_in_reach.looked_at(session, scope, demand)
+    beyond = runners_in_reach.beyond(session, scope) if len(found) > LOOKED_AT else 0
     judged = _judge(session, actor, demand, ref, found[:LOOKED_AT], before=before, beyond=beyond)
     if judged.readiness is not None:
         return judged
-    # Where an owner is null, the condition is neither true nor false.
-    elsewhere = and_(runner_queries.available_to(session, actor), not_(func.coalesce(reach, false())))
-    limited = select(Runner.id).where(elsewhere).limit(COUNTED + 1).subquery()
-    return replace(judged, elsewhere=session.scalar(select(func.count()).select_from(limited)) or 0)
-
-
-def _probably(demand: Demand) -> ColumnElement[bool]:
-    """Only for the order in which runners are looked at: the rules themselves are asked of each."""
-    parts: list[ColumnElement[bool]] = [Runner.active.is_(True)]
-    if not demand.instance_runners:
-        parts.append(Runner.runner_type != RunnerType.INSTANCE)
-    if not demand.group_runners:
-        parts.append(Runner.runner_type != RunnerType.GROUP)
-    if not demand.ref_protected:
-        parts.append(Runner.access_level == AccessLevel.NOT_PROTECTED)
-    parts.append(Runner.tag_list.contains(sorted(demand.tags)) if demand.tags else Runner.run_untagged.is_(True))
-    return and_(*parts)
+    return replace(judged, elsewhere=runners_in_reach.elsewhere(session, actor, scope))
 
 
 def _judge(

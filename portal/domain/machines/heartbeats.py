@@ -93,6 +93,6 @@ class Heartbeats:
 
 def _merged(older: Contact | None, newer: Contact) -> Contact:
     """The newer contact, with what only the older one told."""
-    if older is None:
+    if older is None or (newer.polled and newer.facts is not None):
         return newer
     return replace(newer, polled=newer.polled or older.polled, facts=newer.facts or older.facts)

@@ -9,6 +9,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from portal.domain.actors import PEOPLE
+from portal.domain.audit import NEWEST_FIRST
 from portal.domain.scopes import Scope, of_group, of_project
 from portal.models import (
     AuditEvent,
@@ -90,12 +91,12 @@ def last_owner_of(session: Session, user: User) -> Sequence[Group]:
 def events(session: Session, user: User, limit: int) -> Sequence[AuditEvent]:
     """The newest events by the person and about the person."""
     about = (AuditEvent.target_kind == "person", AuditEvent.target_id == user.id)
-    by = (AuditEvent.actor_kind.in_(PEOPLE), AuditEvent.actor_id == user.id)
+    by = [(AuditEvent.actor_kind == kind, AuditEvent.actor_id == user.id) for kind in PEOPLE]
     # The newest of each by its own index; asked for both at once, the database would read all of a busy person's.
     ids = {
         number
-        for each in (about, by)
-        for number in session.scalars(select(AuditEvent.id).where(*each).order_by(AuditEvent.id.desc()).limit(limit))
+        for each in (about, *by)
+        for number in session.scalars(select(AuditEvent.id).where(*each).order_by(*NEWEST_FIRST).limit(limit))
     }
-    newest = select(AuditEvent).where(AuditEvent.id.in_(ids)).order_by(AuditEvent.id.desc())
+    newest = select(AuditEvent).where(AuditEvent.id.in_(ids)).order_by(*NEWEST_FIRST)
     return session.scalars(newest.limit(limit)).all()

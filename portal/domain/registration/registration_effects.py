@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
-from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, any_, cast, exists, func, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, joinedload
 
 from portal.database import now
-from portal.domain.groups.groups import below
+from portal.domain import audit
+from portal.domain.audit import NEWEST_FIRST
+from portal.domain.groups.groups import below, owned_below
+from portal.domain.runners.runner_status import LAST_CONTACT
 from portal.domain.scopes import Scope, ScopeKind
+from portal.domain.slices import count
 from portal.models import (
     LEGACY,
     AuditEvent,
@@ -22,11 +27,11 @@ from portal.models import (
     ProjectSettings,
     Runner,
     RunnerManager,
-    RunnerType,
 )
 
 Thing = TypeVar("Thing")
 LATELY = timedelta(days=30)
+COUNTED = 1000  # numbers on the page stop there
 SHOWN = 20  # names of each kind on the page; the CSV has all
 # Versions of gitlab-runner that send no system ID when they poll (reference/wire.md section 15).
 NAMELESS = r"^([0-9]|1[0-4])\.|^15\.[0-7](\.|$)"
@@ -34,7 +39,7 @@ NAMELESS = r"^([0-9]|1[0-4])\.|^15\.[0-7](\.|$)"
 
 @dataclass(frozen=True, slots=True)
 class Some(Generic[Thing]):
-    """The first `SHOWN` of some things, and how many there are."""
+    """The first `SHOWN` of some things, and how many there are; one more than COUNTED stands for more than that."""
 
     total: int
     first: Sequence[Thing]
@@ -82,19 +87,23 @@ class Effects:
         return not (self.registered or self.registrations or self.stopping)
 
 
-def effects(session: Session, scope: Scope) -> Effects:
-    """What turning off would touch, in the scope and below, counted now. Changes nothing."""
-    mine, stops = _registered(scope), _stops()
-    groups, projects = _groups_below(scope), _projects_below(scope)
+def effects(session: Session, scope: Scope, *, most: int | None = COUNTED) -> Effects:
+    """What turning off would touch, in the scope and below, counted now, each up to one more than `most`.
+
+    Changes nothing.
+    """
+    mine = _registered(scope)
+    lately = select(AuditEvent.address, AuditEvent.created_at).where(_registrations(scope))
+    lately = lately.order_by(AuditEvent.created_at.desc())
     return Effects(
-        registered=_count(session, select(Runner.id).where(mine)),
-        registrations=_count(session, select(AuditEvent.id).where(_registrations(scope))),
-        sources=_sources(session, scope),
-        refused=_some(session, _nameless(scope)),
-        expected=_some(session, _runners(mine, _unseen_and_old())),
-        lasting=_some(session, _runners(mine, ~stops)),
-        groups=_some(session, groups),
-        projects=_some(session, projects),
+        registered=count(session, select(Runner).where(mine), Runner.id, most=most),
+        registrations=count(session, select(AuditEvent).where(_registrations(scope)), AuditEvent.id, most=most),
+        sources=_sources(session, lately.limit(most + 1) if most is not None else lately),
+        refused=_some(session, _nameless(scope), RunnerManager.id, most),
+        expected=_some(session, _runners(mine, _unseen_and_old()), Runner.id, most),
+        lasting=_some(session, _runners(mine, ~_stops()), Runner.id, most),
+        groups=_some(session, _groups_below(scope), Group.id, most),
+        projects=_some(session, _projects_below(scope), Project.id, most),
     )
 
 
@@ -110,12 +119,18 @@ def _own(owner: Group | Project | None) -> int:
     return owner.id if owner else 0
 
 
-def _some(session: Session, query: Select[Any]) -> Some[Any]:
-    return Some(_count(session, query), session.scalars(query.limit(SHOWN)).all())
+def _some(
+    session: Session, query: Select[Any], key: InstrumentedAttribute[Any], most: int | None = COUNTED
+) -> Some[Any]:
+    """The first of what the query finds, and how many it finds.
 
-
-def _count(session: Session, query: Select[Any]) -> int:
-    return session.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
+    Few are put in order by themselves: in the order of all there are, they would be looked for among all.
+    """
+    ids = query.order_by(None).with_only_columns(key, maintain_column_froms=True)
+    found = session.scalars(ids.limit(most + 1) if most is not None else ids).all()
+    if most is None or len(found) <= most:
+        query = query.where(key == any_(cast(list(found), ARRAY(BigInteger))))
+    return Some(len(found), session.scalars(query.limit(SHOWN)).all() if found else [])
 
 
 def _open_groups(scope: Scope) -> ColumnElement[bool]:
@@ -138,13 +153,13 @@ def _open_projects(scope: Scope) -> ColumnElement[bool]:
 
 def _open_runners(scope: Scope) -> ColumnElement[bool]:
     """Condition for the runners of the scope and below where registration tokens are allowed now."""
-    parts: list[ColumnElement[bool]] = [
-        Runner.group_id.in_(select(Group.id).where(_open_groups(scope))),
-        Runner.project_id.in_(select(Project.id).where(_open_projects(scope))),
-    ]
-    if scope.kind is ScopeKind.INSTANCE:
-        parts.append(Runner.runner_type == RunnerType.INSTANCE)
-    return or_(*parts)
+    off_above = GroupSettings.group_id == func.any(Runner.group_ids)
+    off_here = ProjectSettings.project_id == Runner.project_id
+    return and_(
+        owned_below(scope),
+        ~exists().where(off_above, ~GroupSettings.allow_runner_registration_token),
+        ~exists().where(off_here, ~ProjectSettings.allow_runner_registration_token),
+    )
 
 
 def _registered(scope: Scope) -> ColumnElement[bool]:
@@ -168,7 +183,7 @@ def _stops() -> ColumnElement[bool]:
 
 def _runners(*conditions: ColumnElement[bool]) -> Select[Runner]:
     query = select(Runner).where(*conditions).options(joinedload(Runner.group), joinedload(Runner.project))
-    return query.order_by(Runner.contacted_at.desc().nulls_last(), Runner.id.desc())
+    return query.order_by(LAST_CONTACT.desc(), Runner.id.desc())
 
 
 def _nameless(scope: Scope) -> Select[RunnerManager]:
@@ -181,17 +196,16 @@ def _nameless(scope: Scope) -> Select[RunnerManager]:
 def _registrations(scope: Scope) -> ColumnElement[bool]:
     """The registrations of the last 30 days, from the trail: it keeps those whose runner has gone again."""
     lately = and_(AuditEvent.action == "runner_registered", AuditEvent.created_at > now() - LATELY)
-    if scope.project is not None:
-        return and_(lately, AuditEvent.project_id == scope.project.id)
-    return and_(lately, AuditEvent.group_ids.contains([scope.group.id])) if scope.group else lately
+    return lately if scope.kind is ScopeKind.INSTANCE else and_(lately, audit.inside(scope))
 
 
-def _sources(session: Session, scope: Scope) -> Some[Source]:
-    last = func.max(AuditEvent.created_at)
-    query = select(AuditEvent.address, func.count(), last).where(_registrations(scope)).group_by(AuditEvent.address)
-    rows = session.execute(query.order_by(last.desc()).limit(SHOWN))
-    addresses = select(AuditEvent.address).where(_registrations(scope)).distinct()
-    return Some(_count(session, addresses), [Source(address, count, moment) for address, count, moment in rows])
+def _sources(session: Session, lately: Select[str, datetime]) -> Some[Source]:
+    """The addresses that these registrations came from, the last one first."""
+    each = lately.subquery()
+    last = func.max(each.c.created_at)
+    query = select(each.c.address, func.count(), last).group_by(each.c.address).order_by(last.desc())
+    rows = [Source(*row) for row in session.execute(query)]
+    return Some(len(rows), rows[:SHOWN])
 
 
 COLUMNS = ("kind", "what_happens", "scope", "runner_id", "runner", "system_id", "version", "address", "when")
@@ -211,7 +225,7 @@ def listed(session: Session, scope: Scope) -> Iterator[tuple[object, ...]]:
     for manager in session.scalars(_nameless(scope).execution_options(**piecewise)):
         kept = (manager.system_xid, manager.version, manager.ip_address, manager.contacted_at)
         yield ("machine without system ID", REFUSED, *_named(manager.runner), *kept)
-    events = select(AuditEvent).where(_registrations(scope)).order_by(AuditEvent.id.desc())
+    events = select(AuditEvent).where(_registrations(scope)).order_by(*NEWEST_FIRST)
     for event in session.scalars(events.execution_options(**piecewise)):
         place = event.scope_path or "instance"
         what = ("registration in the last 30 days", "", place, event.target_id, event.target_name)
@@ -239,7 +253,7 @@ def turned_off_below(session: Session, scope: Scope) -> Some[str]:
     off_groups = off_groups.where(groups, Group.id != _own(scope.group))
     off_projects = select(Project).join(ProjectSettings, ProjectSettings.project_id == Project.id)
     off_projects = off_projects.where(projects, Project.id != _own(scope.project))
-    first: Some[Any] = _some(session, off_groups.where(~GroupSettings.allow_runner_registration_token))
-    second: Some[Any] = _some(session, off_projects.where(~ProjectSettings.allow_runner_registration_token))
+    first = _some(session, off_groups.where(~GroupSettings.allow_runner_registration_token), Group.id)
+    second = _some(session, off_projects.where(~ProjectSettings.allow_runner_registration_token), Project.id)
     names = sorted(owner.full_path for owner in (*first.first, *second.first))
     return Some(first.total + second.total, names[:SHOWN])

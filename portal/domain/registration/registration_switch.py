@@ -61,7 +61,7 @@ def settle(session: Session, actor: Actor, scope: Scope, *, allow: bool, configu
 
 def _touched(session: Session, scope: Scope) -> dict[str, tuple[None, int]]:
     """What turning off does, in numbers, for the trail."""
-    found = registration_effects.effects(session, scope)
+    found = registration_effects.effects(session, scope, most=None)
     numbers = {
         "runners_registered_by_token": found.registered,
         "registrations_in_30_days": found.registrations,

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, any_, cast, exists, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload
 
 from portal.database import now
@@ -19,8 +20,10 @@ from portal.domain.groups import scope_settings
 from portal.domain.groups.groups import owned_below
 from portal.domain.permissions import Action, require
 from portal.domain.runners import runner_changes
+from portal.domain.runners.runner_paging import among
 from portal.domain.runners.runner_status import LAST_CONTACT
 from portal.domain.scopes import INSTANCE, Scope, of_group, of_runner
+from portal.domain.slices import count
 from portal.models import (
     AuditEvent,
     Group,
@@ -164,18 +167,23 @@ def stale(scope: Scope, criteria: Criteria, at: datetime) -> ColumnElement[bool]
 
 
 def preview(session: Session, scope: Scope, criteria: Criteria, at: datetime, limit: int | None = None) -> Found:
-    """What would go at this moment, the longest silent first; `limit` cuts the list and not the numbers.
+    """What would go at this moment, the longest silent first.
 
-    Raises Invalid.
+    `limit` cuts the list, not the numbers: these are then counted up to one more than BATCH, which stands for more
+    than that. The machines are those of the first BATCH runners, which would go at once. Raises Invalid.
     """
     if problems := criteria.problems():
         raise Invalid(problems)
-    condition = stale(scope, criteria, at)
-    machines = RunnerManager.runner_id.in_(select(Runner.id).where(condition))
+    order = (LAST_CONTACT, Runner.id)
+    first = select(Runner.id).where(stale(scope, criteria, at)).order_by(*order)
+    ids = session.scalars(first.limit(BATCH + 1 if limit is not None else None)).all()
+    shown = ids[:limit] if limit is not None else ids
+    runners = {each.id: each for each in session.scalars(_with_owners().where(among(shown)))}
+    machines = select(func.count()).where(RunnerManager.runner_id == any_(cast(ids[:BATCH], ARRAY(BigInteger))))
     return Found(
-        runners=list(session.scalars(_with_owners().where(condition).order_by(LAST_CONTACT, Runner.id).limit(limit))),
-        total=session.scalar(select(func.count()).select_from(Runner).where(condition)) or 0,
-        machines=session.scalar(select(func.count()).select_from(RunnerManager).where(machines)) or 0,
+        runners=[runners[each] for each in shown if each in runners],
+        total=len(ids),
+        machines=session.scalar(machines) or 0,
     )
 
 
@@ -273,15 +281,18 @@ def reports(session: Session, scope: Scope, limit: int = 10) -> list[AuditEvent]
     """What the scope's clean-up has deleted, the newest first: one event for each batch of at most 1,000."""
     about_it = (AuditEvent.target_kind == scope.kind.value) & (AuditEvent.target_id == scope.id)
     query = select(AuditEvent).where(about_it, AuditEvent.action == "stale_runners_deleted")
-    return list(session.scalars(query.order_by(AuditEvent.id.desc()).limit(limit)))
+    return list(session.scalars(query.order_by(*audit.NEWEST_FIRST).limit(limit)))
 
 
 def protected(session: Session, scope: Scope, limit: int | None = None) -> Found:
-    """The runners of the scope and of everything below it that no clean-up takes, the newest first."""
+    """The runners of the scope and of everything below it that no clean-up takes, the newest first.
+
+    They are counted up to one more than BATCH.
+    """
     kept = and_(owned_below(scope), Runner.kept_when_stale)
     return Found(
         runners=list(session.scalars(_with_owners().where(kept).order_by(Runner.id.desc()).limit(limit))),
-        total=session.scalar(select(func.count()).select_from(Runner).where(kept)) or 0,
+        total=count(session, select(Runner).where(kept), Runner.id, most=BATCH),
     )
 
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, text, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, Subquery, and_, any_, case, func, or_, select, text, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from portal.database import now
 from portal.domain.groups.groups import owned_below
 from portal.domain.machines import refused_machines
-from portal.domain.runners import runner_status, token_life
+from portal.domain.runners import runner_paging, runner_search, runner_status, token_life
+from portal.domain.runners.runner_search import Found
 from portal.domain.runners.runner_status import LAST_CONTACT, Status
 from portal.domain.scopes import Scope, ScopeKind
 from portal.models import (
     Project,
     RegistrationType,
     Runner,
-    RunnerManager,
     RunnerProject,
     RunnerToken,
     RunnerType,
@@ -30,6 +30,8 @@ from portal.models import (
 )
 
 PAGE_SIZE = 20
+COUNTED = 1000  # counts stop there, as those of jobs do
+LOOKED_AT = 2000  # of a scope's newest runners, for what a filter offers to choose from
 SORTS = ("created_desc", "created_asc", "contacted_desc", "contacted_asc")
 _NEVER = "-infinity"
 
@@ -79,16 +81,23 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a list; `after` and `before` are the cursors of the next and the previous page."""
+    """One page of a list; `after` and `before` are the cursors of the next and the previous page.
+
+    `cut` says that so many machines fit the words that not all were looked at (see runner_search).
+    """
 
     rows: list[Row]
     after: str | None
     before: str | None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many runners fit the filter, by status; the status filter itself is left out of account."""
+    """How many runners fit the filter, by status; the status filter itself is left out of account.
+
+    A number above COUNTED stands for "more than that": none is counted further.
+    """
 
     by_status: dict[Status, int]
     total: int
@@ -121,7 +130,9 @@ def created_by(username: str) -> ColumnElement[bool]:
 
 def assigned_to(project: Project) -> ColumnElement[bool]:
     """Condition for the runners of other projects that were assigned to this one."""
-    return Runner.id.in_(select(RunnerProject.runner_id).where(RunnerProject.project_id == project.id))
+    theirs = select(RunnerProject.runner_id).where(RunnerProject.project_id == project.id)
+    # As a list, which an index is asked for; beside other conditions every runner would be asked otherwise.
+    return Runner.id == any_(func.array(theirs.scalar_subquery()))
 
 
 def find(session: Session, scope: Scope, runner_id: int) -> Runner | None:
@@ -132,7 +143,7 @@ def find(session: Session, scope: Scope, runner_id: int) -> Runner | None:
 def ids(session: Session, scope: Scope, wanted: RunnerFilter | Collection[int], *, limit: int) -> list[int]:
     """The ids of the list's runners that fit the filter, or are among these; the lowest first, at most `limit`."""
     if isinstance(wanted, RunnerFilter):
-        which = _wanted(scope, wanted, with_status=True)
+        which = _wanted(scope, wanted, _searched(session, scope, wanted), with_status=True)
     else:
         which = and_(Runner.id.in_(sorted(wanted)[:limit]), shown_in(scope, inherited=True))
     return list(session.scalars(select(Runner.id).where(which).order_by(Runner.id).limit(limit)))
@@ -150,40 +161,55 @@ def page(
     """One page. A cursor that is no cursor is treated as the start."""
     backwards = _read_cursor(before) is not None
     cursor = _read_cursor(before) if backwards else _read_cursor(after)
-    query = select(Runner).options(joinedload(Runner.creator), joinedload(Runner.group), joinedload(Runner.project))
-    query = query.where(_wanted(scope, wanted, with_status=True))
+    searched = _searched(session, scope, wanted)
+    query = select(Runner.id).where(_wanted(scope, wanted, searched, with_status=True))
     query = _ordered(query, wanted.sort, cursor, backwards=backwards).limit(size + 1)
-    found = list(session.scalars(query))
-    more = len(found) > size
-    found = found[:size]
+    chosen = list(session.scalars(query))
+    more = len(chosen) > size
+    chosen = chosen[:size]
     if backwards:
-        found.reverse()
+        chosen.reverse()
+    found = runner_paging.loaded(session, chosen)
     has_next, has_previous = (cursor is not None, more) if backwards else (more, cursor is not None)
     return Page(
         rows=_rows(session, found),
         after=_write_cursor(found[-1], wanted.sort) if found and has_next else None,
         before=_write_cursor(found[0], wanted.sort) if found and has_previous else None,
+        cut=searched is not None and searched.cut,
     )
 
 
 def counts(session: Session, scope: Scope, wanted: RunnerFilter) -> Counts:
-    """How many there are of each status, the other filters respected."""
+    """How many there are of each status, the other filters respected; each up to one more than COUNTED."""
     moment = now()
-    columns = [func.count().filter(runner_status.condition(status, moment)).label(status.value) for status in Status]
-    row = session.execute(select(*columns).select_from(Runner).where(_wanted(scope, wanted, with_status=False))).one()
-    by_status = {status: getattr(row, status.value) for status in Status}
-    return Counts(by_status, sum(by_status.values()))
+    which = _wanted(scope, wanted, _searched(session, scope, wanted), with_status=False)
+    status = case(*((runner_status.condition(each, moment), each.value) for each in Status)).label("status")
+    first = select(status).select_from(Runner).where(which).limit(COUNTED + 1).subquery()
+    rows = session.execute(select(first.c.status, func.count()).group_by(first.c.status))
+    found = dict.fromkeys(Status, 0) | {Status(row[0]): row[1] for row in rows}
+    total = sum(found.values())
+    if total > COUNTED:
+        of_each = [
+            select(func.count())
+            .select_from(
+                select(Runner.id).where(which, runner_status.condition(each, moment)).limit(COUNTED + 1).subquery()
+            )
+            .scalar_subquery()
+            for each in Status
+        ]
+        found = dict(zip(Status, session.execute(select(*of_each)).one(), strict=True))
+    return Counts(found, total)
 
 
 def count_due(session: Session, scope: Scope) -> int:
-    """How many runners of the scope and below have a token that is due or has expired."""
+    """How many runners of the scope and below have a token that is due or has expired, as far as they are counted."""
     return token_life.count_due(session, owned_below(scope))
 
 
 def tags_in(session: Session, scope: Scope, *, limit: int = 200) -> list[str]:
-    """The tags of the scope's runners, the most used first, for the filter."""
-    tag = func.unnest(Runner.tag_list).label("tag")
-    rows = select(tag).where(shown_in(scope, inherited=True)).subquery()
+    """The tags of the scope's newest runners, the most used first, for the filter."""
+    tag = func.unnest(_newest_in(scope, Runner.tag_list).c.tag_list).label("tag")
+    rows = select(tag).subquery()
     return list(
         session.scalars(
             select(rows.c.tag).group_by(rows.c.tag).order_by(func.count().desc(), rows.c.tag).limit(limit)
@@ -192,9 +218,15 @@ def tags_in(session: Session, scope: Scope, *, limit: int = 200) -> list[str]:
 
 
 def creators_in(session: Session, scope: Scope, *, limit: int = 200) -> list[User]:
-    """The people who created the scope's runners, by name, for the filter."""
-    ids = select(Runner.creator_id).where(shown_in(scope, inherited=True)).distinct()
+    """The people who created the scope's newest runners, by name, for the filter."""
+    ids = select(_newest_in(scope, Runner.creator_id).c.creator_id)
     return list(session.scalars(select(User).where(User.id.in_(ids)).order_by(User.name).limit(limit)))
+
+
+def _newest_in(scope: Scope, column: InstrumentedAttribute[Any]) -> Subquery:
+    """A column of the newest runners that the scope's list shows: what a filter offers is found in these."""
+    query = select(column).where(shown_in(scope, inherited=True)).order_by(Runner.id.desc())
+    return query.limit(LOOKED_AT).subquery()
 
 
 def set_so(type_: RunnerType | None, *, paused: bool | None, tags: Collection[str]) -> list[ColumnElement[bool]]:
@@ -209,7 +241,13 @@ def set_so(type_: RunnerType | None, *, paused: bool | None, tags: Collection[st
     return parts
 
 
-def _wanted(scope: Scope, wanted: RunnerFilter, *, with_status: bool) -> ColumnElement[bool]:
+def _searched(session: Session, scope: Scope, wanted: RunnerFilter) -> Found | None:
+    """What the words of the filter find; None without words. One query."""
+    words = wanted.words.strip()
+    return runner_search.found_by(session, scope, words) if words else None
+
+
+def _wanted(scope: Scope, wanted: RunnerFilter, searched: Found | None, *, with_status: bool) -> ColumnElement[bool]:
     parts = [shown_in(scope, inherited=wanted.inherited)]
     if with_status and wanted.status is not None:
         parts.append(runner_status.condition(wanted.status, now()))
@@ -220,49 +258,15 @@ def _wanted(scope: Scope, wanted: RunnerFilter, *, with_status: bool) -> ColumnE
         parts += [owned_below(scope), token_life.due(now())]
     if wanted.registration is not None:
         parts.append(Runner.registration_type == wanted.registration)
-    if wanted.words.strip():
-        parts.append(Runner.id.in_(_matching(scope, wanted.words.strip())))
+    if searched is not None:
+        parts.append(searched.condition)
     return and_(*parts)
-
-
-def _matching(scope: Scope, words: str) -> Select[int]:
-    """Ids of runners with these words in the description, or this beginning of a short token, system ID or address.
-
-    Built-in full text search with the beginnings of words: it has an index without any extension.
-    """
-    shorts = [RunnerToken.short.startswith(begun, autoescape=True) for begun in _as_logged(words)]
-    parts: list[Select[int]] = [
-        select(RunnerToken.runner_id).where(or_(*shorts)),
-        select(RunnerManager.runner_id).where(RunnerManager.system_xid.startswith(words, autoescape=True)),
-        select(RunnerManager.runner_id).where(
-            RunnerManager.ip_address.startswith(words, autoescape=True),
-            # The list does not show the addresses of inherited runners, so nobody may guess them piece by piece.
-            RunnerManager.runner_id.in_(select(Runner.id).where(owned_below(scope))),
-        ),
-    ]
-    lexemes = re.findall(r"[^\W_]+", words)
-    if lexemes:
-        query = func.to_tsquery("simple", " & ".join(f"{lexeme}:*" for lexeme in lexemes))
-        parts.append(select(Runner.id).where(Runner.words.op("@@")(query)))
-    if number := re.fullmatch(r"#?(\d{1,18})", words):
-        parts.append(select(Runner.id).where(Runner.id == int(number[1])))
-    return select(union_all(*parts).subquery().c[0])
-
-
-def _as_logged(words: str) -> set[str]:
-    """The words, and what they begin with as a short token: gitlab-runner before 18.1 logs a part of the prefix too.
-
-    15.10 to 18.0 print nine characters behind `glrt-`, so `t2_` and the first six of ours (reference/wire.md
-    section 10). `glrtr-` and `t2_` come off one by one, as tokens got by registering keep `t2_` in their short form.
-    """
-    behind = re.sub(r"^(?:glrt-|glrtr-)", "", words)
-    return {words, behind or words, re.sub(r"^t[123]_", "", behind) or words}
 
 
 _Cursor = tuple[str, int]
 
 
-def _ordered(query: Select[Runner], sort: str, cursor: _Cursor | None, *, backwards: bool) -> Select[Runner]:
+def _ordered(query: Select[int], sort: str, cursor: _Cursor | None, *, backwards: bool) -> Select[int]:
     column = LAST_CONTACT if sort.startswith("contacted") else Runner.created_at
     down = sort.endswith("_desc") != backwards
     if cursor is not None:
@@ -306,15 +310,21 @@ def _rows(session: Session, runners: Sequence[Runner]) -> list[Row]:
     return rows
 
 
+# How many machines each runner has, and what the one says that was heard of last; both found by an index.
+_MACHINES = text("""
+SELECT asked.id, (SELECT count(*) FROM ci_runner_machines m WHERE m.runner_id = asked.id), last.version,
+  last.ip_address
+FROM unnest(CAST(:ids AS bigint[])) AS asked(id), LATERAL (
+  SELECT version, ip_address FROM ci_runner_machines m WHERE m.runner_id = asked.id
+  ORDER BY contacted_at DESC NULLS LAST LIMIT 1
+) AS last
+""")
+
+
 def _machines(session: Session, ids: Sequence[int]) -> dict[int, tuple[int, str | None, str | None]]:
     if not ids:
         return {}
-    query = text(
-        "SELECT runner_id, count(*), (array_agg(version ORDER BY contacted_at DESC NULLS LAST))[1], "
-        "(array_agg(ip_address ORDER BY contacted_at DESC NULLS LAST))[1] "
-        "FROM ci_runner_machines WHERE runner_id = ANY(:ids) GROUP BY runner_id"
-    )
-    return {row[0]: (row[1], row[2], row[3]) for row in session.execute(query, {"ids": list(ids)})}
+    return {row[0]: (row[1], row[2], row[3]) for row in session.execute(_MACHINES, {"ids": list(ids)})}
 
 
 def short_tokens(session: Session, ids: Sequence[int]) -> dict[int, str]:

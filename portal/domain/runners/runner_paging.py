@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Select,
+    any_,
     cast,
     exists,
     func,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     text,
     tuple_,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased, joinedload
 from sqlalchemy.sql.selectable import Subquery
 
@@ -64,6 +66,11 @@ class Stretch:
     cursors: list[str] = field(default_factory=list)
 
 
+def among(ids: Sequence[int]) -> ColumnElement[bool]:
+    """Condition for the runners with these ids, which go as one parameter however many they are."""
+    return Runner.id == any_(cast(list(ids), ARRAY(BigInteger)))
+
+
 def page_by_number(
     session: Session, which: ColumnElement[bool], *, offset: int, limit: int, order: Order = Order.ID_ASC
 ) -> list[Runner]:
@@ -72,7 +79,7 @@ def page_by_number(
     The lowest id comes first, as in GitLab.
     """
     ids = _line(order).ids(which).offset(offset).limit(limit)
-    return _loaded(session, [row.id for row in session.execute(ids)])
+    return loaded(session, [row.id for row in session.execute(ids)])
 
 
 def count(session: Session, which: ColumnElement[bool], *, most: int | None = None) -> int | None:
@@ -112,7 +119,7 @@ def page_by_cursor(
     if backwards:
         rows.reverse()
     has_next, has_previous = (bool(before), more) if backwards else (more, bool(after))
-    told, runners = {row.id: row.told for row in rows}, _loaded(session, [row.id for row in rows])
+    told, runners = {row.id: row.told for row in rows}, loaded(session, [row.id for row in rows])
     cursors = [_write(order, told[runner.id], runner.id) for runner in runners]
     return Stretch(runners, has_next, has_previous, cursors)
 
@@ -176,7 +183,7 @@ def _expiry() -> Subquery:
     return query.subquery("expiry")
 
 
-def _loaded(session: Session, ids: Sequence[int]) -> list[Runner]:
+def loaded(session: Session, ids: Sequence[int]) -> list[Runner]:
     """These runners in this order, with whom and what a list says of them; only they are joined, not all of the list.
 
     One that was deleted since the ids were found is left out.

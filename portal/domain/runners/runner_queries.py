@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    text,
     true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -27,6 +28,7 @@ from portal.domain import permissions, tokens
 from portal.domain.actors import Actor
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_lists
+from portal.domain.runners.runner_paging import among
 from portal.domain.runners.runner_status import LAST_CONTACT, ONLINE_WINDOW, Status, condition
 from portal.domain.scopes import Scope, ScopeKind
 from portal.models import Group, Project, Runner, RunnerManager, RunnerProject, RunnerToken, RunnerType
@@ -34,6 +36,7 @@ from portal.models import Group, Project, Runner, RunnerManager, RunnerProject, 
 STATUSES = ("online", "offline", "never_contacted", "stale", "active", "paused")  # the last two are deprecated
 MEMBERSHIPS = ("direct", "descendants", "all_available")
 MOST_MANAGERS = 100  # of one runner in a list
+MOST_VERSIONS = 500  # that are asked for one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +70,25 @@ def available_to(session: Session, actor: Actor) -> ColumnElement[bool]:
     """Condition for the runners that the actor looks after: a group's as its owner, a project's as its maintainer.
 
     A project's runners are its own and those assigned to it; the instance's are nobody's, and everything else is an
-    administrator's. Source: reference/rest.md section 2.3, "available". Asks two queries, so that indexes are used.
+    administrator's. Source: reference/rest.md section 2.3, "available". Asks two queries.
     """
     if actor.is_admin:
         return Runner.runner_type != RunnerType.INSTANCE
-    of_groups, of_projects = permissions.where_allowed(actor, Action.WRITE_RUNNERS)
-    group_ids = session.scalars(select(Group.id).where(of_groups)).all()
-    project_ids = session.scalars(select(Project.id).where(of_projects)).all()
-    assigned = select(RunnerProject.runner_id).where(RunnerProject.project_id == any_(_array(project_ids)))
+    of_groups, holding, projects = permissions.places_with(session, actor, Action.WRITE_RUNNERS)
     return or_(
-        Runner.group_id == any_(_array(group_ids)),
-        Runner.project_id == any_(_array(project_ids)),
-        Runner.id.in_(assigned),
+        and_(Runner.runner_type == RunnerType.GROUP, Runner.group_ids.overlap(_array(of_groups))),
+        and_(Runner.runner_type == RunnerType.PROJECT, Runner.group_ids.overlap(_array(holding))),
+        Runner.project_id == any_(_array(projects)),
+        among(_assigned_from_elsewhere(session, holding, projects)),
     )
+
+
+def _assigned_from_elsewhere(session: Session, holding: Sequence[int], projects: Sequence[int]) -> list[int]:
+    """The runners that serve these projects, or those of these groups, and belong to projects outside the groups."""
+    query = select(RunnerProject.runner_id).join(Project, Project.id == RunnerProject.project_id)
+    query = query.join(Group, Group.id == Project.group_id).join(Runner, Runner.id == RunnerProject.runner_id)
+    served = or_(Project.id == any_(_array(projects)), Group.traversal_ids.overlap(_array(holding)))
+    return list(session.scalars(query.where(served, ~Runner.group_ids.overlap(_array(holding)))))
 
 
 def _array(ids: Sequence[int]) -> ColumnElement[Any]:
@@ -107,8 +116,8 @@ def in_group(scope: Scope, membership: str) -> ColumnElement[bool]:
     return runner_lists.shown_in(scope, inherited=membership == "all_available")
 
 
-def narrowed(which: ColumnElement[bool], query: RunnerQuery, at: datetime) -> ColumnElement[bool]:
-    """The condition with all that the query asks for, at this moment.
+def narrowed(session: Session, which: ColumnElement[bool], query: RunnerQuery, at: datetime) -> ColumnElement[bool]:
+    """The condition with all that the query asks for, at this moment. One query more for a version or a token.
 
     Statuses are GitLab's (reference/rest.md sections 2.3 and 5): online, offline (contact more than 2 hours ago) and
     never_contacted are all runners, each in one of them. Stale ones are among the last two.
@@ -118,9 +127,9 @@ def narrowed(which: ColumnElement[bool], query: RunnerQuery, at: datetime) -> Co
         parts.append(_has_status(query.status, at))
     parts += runner_lists.set_so(query.type, paused=query.paused, tags=query.tags)
     if query.version_prefix:
-        parts.append(_has_version(query.version_prefix))
+        parts.append(_has_version(session, query.version_prefix))
     if query.search:
-        parts.append(_found_by(query.search, at))
+        parts.append(_found_by(session, query.search, at))
     if query.creator_id is not None:
         parts.append(Runner.creator_id == query.creator_id)
     if query.creator_username:
@@ -145,28 +154,50 @@ def _has_status(status: str, at: datetime) -> ColumnElement[bool]:
     return condition(Status(status), at)
 
 
-def _has_version(prefix: str) -> ColumnElement[bool]:
+# Each version that machines have, from one on: as many steps in an index as there are versions.
+_VERSIONS = text("""
+WITH RECURSIVE found AS (
+  (SELECT version FROM ci_runner_machines WHERE version ~>=~ CAST(:begun AS text)
+    ORDER BY version USING ~<~ LIMIT 1)
+  UNION ALL
+  SELECT (SELECT m.version FROM ci_runner_machines m WHERE m.version ~>~ found.version
+    ORDER BY m.version USING ~<~ LIMIT 1)
+  FROM found WHERE starts_with(found.version, CAST(:begun AS text))
+)
+SELECT version FROM found WHERE starts_with(version, CAST(:begun AS text)) LIMIT :most
+""")
+
+
+def _has_version(session: Session, prefix: str) -> ColumnElement[bool]:
     """A machine's version begins with these components; what follows the numbers is passed over, as in GitLab.
 
     Machines alone are asked, as in GitLab: what a registration told of itself would be a second way to be found, and
-    with two the database would look at every machine of the portal for every page.
+    with two the database would look at every machine of the portal for every page. Which versions begin so is looked
+    up first: of whole versions the database knows how common they are, and chooses its way by that.
     """
     numbers = re.match(r"[0-9]+(?:\.[0-9]+)*", prefix, re.ASCII)
     if numbers is None:
         return false()  # no version begins so
-    version, begun = RunnerManager.version, numbers[0]
-    follows = func.substr(version, len(begun) + 1, 1)
-    whole = and_(version.like(f"{begun}%"), follows.op("!~")("[0-9]"))  # no component is cut in two
+    begun = numbers[0]
+    known = session.scalars(_VERSIONS, {"begun": begun, "most": MOST_VERSIONS}).all()
+    version = RunnerManager.version
+    whole: ColumnElement[bool]
+    if len(known) < MOST_VERSIONS:
+        whole = version.in_([each for each in known if not re.match("[0-9]", each[len(begun) :], re.ASCII)])
+    else:
+        follows = func.substr(version, len(begun) + 1, 1)
+        whole = and_(version.like(f"{begun}%"), follows.op("!~")("[0-9]"))  # no component is cut in two
     return Runner.id.in_(select(RunnerManager.runner_id).where(whole))
 
 
-def _found_by(search: str, at: datetime) -> ColumnElement[bool]:
+def _found_by(session: Session, search: str, at: datetime) -> ColumnElement[bool]:
     """A whole token that works, by its digest alone, or a part of the description whatever the case."""
     described = func.strpos(func.lower(Runner.description), search.lower()) > 0
     if len(search) > tokens.LONGEST:
         return described
     token = select(RunnerToken.runner_id).where(RunnerToken.digest == tokens.digest(search), RunnerToken.lives(at))
-    return or_(described, Runner.id == token.scalar_subquery())
+    runner_id = session.scalar(token)
+    return described if runner_id is None else or_(described, Runner.id == runner_id)
 
 
 def _owned_by(owner: Scope) -> ColumnElement[bool]:

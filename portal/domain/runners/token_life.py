@@ -14,11 +14,13 @@ from portal.database import now
 from portal.domain.groups import scope_settings
 from portal.domain.groups.scope_settings import Chain
 from portal.domain.scopes import INSTANCE, Scope, ScopeKind, of_runner
+from portal.domain.slices import count
 from portal.models import Runner, RunnerManager, RunnerToken
 
 # gitlab-runner resets a token by itself at this part of its life (commands/multi.go): one that is older waits for
 # a person, or its machine is away.
 DUE_AT = 0.75
+COUNTED = 1000  # runners with such tokens; counts stop there
 SHOWN = 10  # due tokens of a runner, and machines of a token
 
 
@@ -90,13 +92,15 @@ def due(at: datetime) -> ColumnElement[bool]:
     newer = aliased(RunnerToken)
     # Each token is looked at once: all tokens of one runner before its last due one are replaced if that one is.
     replaced = exists().where(newer.runner_id == last.c.runner_id, newer.id > last.c.id, newer.lives(at))
-    in_use = exists().where(RunnerManager.token_id == RunnerToken.id)
-    return Runner.id.in_(
-        union_all(
-            select(last.c.runner_id).where(~replaced),
-            select(RunnerToken.runner_id).where(_is_due_or_over(at), in_use),
-        )
-    )
+    found = union_all(
+        select(last.c.runner_id).where(~replaced),
+        select(RunnerToken.runner_id).where(_is_due_or_over(at), _in_use()),
+    ).cte("due")  # found once, however often a statement asks for it
+    return Runner.id.in_(select(found.c.runner_id))
+
+
+def _in_use() -> ColumnElement[bool]:
+    return exists().where(RunnerManager.token_id == RunnerToken.id)
 
 
 def _last_due(at: datetime) -> Subquery:
@@ -118,8 +122,19 @@ def _is_due_or_over(at: datetime) -> ColumnElement[bool]:
 
 
 def count_due(session: Session, within: ColumnElement[bool]) -> int:
-    """How many of these runners have a token that is due or has expired."""
-    return session.scalar(select(func.count()).select_from(Runner).where(within, due(now()))) or 0
+    """How many of these runners have a token that is due or has expired, up to one more than COUNTED.
+
+    Token by token, which can stop; only where runners have several such tokens all of these are looked at.
+    """
+    at, newer = now(), aliased(RunnerToken)
+    replaced = exists().where(newer.runner_id == RunnerToken.runner_id, newer.id > RunnerToken.id, newer.lives(at))
+    tokens = select(RunnerToken.runner_id).join(Runner, Runner.id == RunnerToken.runner_id)
+    tokens = tokens.where(within, _is_due_or_over(at), or_(~replaced, _in_use()))
+    first = session.scalars(tokens.limit(COUNTED + 1)).all()
+    found = len(set(first))
+    if len(first) <= COUNTED or found > COUNTED:
+        return found
+    return count(session, select(Runner).where(within, due(at)), Runner.id, most=COUNTED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from json.encoder import encode_basestring as _quoted
 from typing import Any
 
-from sqlalchemy import Text, cast, select
+from sqlalchemy import Row, Text, cast, select
 from sqlalchemy.orm import Session
 
 from portal.models import AuditEvent, AuditLink
@@ -95,11 +96,6 @@ def _as_jsonb_prints(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def link_hash(previous: bytes, event: Mapping[str, Any]) -> bytes:
-    """The hash of the link that holds this event, after the one with the hash `previous`."""
-    return hashlib.sha256(previous + event_text(event).encode()).digest()
-
-
 def verify(session: Session, *, noted: Head | None = None, say: Callable[[int], object] | None = None) -> Checked:
     """Check the whole chain, oldest event first, and stop at the first event that is not as it was written.
 
@@ -108,18 +104,15 @@ def verify(session: Session, *, noted: Head | None = None, say: Callable[[int], 
     nothing.
     """
     before = _where_it_begins(session)
-    place = before or Head(0, NOTHING_BEFORE)
-    first, count, seen_noted = None, 0, noted is None or noted == before
-    with closing(_links(session)) as links:
-        for row in links:
-            if wrong := _wrong(row, place):
-                return Checked(count, first, place if count else None, wrong)
-            place = Head(row["position"], row["link_hash"])
-            first, count = first or place.position, count + 1
+    head, first, count, seen_noted = None, None, 0, noted is None or noted == before
+    with closing(links(session, before)) as checked:
+        for place, wrong in checked:
+            if wrong is not None:
+                return Checked(count, first, head, wrong)
+            head, first, count = place, first or place.position, count + 1
             seen_noted = seen_noted or place == noted
             if say is not None and count % BATCH == 0:
                 say(count)
-    head = place if count else None
     broken = _beside_the_chain(session)
     if broken is None and noted is not None and not seen_noted:
         broken = _lost(noted, first, head)
@@ -141,47 +134,74 @@ def _where_it_begins(session: Session) -> Head | None:
         return None
 
 
-def _links(session: Session) -> Generator[dict[str, Any]]:
-    """The links with their events, piece by piece; the event's columns are None where it is gone."""
-    columns = [getattr(AuditEvent, name) for name in COLUMNS[:-1]]
-    query = (
-        select(
-            AuditLink.position,
-            AuditLink.event_id,
-            AuditLink.previous_hash,
-            AuditLink.hash.label("link_hash"),
-            *columns,
-            # As text: a number that is no whole one keeps its digits.
-            cast(AuditEvent.changes, Text).label("changes"),
-        )
-        .outerjoin(AuditEvent, AuditEvent.id == AuditLink.event_id)
-        .order_by(AuditLink.position)
-        .execution_options(yield_per=BATCH)
+def links(session: Session, before: Head | None = None) -> Generator[tuple[Head, Broken | None]]:
+    """Each link of the chain behind `before` with what is wrong with it, piece by piece.
+
+    With a link that is wrong comes the place that it should have followed, and then the rest is of no use.
+    """
+    place = before or Head(0, NOTHING_BEFORE)
+    with session.execute(_LINKED) as rows:
+        for row in rows:
+            wrong = _wrong(row, place)
+            if wrong is None:
+                place = Head(row[0], row[3])
+            yield place, wrong
+
+
+# The event's columns are None where it is gone. What changed comes as the text that PostgreSQL prints of it: what was
+# stored is compared, and a number that is no whole one keeps its digits.
+_LINKED = (
+    select(
+        AuditLink.position,
+        AuditLink.event_id,
+        AuditLink.previous_hash,
+        AuditLink.hash,
+        *(getattr(AuditEvent, name) for name in COLUMNS[:-1]),
+        cast(AuditEvent.changes, Text).label("changes"),
     )
-    with session.execute(query) as rows:
-        for row in rows.mappings():
-            changes = None if row["id"] is None else json.loads(row["changes"], parse_float=Decimal)
-            yield {**row, "changes": changes}
+    .outerjoin(AuditEvent, AuditEvent.id == AuditLink.event_id)
+    .order_by(AuditLink.position)
+    .execution_options(yield_per=BATCH)
+)
 
 
-def _wrong(row: Mapping[str, Any], place: Head) -> Broken | None:
+def _row_text(row: Sequence[Any]) -> str:
+    """The same text as event_text makes, of a row of _LINKED: a long trail is checked in a third of the time."""
+    (
+        _, _, _, _, number, moment, actor_kind, actor_id, actor, action, kind, target_id, target, scope_kind, path,
+        groups, project_id, address, request, changes,
+    ) = row  # fmt: skip
+    return (
+        f'[{number}, "{exact_time(moment)}", {_quoted(actor_kind)}, {_number(actor_id)}, {_quoted(actor)}, '
+        f"{_quoted(action)}, {_quoted(kind)}, {_number(target_id)}, {_quoted(target)}, {_quoted(scope_kind)}, "
+        f"{_quoted(path)}, [{', '.join(map(str, groups))}], {_number(project_id)}, {_quoted(address)}, "
+        f"{_quoted(request)}, {changes}]"
+    )
+
+
+def _number(value: int | None) -> object:
+    return "null" if value is None else value
+
+
+def _wrong(row: Row[*tuple[Any, ...]], place: Head) -> Broken | None:
     """What is wrong with this link, which must follow `place`."""
+    position, event_id, previous_hash, link_hash, number = row[:5]
     expected = place.position + 1
-    if row["position"] != expected:
-        lost = row["position"] - expected
+    if position != expected:
+        lost = position - expected
         if lost < 0:
             problem = f"it is still there, though retention says that it deleted all up to position {place.position}."
-            return Broken(row["position"], _named(row), problem)
-        last = f" to {row['position'] - 1}" if lost > 1 else ""
-        return Broken(expected, "", f"position {expected}{last} is missing; the next event is {_named(row)}.")
-    if row["id"] is None:
-        return Broken(expected, f"event {row['event_id']}", "the event is gone; only its hash is left.")
-    if row["previous_hash"] != place.hash:
-        return Broken(
-            expected, _named(row), "it does not follow the event before it; something was swapped or put in."
-        )
-    if row["link_hash"] != link_hash(place.hash, row):
-        return Broken(expected, _named(row), "its values are not those that were written.")
+            return Broken(position, _named(dict(row._mapping)), problem)
+        last = f" to {position - 1}" if lost > 1 else ""
+        named = _named(dict(row._mapping))
+        return Broken(expected, "", f"position {expected}{last} is missing; the next event is {named}.")
+    if number is None:
+        return Broken(expected, f"event {event_id}", "the event is gone; only its hash is left.")
+    if previous_hash != place.hash:
+        problem = "it does not follow the event before it; something was swapped or put in."
+        return Broken(expected, _named(dict(row._mapping)), problem)
+    if link_hash != hashlib.sha256(place.hash + _row_text(row).encode()).digest():
+        return Broken(expected, _named(dict(row._mapping)), "its values are not those that were written.")
     return None
 
 

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.orm import Session, joinedload
 
-from portal.domain import csv_lines
+from portal.domain import audit, csv_lines
 from portal.domain.actors import PEOPLE
+from portal.domain.audit import NEWEST_FIRST
 from portal.domain.errors import NotFound
 from portal.domain.scopes import Scope, ScopeKind, find_group, find_project, of_group, of_project
 from portal.domain.trail.audit_chain import COLUMNS, exact_time
@@ -20,6 +35,9 @@ from portal.models import AccessToken, AuditEvent, AuditLink, BulkAct, Group, Jo
 
 PEOPLE_FOUND = 50  # whose events a search for a name finds although they are called otherwise by now
 LOOKED_THROUGH = 5_000  # events, the newest, among which a page is looked for before the indexes are asked
+RARE = 10_000  # events that are all looked at, where a filter leaves no more of them
+MOST_PARTS = 3  # of a name, whose numbers are asked for
+BELIEVED = 5 * RARE  # events that a name has, from which on they are not counted
 PIECE = 1000  # rows of an export that are in memory at once
 WITHHELD = "maintenance_note"  # who may see the trail may still not see this
 KINDS = {
@@ -55,13 +73,23 @@ class TrailFilter:
 
 def of_person(user: User) -> Select[AuditEvent]:
     """The events by a person or about them, newest first."""
-    theirs = and_(AuditEvent.actor_kind.in_(PEOPLE), AuditEvent.actor_id == user.id)
+    return select(AuditEvent).where(or_(*by_or_about(user))).order_by(*NEWEST_FIRST)
+
+
+def by_or_about(user: User) -> tuple[ColumnElement[bool], ...]:
+    """Conditions for the events by a person, for each kind of actor that a person is, and for those about them."""
+    theirs = [and_(AuditEvent.actor_kind == kind, AuditEvent.actor_id == user.id) for kind in PEOPLE]
     about = and_(AuditEvent.target_kind == "person", AuditEvent.target_id == user.id)
-    return select(AuditEvent).where(or_(theirs, about)).order_by(AuditEvent.id.desc())
+    return *theirs, and_(about, func.coalesce(not_(or_(*theirs)), True))
 
 
 def of_access_token(token: AccessToken) -> Select[AuditEvent]:
-    """What was done with the token, and its making, rotating and end; newest first.
+    """What was done with the token, and its making, rotating and end; newest first."""
+    return select(AuditEvent).where(or_(*with_or_about(token))).order_by(*NEWEST_FIRST)
+
+
+def with_or_about(token: AccessToken) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Conditions for what was done with the token, and for its making, rotating and end.
 
     Its person's number is what the index finds; among theirs the token is told by name and short form.
     """
@@ -70,56 +98,181 @@ def of_access_token(token: AccessToken) -> Select[AuditEvent]:
     about_it = and_(AuditEvent.target_kind == "person", AuditEvent.changes["token"].contains([short]))
     by_it = and_(by_it, AuditEvent.actor_id == token.user_id)
     about_it = and_(about_it, AuditEvent.target_id == token.user_id, AuditEvent.action.startswith("access_token_"))
-    return select(AuditEvent).where(or_(by_it, about_it)).order_by(AuditEvent.id.desc())
+    return by_it, and_(about_it, func.coalesce(not_(by_it), True))
 
 
 def fitting(session: Session, query: Select[AuditEvent], wanted: TrailFilter) -> Select[AuditEvent]:
     """The events of the query that fit the filter."""
-    if wanted.kind:
-        query = query.where(AuditEvent.actor_kind == wanted.kind)
-    if wanted.who:
-        query = query.where(_called(session, wanted.who))
-    if wanted.action:
-        query = query.where(AuditEvent.action == wanted.action)
-    if wanted.request:
-        query = query.where(AuditEvent.request_id == wanted.request)
-    if wanted.path:
-        query = query.where(_below(session, wanted.path))
-    if wanted.since:
-        query = query.where(AuditEvent.created_at >= _midnight(wanted.since))
-    if wanted.until and wanted.until < date.max:
-        query = query.where(AuditEvent.created_at < _midnight(wanted.until, 1))
-    return query
+    return query.where(*(each.condition for each in _facets(session, wanted)), *_days(wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events, the newest first. `older` is the number of the event to go on before; None at the end.
+
+    `looked_to` is set where the page is not full although there may be more that fits: so far back was looked.
+    """
+
+    events: Sequence[AuditEvent]
+    older: int | None = None
+    looked_to: datetime | None = None
 
 
 def page(
-    session: Session, query: Select[AuditEvent], wanted: TrailFilter, *, before: int | None, limit: int, ordered: bool
-) -> Sequence[AuditEvent]:
-    """The newest `limit` events of the query that fit the filter; with `before` only those with a lower id.
+    session: Session,
+    query: Select[AuditEvent],
+    wanted: TrailFilter,
+    *,
+    before: int | None,
+    limit: int,
+    either: Sequence[ColumnElement[bool]] = (),
+) -> Page:
+    """The newest `limit` events of the query that fit the filter; with `before` only those older than that event.
 
-    `ordered` says that an index has the query's events in their order. For all else PostgreSQL would go through the
-    whole trail from its end, since it believes that a page is soon full. So only the newest events are looked
-    through; where those do not fill the page, what is rare is found by what makes it rare, and then sorted.
+    `either` are conditions of which each event of the query fits exactly one, each with an index in the order of
+    time; without them the query's own condition has one. What is asked of the database does not grow with the trail:
+    rows are looked through one by one along an index, the newest first, and where a filter leaves few events all of
+    those are looked at. Where neither fills the page, the page says how far it looked.
     """
-    fits = fitting(session, query, wanted)
-    older = fits if before is None else fits.where(AuditEvent.id < before)
-    if ordered and not wanted.is_active:
-        return session.scalars(older.limit(limit)).all()
-    top = _last_id(session, wanted.until)
-    newest = older.where(AuditEvent.id.between(min(top, before or top) - LOOKED_THROUGH, top)).limit(limit)
-    if len(found := session.scalars(newest).all()) == limit:
-        return found
-    return session.scalars(older.order_by(None).order_by((AuditEvent.id + 0).desc()).limit(limit)).all()
+    search = _Search(session, query, wanted, before, limit + 1, tuple(either))
+    looked = search.along(search.first(), LOOKED_THROUGH)
+    if not looked.is_enough(limit + 1):
+        rare = search.rarest()
+        if rare is not None:
+            looked = search.along(rare, RARE)
+        else:
+            further = search.along(search.first(), RARE, after=looked.last)
+            looked = Looked((*looked.ids, *further.ids)[: limit + 1], further.last)
+    events = _in_order(session, looked.ids[:limit])
+    if len(looked.ids) > limit:
+        return Page(events, older=looked.ids[limit - 1])
+    moment, number = looked.last or (None, None)
+    return Page(events, number, moment)
 
 
-def _last_id(session: Session, until: date | None) -> int:
-    """The id up to which events of this day and those before may be, a day's difference of clocks allowed for."""
-    if until:
-        later = select(AuditEvent.id).where(AuditEvent.created_at >= _midnight(until, 2))
-        first = session.scalar(later.order_by(AuditEvent.created_at).limit(1))
-        if first is not None:
-            return first
-    return session.scalar(select(func.max(AuditEvent.id))) or 0
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found along an index; `last` are time and number of the last row looked at, None at the end."""
+
+    ids: tuple[int, ...]
+    last: tuple[datetime, int] | None
+
+    def is_enough(self, limit: int) -> bool:
+        return self.last is None or len(self.ids) >= limit
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """One condition of a search; `branches` are its parts, where each of them has an index in the order of time."""
+
+    condition: ColumnElement[bool]
+    branches: tuple[ColumnElement[bool], ...] = ()
+    many: bool = False  # as far as PostgreSQL believes; to count them would take long
+
+
+class _Search:
+    """One search for a page: what it asks for, and from where on."""
+
+    def __init__(
+        self,
+        session: Session,
+        query: Select[AuditEvent],
+        wanted: TrailFilter,
+        before: int | None,
+        limit: int,
+        either: tuple[ColumnElement[bool], ...],
+    ) -> None:
+        self.session, self.limit = session, limit
+        whole = query.whereclause
+        self.base = Facet(true() if whole is None else whole, either or (true() if whole is None else whole,))
+        self.everything = whole is None
+        self.facets = _facets(session, wanted)
+        self.bounds = [*_days(wanted), *_before(session, before)]
+
+    def first(self) -> Facet:
+        """Along which rows are looked through first: those of the page, or of a filter where that is all there is."""
+        ordered = [each for each in self.facets if each.branches]
+        return ordered[0] if self.everything and ordered else self.base
+
+    def rarest(self) -> Facet | None:
+        """The filter that the fewest events fit, if those are few enough to look at all of them."""
+        counts = [(self._count(each), number) for number, each in enumerate(self.facets) if not each.many]
+        fewest, number = min(counts, default=(RARE + 1, 0))
+        return self.facets[number] if fewest <= RARE else None
+
+    def _count(self, facet: Facet) -> int:
+        """How many events fit it, as far as that is at most one more than RARE."""
+        some = select(AuditEvent.id).where(facet.condition, *self.bounds).limit(RARE + 1).subquery()
+        return self.session.scalar(select(func.count()).select_from(some)) or 0
+
+    def along(self, facet: Facet, most: int, after: tuple[datetime, int] | None = None) -> Looked:
+        """Look through the newest `most` events of the facet, for those that fit all the others as well."""
+        others = [each.condition for each in (self.base, *self.facets) if each is not facet]
+        bounds = [*self.bounds, *([_older_than(*after)] if after else [])]
+        each = [
+            select(AuditEvent.id, AuditEvent.created_at, and_(true(), *others).label("fits"))
+            .where(branch, *bounds)
+            .order_by(*NEWEST_FIRST)
+            .limit(most)
+            for branch in facet.branches or (facet.condition,)
+        ]
+        rows = (
+            each[0].subquery()
+            if len(each) == 1
+            else union_all(*(part.subquery().select() for part in each)).subquery()
+        )
+        newest = select(rows).order_by(rows.c.created_at.desc(), rows.c.id.desc()).limit(most).cte("looked")
+        fits = select(newest.c.id).where(newest.c.fits).order_by(newest.c.created_at.desc(), newest.c.id.desc())
+        last = select(newest.c.created_at, newest.c.id).order_by(newest.c.created_at, newest.c.id).limit(1).subquery()
+        total = select(func.count()).select_from(newest).scalar_subquery()
+        found = select(func.array(fits.limit(self.limit).scalar_subquery()), total, last.c.created_at, last.c.id)
+        row = self.session.execute(found.select_from(last)).first()
+        if row is None:
+            return Looked((), None)
+        ids, looked, moment, number = row
+        return Looked(tuple(ids), (moment, number) if looked >= most else None)
+
+
+def _in_order(session: Session, ids: Sequence[int]) -> list[AuditEvent]:
+    found = (
+        {each.id: each for each in session.scalars(select(AuditEvent).where(AuditEvent.id.in_(ids)))} if ids else {}
+    )
+    return [found[number] for number in ids if number in found]
+
+
+def _facets(session: Session, wanted: TrailFilter) -> list[Facet]:
+    """What the filter asks for beside the days; those that are likely to be the rarest first."""
+    facets = []
+    if wanted.request:
+        facets.append(Facet(AuditEvent.request_id == wanted.request))
+    if wanted.path:
+        facets.append(_below(session, wanted.path))
+    if wanted.who:
+        facets.append(Facet(_called(session, wanted.who), many=_believed(session, wanted.who) > BELIEVED))
+    for column, value in ((AuditEvent.action, wanted.action), (AuditEvent.actor_kind, wanted.kind)):
+        if value:
+            facets.append(Facet(column == value, (column == value,)))
+    return facets
+
+
+def _days(wanted: TrailFilter) -> list[ColumnElement[bool]]:
+    days = [AuditEvent.created_at >= _midnight(wanted.since)] if wanted.since else []
+    if wanted.until and wanted.until < date.max:
+        days.append(AuditEvent.created_at < _midnight(wanted.until, 1))
+    return days
+
+
+def _before(session: Session, number: int | None) -> list[ColumnElement[bool]]:
+    """Condition for events older than this one; where it is gone, for those with lower numbers."""
+    if number is None:
+        return []
+    moment = session.scalar(select(AuditEvent.created_at).where(AuditEvent.id == number))
+    return [AuditEvent.id < number] if moment is None else [_older_than(moment, number)]
+
+
+def _older_than(moment: datetime, number: int) -> ColumnElement[bool]:
+    # Twice about the time, as PostgreSQL begins in the middle of an index for the first of the two alone.
+    return and_(AuditEvent.created_at <= moment, tuple_(AuditEvent.created_at, AuditEvent.id) < (moment, number))
 
 
 def _midnight(day: date, later: int = 0) -> datetime:
@@ -134,8 +287,30 @@ def _called(session: Session, words: str) -> ColumnElement[bool]:
     named = select(User.id).where(or_(*(func.strpos(func.lower(column), words.lower()) > 0 for column in columns)))
     ids = session.scalars(named.order_by(User.id).limit(PEOPLE_FOUND)).all()
     simple: ColumnElement[str] = literal_column("'simple'")  # a constant, as in the index
-    then = func.to_tsvector(simple, AuditEvent.actor_name).bool_op("@@")(func.to_tsquery(simple, _beginning(words)))
+    then: ColumnElement[bool] = func.to_tsvector(simple, AuditEvent.actor_name).bool_op("@@")(
+        func.to_tsquery(simple, _beginning(words))
+    )
+    # Looked at first where rows are looked through one by one: to split a name into words takes ten times as long.
+    part = max(re.findall(r"\w+", words), key=len, default="")
+    then = and_(func.strpos(func.lower(AuditEvent.actor_name), func.lower(part)) > 0, then)
     return or_(then, and_(AuditEvent.actor_kind.in_(PEOPLE), AuditEvent.actor_id.in_(ids))) if ids else then
+
+
+def _believed(session: Session, words: str) -> int:
+    """How many events by somebody with these words in their name there are, as PostgreSQL's statistics have it.
+
+    Of words that belong together, such as clean-up, they know nothing: there the rarest of the parts counts.
+    """
+    parts = re.findall(r"\w+", words)
+    asked = [words] if parts == words.split() else parts
+    plans = [session.scalar(_EXPLAINED, {"words": _beginning(part)}) for part in asked[:MOST_PARTS]]
+    return min((int(plan[0]["Plan"]["Plan Rows"]) for plan in plans if plan), default=0)
+
+
+_EXPLAINED = text(
+    "EXPLAIN (FORMAT JSON) SELECT 1 FROM audit_events"
+    " WHERE to_tsvector('simple', actor_name) @@ to_tsquery('simple', :words)"
+)
 
 
 def _beginning(words: str) -> str:
@@ -144,21 +319,16 @@ def _beginning(words: str) -> str:
     return " & ".join(f"'{word}':*" for word in quoted)
 
 
-def _below(session: Session, path: str) -> ColumnElement[bool]:
-    """Condition for events in the group or project with this path, or below; also where it is gone by now."""
+def _below(session: Session, path: str) -> Facet:
+    """The events in the group or project with this path, or below; also where it is gone by now."""
     path = path.strip("/")
     for find in (find_group, find_project):
         try:
-            return _in(find(session, path))
+            inside = audit.inside(find(session, path))
         except NotFound:
             continue
-    return or_(AuditEvent.scope_path == path, AuditEvent.scope_path.startswith(f"{path}/", autoescape=True))
-
-
-def _in(scope: Scope) -> ColumnElement[bool]:
-    if scope.project is not None:
-        return AuditEvent.project_id == scope.project.id
-    return AuditEvent.group_ids.contains([scope.id])
+        return Facet(inside, (inside,))
+    return Facet(or_(AuditEvent.scope_path == path, AuditEvent.scope_path.startswith(f"{path}/", autoescape=True)))
 
 
 @dataclass(frozen=True, slots=True)

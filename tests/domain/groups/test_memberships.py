@@ -17,7 +17,7 @@ def roles(session: Session, scope: Scope) -> dict[str, tuple[str, str | None]]:
     session.flush()
     return {
         each.membership.user.username: (each.membership.role.name.lower(), each.source.path if each.source else None)
-        for each in memberships.listed(session, scope)
+        for each in memberships.listed(session, scope).members
     }
 
 
@@ -183,3 +183,22 @@ def test_who_may_not_add_members_does_not_learn_whose_a_number_is(session: Sessi
     with pytest.raises(NotFound) as refused:
         memberships.add_by_number(session, cast.as_(cast.alice), cast.acme, 999_999_999, Role.GUEST)
     assert refused.value.what == "User"
+
+
+def test_many_members_come_page_by_page_and_back_again(session: Session, cast: Cast) -> None:
+    for number in range(5):
+        cast.member(cast.person(f"member-{number}", f"Member {4 - number}"), cast.web, Role.GUEST)
+    session.flush()
+    everybody = [each.membership.id for each in memberships.listed(session, cast.web).members]
+    assert len(everybody) == 8
+    pages, page = [], memberships.listed(session, cast.web, size=3)
+    assert page.before is None
+    while True:
+        pages.append(page)
+        if page.after is None:
+            break
+        page = memberships.listed(session, cast.web, after=page.after, size=3)
+    assert [each.membership.id for page in pages for each in page.members] == everybody
+    back = memberships.listed(session, cast.web, before=pages[-1].before, size=3)
+    assert [each.membership.id for each in back.members] == everybody[3:6]
+    assert memberships.listed(session, cast.web, after=0, size=3) == pages[0]  # a role that has ended

@@ -44,9 +44,15 @@ def test_a_count_stops_where_it_is_told(session: Session, cast: Cast) -> None:
 
 def test_jobs_of_a_machine_are_found_by_its_system_id_in_their_own_partition(session: Session, cast: Cast) -> None:
     ours, other = cast.job(), cast.job()
+    runner = cast.runner().runner
     for job, system_xid in ((ours, "s_one"), (other, "s_two")):
         machine = JobMachine(partition_id=job.partition_id, job_id=job.id, runner_machine_id=1, system_xid=system_xid)
         session.add(machine)
     session.flush()
-    query = job_paging.on_machine(job_lists.of_project(cast.web), "s_one")
-    assert [job.id for job in session.scalars(query)] == [ours.id]
+    for job in (ours, other):
+        job.runner_id = runner.id
+    session.flush()
+    found = job_lists.of_system(session, cast.as_(cast.dana), runner, "s_one")
+    assert [job.id for job in job_paging.by_number(session, found, offset=0, limit=9)] == [ours.id]
+    elsewhere = job_lists.of_system(session, cast.as_(cast.dana), cast.runner().runner, "s_one")
+    assert job_paging.by_number(session, elsewhere, offset=0, limit=9) == []

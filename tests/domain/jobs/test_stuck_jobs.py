@@ -14,6 +14,7 @@ from portal.domain.errors import Invalid, NotAllowed, NotFound
 from portal.domain.jobs import job_rules, jobs, stuck_jobs
 from portal.domain.jobs.job_matching import Obstacle
 from portal.domain.jobs.job_rules import JobRules
+from portal.domain.jobs.runners_in_reach import LOOKED_AT
 from portal.domain.jobs.stuck_jobs import Explanation
 from portal.domain.jobs.stuck_words import COUNTED, Readiness
 from portal.domain.runners import runner_projects
@@ -259,17 +260,17 @@ def many(cast: Cast, number: int, *, tags: list[str], first: int = 0) -> None:
 def test_at_most_so_many_runners_are_looked_at_and_those_that_take_it_first(cast: Cast) -> None:
     job = cast.job(tags=("docker",))
     old = runner(cast, silent=100_000)
-    many(cast, stuck_jobs.LOOKED_AT + 20, tags=["windows"])
+    many(cast, LOOKED_AT + 20, tags=["windows"])
     found = why(cast, job)
     assert [each.runner.id for each in found.can] == [old.id]
-    assert len(found.can) + len(found.others) == stuck_jobs.LOOKED_AT
+    assert len(found.can) + len(found.others) == LOOKED_AT
     assert found.beyond == 21
 
 
 def test_runners_that_the_project_shuts_out_push_nobody_aside(cast: Cast) -> None:
     job_rules.change(cast.session, cast.as_(cast.dana), cast.web, JobRules(shared_runners_enabled=False))
     old = runner(cast, silent=100_000)
-    many(cast, stuck_jobs.LOOKED_AT + 5, tags=["docker"])
+    many(cast, LOOKED_AT + 5, tags=["docker"])
     assert [each.runner.id for each in why(cast, cast.job(tags=("docker",))).can] == [old.id]
 
 

@@ -25,7 +25,9 @@ def test_one_finds_exactly_those_whom_some_members_page_shows(session: Session, 
         cast.erin: (cast.acme, cast.platform, cast.web),
     }
     for user, scopes in visible.items():
-        shown = {each.membership.user.username for scope in scopes for each in memberships.listed(session, scope)}
+        shown = {
+            each.membership.user.username for scope in scopes for each in memberships.listed(session, scope).members
+        }
         assert found(session, user) == sorted(shown | {user.username})
         for other in (cast.alice, cast.bob, cast.charlie, cast.dana, cast.erin):
             known = other.username in shown | {user.username}

@@ -180,6 +180,35 @@ def test_counts_respect_the_other_filters_and_not_the_status(session: Session, c
     assert runner_lists.counts(session, cast.acme, RunnerFilter(inherited=True)).total == 4
 
 
+def test_counts_stop_where_they_are_told_to(session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_of_each_status(cast)
+    for number in range(3):
+        runner(cast, f"online {number}", contacted_at=now())
+    monkeypatch.setattr(runner_lists, "COUNTED", 2)
+    counts = runner_lists.counts(session, INSTANCE, ALL)
+    assert counts.total == 3  # stands for more than two
+    assert counts.by_status == {**dict.fromkeys(Status, 1), Status.ONLINE: 3}
+    monkeypatch.setattr(runner_lists, "COUNTED", 7)
+    assert runner_lists.counts(session, INSTANCE, ALL).by_status[Status.ONLINE] == 4
+
+
+def test_a_runner_names_the_groups_above_it_however_it_was_made(session: Session, cast: Cast) -> None:
+    acme, platform = (scope.group_ids[-1] for scope in (cast.acme, cast.platform))
+    made = {scope.title: runner(cast, "a", scope) for scope in (INSTANCE, cast.acme, cast.platform, cast.web)}
+    session.expire_all()
+    assert {title: each.group_ids for title, each in made.items()} == {
+        "the instance": [],
+        "acme": [acme],
+        "acme/platform": [acme, platform],
+        "acme/web": [acme],
+    }
+    made["acme/web"].project = cast.project("tools", cast.platform).project
+    made["acme"].group_ids = [0]  # nobody else says what they are
+    session.flush()
+    session.expire_all()
+    assert (made["acme/web"].group_ids, made["acme"].group_ids) == ([acme, platform], [acme])
+
+
 @pytest.mark.parametrize("change", [{"sort": "contacted_asc"}, {"inherited": True}])
 def test_order_and_inheritance_are_no_filters(change: dict[str, Any]) -> None:
     assert not replace(ALL, **change).is_active

@@ -29,7 +29,7 @@ PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=[Healt
 
 def found(session: Session, query: RunnerQuery, which: object = None) -> set[int]:
     """The ids of the runners that fit the query."""
-    condition = runner_queries.narrowed(runner_queries.everywhere() if which is None else which, query, NOW)  # type: ignore[arg-type]
+    condition = runner_queries.narrowed(session, runner_queries.everywhere() if which is None else which, query, NOW)  # type: ignore[arg-type]
     return {each.id for each in runner_paging.page_by_number(session, condition, offset=0, limit=100)}
 
 

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from portal.domain import tokens
-from portal.domain.runners import runner_lists, runner_tokens, runners
+from portal.domain.runners import runner_lists, runner_search, runner_tokens, runners
 from portal.domain.runners.runner_lists import RunnerFilter
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
@@ -137,3 +137,15 @@ def test_a_project_does_not_find_inherited_runners_by_the_address_that_it_does_n
     by_address = RunnerFilter(words="198.51.100")
     assert runner_lists.page(session, cast.web, by_address).rows == []
     assert [row.runner for row in runner_lists.page(session, cast.acme, by_address).rows] == [inherited]
+
+
+def test_of_many_machines_that_begin_so_only_the_first_are_looked_at_and_the_page_says_so(
+    session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_search, "MOST_LOOKED_AT", 2)
+    made = cast.runner(cast.acme).runner
+    session.add_all(RunnerManager(runner_id=made.id, system_xid=f"s_{number}") for number in range(3))
+    session.flush()
+    assert runner_lists.page(session, INSTANCE, RunnerFilter(words="s_")).cut
+    found = runner_lists.page(session, INSTANCE, RunnerFilter(words="s_1"))
+    assert ([row.runner for row in found.rows], found.cut) == ([made], False)

@@ -9,11 +9,12 @@ from sqlalchemy import Select, select, text
 from sqlalchemy.orm import Session
 
 from portal.domain import actors, audit
-from portal.domain.scopes import INSTANCE
+from portal.domain.scopes import INSTANCE, of_group
 from portal.domain.trail import trail
 from portal.domain.trail.trail import TrailFilter
-from portal.models import AuditEvent
+from portal.models import AuditEvent, Group
 from tests.cast import Cast
+from tests.domain.queries import asked
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NAMES = ("clean-up", "command line", "Sinéad O'Hara", "runner Xq7Lm2PdT")
@@ -35,8 +36,8 @@ def told(session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> list[
 
 
 def page(session: Session, wanted: TrailFilter, query: Select[AuditEvent], **more: int) -> list[AuditEvent]:
-    options = {"before": more.get("before"), "limit": more.get("limit", 50), "ordered": False}
-    return list(trail.page(session, query, wanted, **options))  # type: ignore[arg-type]
+    options = {"before": more.get("before"), "limit": more.get("limit", 50)}
+    return list(trail.page(session, query, wanted, **options).events)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -107,3 +108,99 @@ def test_an_index_answers(session: Session, cast: Cast, wanted: TrailFilter, ind
     query = trail.fitting(session, select(AuditEvent), wanted).compile(session.connection())
     plan = session.connection().exec_driver_sql(f"EXPLAIN {query}", query.params).scalars().all()
     assert any(index in line for line in plan)
+
+
+def test_events_stand_in_the_order_of_time_whatever_their_numbers(session: Session, told: list[AuditEvent]) -> None:
+    late = audit.record(session, actors.system("a host whose clock is late"), "act", INSTANCE, INSTANCE)
+    late.created_at = NOON + timedelta(hours=20, minutes=30)
+    session.flush()
+    here = [event.id for event in page(session, TrailFilter(), audit.of_scope(INSTANCE), limit=60)]
+    assert here.index(late.id) == here.index(told[20].id) - 1
+    older = page(session, TrailFilter(), audit.of_scope(INSTANCE), before=told[21].id, limit=2)
+    assert older == [late, told[20]]
+    assert page(session, TrailFilter(), audit.of_scope(INSTANCE), before=late.id, limit=1) == [told[20]]
+
+
+def search(session: Session, wanted: TrailFilter, **more: int | None) -> trail.Page:
+    options = {"before": more.get("before"), "limit": more.get("limit", 50)}
+    return trail.page(session, audit.of_scope(INSTANCE), wanted, **options)  # type: ignore[arg-type]
+
+
+def test_a_page_that_would_take_long_says_how_far_it_looked_and_the_next_goes_on_there(
+    session: Session, told: list[AuditEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "RARE", 6)
+    # Of ten each, and never together: neither is rare enough to look at all of them.
+    wanted = TrailFilter(action="act_1", who="clean-up")
+    pages = [search(session, wanted)]
+    while pages[-1].older is not None:
+        pages.append(search(session, wanted, before=pages[-1].older))
+    assert [page.looked_to is None for page in pages[:-1]] == [False] * (len(pages) - 1)
+    assert len(pages) > 1
+    assert pages[0].looked_to == session.get_one(AuditEvent, pages[0].older).created_at
+    found = [event for page in pages for event in page.events]
+    whole = trail.fitting(session, audit.of_scope(INSTANCE), wanted)
+    assert found == list(session.scalars(whole))
+    assert found
+
+
+def test_the_last_page_is_known_to_be_the_last(session: Session, told: list[AuditEvent]) -> None:
+    wanted = TrailFilter(action="act_1")
+    assert search(session, wanted, limit=13) == trail.Page(list(reversed(told[1::3])))
+    assert search(session, wanted, limit=12) == trail.Page(list(reversed(told[1::3]))[:12], older=told[4].id)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        TrailFilter(),
+        TrailFilter(who="clean-up"),
+        TrailFilter(who="nobody", action="act_1", path="acme/platform", kind="system"),
+        TrailFilter(path="gone/away", since=date(2026, 1, 1), until=date(2026, 1, 2)),
+    ],
+    ids=str,
+)
+def test_a_page_asks_the_database_a_few_times_however_long_the_trail_is(
+    session: Session, told: list[AuditEvent], wanted: TrailFilter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "RARE", 6)
+    first = search(session, TrailFilter(), limit=3).older
+    session.expire_all()
+    with asked(session) as statements:
+        search(session, wanted, before=first)
+    # Where to begin, whose name and path that is, twice along an index, a count for each filter, the events.
+    assert len(statements) <= 12
+
+
+def test_a_group_deeper_than_the_indexes_has_its_own_events_alone(session: Session, cast: Cast) -> None:
+    scope, made = cast.acme, []
+    for number in range(audit.LEVELS + 2):
+        scope = cast.group(f"level-{number}", inside=scope)
+        made.append(scope)
+    for place in made[-3:]:
+        found = page(session, TrailFilter(action="group_created"), audit.of_scope(place))
+        assert {event.target_id for event in found} == {each.id for each in made[made.index(place) :]}
+
+
+@pytest.mark.parametrize("level", range(1, 7))
+def test_a_group_of_any_level_is_found_through_an_index_in_the_order_of_time(session: Session, level: int) -> None:
+    group = Group(name="Deep", path="deep", traversal_ids=list(range(1, level + 1)))
+    query = audit.of_scope(of_group(group)).limit(50).compile(session.connection())
+    session.execute(text("SET LOCAL enable_seqscan = off"))
+    session.execute(text("SET LOCAL enable_bitmapscan = off"))
+    plan = session.connection().exec_driver_sql(f"EXPLAIN {query}", query.params).scalars().all()
+    assert any(f"ix_audit_events_group_{min(level, audit.LEVELS)}" in line for line in plan)
+    assert not any("Sort" in line for line in plan)
+
+
+def test_a_persons_events_by_them_and_about_them_come_once_each(session: Session, cast: Cast) -> None:
+    bob, dana = cast.bob, actors.person(cast.dana)
+    audit.record(session, actors.person(bob), "signed_out", bob, INSTANCE)
+    audit.record(session, dana, "person_changed", bob, INSTANCE)
+    audit.record(session, dana, "signed_out", cast.dana, INSTANCE)
+    session.flush()
+    shown = trail.page(
+        session, trail.of_person(bob), TrailFilter(), before=None, limit=200, either=trail.by_or_about(bob)
+    )
+    assert list(shown.events) == list(session.scalars(trail.of_person(bob)))
+    assert [event.action for event in shown.events[:2]] == ["person_changed", "signed_out"]

@@ -1,0 +1,114 @@
+"""Polls that get nothing, answered before Flask looks at them: what the gate and the WSGI application share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from io import BytesIO
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import orjson
+from flask import Flask, Response, g
+
+from portal import request_logs
+from portal.domain.errors import TokenUnknown
+from portal.domain.machines.known_runners import REFUSAL
+from portal.domain.machines.polls import Idle, Poll, Polls
+from portal.domain.trail.refused_acts import Flood
+from portal.request_logs import POLLS
+from portal.requests import HUNG_UP, address_behind, harden_answer, label_api_answer, request_id_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+LONGEST_BODY = 64 * 1024  # bytes of a poll that are read here; Flask says what is wrong with a longer one
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+Headers = list[tuple[str, str]]
+
+
+class PollDoor:
+    """Reads polls and words their answers, which Flask has made at the start, so that they are what it would say."""
+
+    def __init__(self, app: Flask) -> None:
+        settings = app.config["PORTAL"]
+        self.polls: Polls = app.extensions["polls"]
+        self.paths = frozenset({POLLS, settings.path_prefix + POLLS})
+        self._proxies: int = settings.trusted_proxies
+        self._refused = Flood(each=1, most=600)
+        with app.test_request_context(POLLS, method="POST"):
+            g.request_id = ""
+            self.of_idle = _headers(Response(status=204))
+            refusal = app.make_response(app.handle_user_exception(TokenUnknown(REFUSAL)))
+            self.refusal: bytes = refusal.get_data()
+            self.of_refusal = _headers(refusal)
+
+    def read(self, body: bytes, content_type: str, peer: str, forwarded: str) -> Poll | None:
+        """The poll; None for what is no JSON object, or comes as a form."""
+        if content_type.startswith(FORMS):
+            return None
+        try:
+            given = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(given, dict):
+            return None
+        told, address = given.get, address_behind(self._proxies, peer, forwarded)
+        return Poll(told("token"), told("system_id"), told("info"), told("last_update"), address)
+
+    def idle(self, poll: Poll) -> Idle | None:
+        """See Polls.idle."""
+        return self.polls.idle(poll)
+
+    def nothing(self, address: str, request_id: str, runner_id: int, value: str) -> Headers:
+        """The headers of 204 besides those in `of_idle`: the request's id and the queue's value."""
+        given = request_id_of(request_id)
+        if request_logs.log.isEnabledFor(logging.DEBUG):
+            request_logs.tell_poll(given, 204, runner_id, address)
+        return [("x-request-id", given), ("x-gitlab-last-update", value)]
+
+    def refused(self, poll: Poll, request_id: str) -> Headers:
+        """The headers of 403 besides those in `of_refusal`; its body is `refusal`."""
+        given = request_id_of(request_id)
+        unlogged = self._refused.take(poll.address, monotonic())
+        if unlogged is not None:  # not a line for each: a machine with an old token may ask a hundred times a second
+            request_logs.tell_poll(given, 403, None, poll.address, unlogged=unlogged)
+        return [("x-request-id", given)]
+
+
+class IdlePollsFirst:
+    """The same before Flask's own routing, for whoever serves the portal by WSGI, without the gate."""
+
+    def __init__(self, app: WSGIApplication, flask: Flask) -> None:
+        self.app = app
+        self.door = PollDoor(flask)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] not in self.door.paths or HUNG_UP in environ:
+            return self.app(environ, start_response)
+        length = environ.get("CONTENT_LENGTH") or ""
+        if not length.isdecimal() or int(length) > LONGEST_BODY:
+            return self.app(environ, start_response)
+        body = environ["wsgi.input"].read(int(length))
+        environ["wsgi.input"] = BytesIO(body)
+        forwarded, peer = environ.get("HTTP_X_FORWARDED_FOR", ""), environ.get("REMOTE_ADDR", "")
+        poll = self.door.read(body, environ.get("CONTENT_TYPE", ""), peer, forwarded)
+        if poll is None:
+            return self.app(environ, start_response)
+        request_id = environ.get("HTTP_X_REQUEST_ID", "")
+        try:
+            idle = self.door.idle(poll)
+        except TokenUnknown:
+            start_response("403 FORBIDDEN", self.door.of_refusal + self.door.refused(poll, request_id))
+            return [self.door.refusal]
+        if idle is None:
+            return self.app(environ, start_response)
+        told = self.door.nothing(poll.address, request_id, idle.known.runner_id, idle.value)
+        start_response("204 NO CONTENT", self.door.of_idle + told)
+        return []
+
+
+def _headers(response: Response) -> Headers:
+    """What every answer has, without what is another in each."""
+    headers = harden_answer(label_api_answer(response)).headers
+    return [(name.lower(), value) for name, value in headers if name != "X-Request-Id"]
