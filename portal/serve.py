@@ -25,6 +25,8 @@ from portal.domain.jobs import job_partitions
 from portal.domain.people import accounts
 from portal.gate import Gate
 
+FEW_CONNECTIONS = 10_000  # open files; with fewer, a large fleet finds no place
+NO_LIMIT = 1_048_576  # in place of no limit at all
 MOST_CONNECTIONS = 1_000_000  # requests at the same time in one server process; open files end it sooner
 
 
@@ -52,7 +54,7 @@ def _run(settings: Settings) -> int:
         raise SettingError(f"PORTAL_ROOT_PASSWORD cannot be the first administrator's. {problem}") from None
     except OperationalError as problem:
         raise SettingError(f"the database of DATABASE_URL does not answer. {problem.orig}") from None
-    _greet(settings, password, embedded=server is not None)
+    _greet(settings, password, embedded=server is not None, connections=allow_connections())
     try:
         _serve(settings, address)
     finally:
@@ -92,7 +94,7 @@ def prepare(app: Flask) -> str | None:
     return password
 
 
-def _greet(settings: Settings, password: str | None, *, embedded: bool) -> None:
+def _greet(settings: Settings, password: str | None, *, embedded: bool, connections: int | None) -> None:
     lines = ["", f"  Runner Portal is at {settings.url}"]
     if password:
         lines += [
@@ -106,6 +108,12 @@ def _greet(settings: Settings, password: str | None, *, embedded: bool) -> None:
             "  Sign in with your account; the first administrator is root.",
             "  Password lost?  .venv/bin/flask --app app user reset-password root",
         ]
+    if connections is not None and connections < FEW_CONNECTIONS:
+        lines += [
+            "",
+            f"  The system allows {connections} open files: no more machines than that can wait for jobs here.",
+            "  Allow more with  ulimit -n",
+        ]
     if embedded:
         lines += ["", f"  Data is in  {settings.data_dir}"]
         if os.name == "posix" and os.geteuid() == 0:
@@ -114,6 +122,23 @@ def _greet(settings: Settings, password: str | None, *, embedded: bool) -> None:
                 "  Prefer an ordinary user.",
             ]
     print("\n".join([*lines, "  Stop with   Ctrl-C", ""]), flush=True)  # noqa: T201
+
+
+def allow_connections() -> int | None:
+    """Let this process and those that it starts have as many files open as the system lets them: each machine that
+    waits for a job is one. Returns how many, or None where the system has no such limit."""
+    try:
+        import resource
+    except ImportError:  # no POSIX system
+        return None
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        most = NO_LIMIT
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    except (OSError, ValueError):  # more than the system's own limit
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return int(most)
 
 
 def _serve(settings: Settings, address: str) -> None:

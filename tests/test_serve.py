@@ -225,3 +225,13 @@ def test_a_body_over_the_limit_is_refused_by_the_running_server_too(running_port
     )
     assert answer.status == 413
     assert "too large" in answer.message
+
+
+def test_as_many_machines_can_wait_as_the_system_lets_files_be_open() -> None:
+    limited = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024)); "
+        "from portal.serve import allow_connections; "
+        "print(allow_connections(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    ran = subprocess.run([sys.executable, "-c", limited], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["1024", "1024", "1024"]
