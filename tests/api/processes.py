@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from portal import create_app
-from portal.background import Background
+from portal.background import Background, Holder
 from portal.database import db
 from portal.domain.machines.heartbeats import Heartbeats
 from portal.domain.machines.known_runners import KnownRunners
@@ -24,9 +24,9 @@ from tests.api.machines import Machine, through, until
 class Process:
     """The portal's app on a database of the test's own. With `with`, its background work runs."""
 
-    def __init__(self, database_url: str) -> None:
-        self.app: Flask = create_app(databases.settings(database_url))
-        self.background = Background(self.app)
+    def __init__(self, database_url: str, holder: Holder | None = None, **environment: str) -> None:
+        self.app: Flask = create_app(databases.settings(database_url, **environment))
+        self.background = Background(self.app, holder)
         self.engine = self.background.engine
         self.known: KnownRunners = self.app.extensions["known_runners"]
         self.heartbeats: Heartbeats = self.app.extensions["heartbeats"]
