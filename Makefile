@@ -16,8 +16,8 @@ test: .venv/dev browser ## Set up what the tests need and run all of them
 
 check: lint types test ## Everything CI checks: lint, format, types, tests
 
-bench: .venv/dev .venv/bench ## Measure what the portal costs, in minutes; BENCH=full takes its time, PARTS="polls" only those
-	@$(BIN)/python -m bench $(PARTS)
+bench: .venv/dev .venv/bench ## Measure what the portal costs, in minutes; BENCH=full takes its time, PARTS="polls" only those, URL=… a running server
+	@$(BIN)/python -m bench $(PARTS) $(foreach each,$(URL),--url $(each)) $(foreach each,$(TOKENS),--tokens $(each))
 
 lint: .venv/dev ## Check style and format
 	$(BIN)/ruff check .

@@ -28,6 +28,9 @@ PARTS = {
 }
 
 
+OF_URLS = ("polls",)  # parts that can measure servers that run already
+
+
 class Part(Protocol):
     """A module of this package that measures something."""
 
@@ -40,6 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in asked.names if name not in PARTS]
     if unknown:
         print(f"There is no part {', '.join(unknown)}; there are {', '.join(PARTS)}.", file=sys.stderr)
+        return 2
+    if (asked.url or asked.tokens) and (elsewhere := [name for name in asked.names or PARTS if name not in OF_URLS]):
+        print(
+            f"--url and --tokens are for {', '.join(OF_URLS)} only: {', '.join(elsewhere)} would measure a portal of this "
+            f"run's own. Name the part: python -m bench {' '.join(OF_URLS)} --url …",
+            file=sys.stderr,
+        )
+        return 2
+    if asked.tokens and not asked.url:
+        print("--tokens are for the servers of --url, and none is given.", file=sys.stderr)
         return 2
     run = Run(full=asked.full, urls=tuple(asked.url), tokens=tuple(asked.tokens))
     taken: list[Figure] = []
@@ -78,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         "--full", action="store_true", default=os.environ.get("BENCH") == "full", help="the long form; BENCH=full too"
     )
     parser.add_argument(
-        "--url", action="append", default=[], help="a running server to measure; several are measured side by side"
+        "--url",
+        action="append",
+        default=[],
+        help="a running server to measure, by the part polls only; several are measured side by side",
     )
     parser.add_argument(
         "--tokens",

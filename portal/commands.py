@@ -304,6 +304,8 @@ def fill_demo(password: str, scale: float | None) -> None:
     upgrade()
     settings = current_app.config["PORTAL"]
     try:
+        if scale is not None:
+            demo_scale.require(db.session(), scale)  # before the small demo: what is refused changes nothing
         root_password = accounts.ensure_first_administrator(db.session(), settings.root_password)
         found = (current_app.extensions[name] for name in ("registration", "job_vault", "artifact_store"))
         filled = demo_story.fill(db.session(), password, *found)

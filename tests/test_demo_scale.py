@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
 from portal import create_app
@@ -18,12 +18,14 @@ from portal.demo.demo_scale import Progress
 from portal.domain import audit
 from portal.domain.actors import system
 from portal.domain.errors import Invalid
+from portal.domain.groups import groups
+from portal.domain.groups.groups import Naming
 from portal.domain.jobs import job_definitions, job_matching, pending_jobs, runner_offers
 from portal.domain.people import accounts
-from portal.domain.runners import runner_lists, runner_settings
+from portal.domain.runners import runner_lists, runner_settings, runners
 from portal.domain.runners.runner_lists import RunnerFilter
 from portal.domain.runners.runner_status import Status
-from portal.domain.scopes import INSTANCE
+from portal.domain.scopes import INSTANCE, find_group
 from portal.domain.trail import audit_chain
 from portal.models import (
     AuditEvent,
@@ -42,7 +44,8 @@ from portal.models import (
     User,
 )
 from tests import databases
-from tests.cast import Cast, sign_in
+from tests.cast import SYSTEM, TAGGED, Cast, sign_in
+from tests.test_demo import command, sizes
 
 SCALE = 0.1
 ROOT_PASSWORD = "a password of its own"
@@ -109,6 +112,48 @@ def test_a_scale_out_of_bounds_is_refused(app: Flask, session: Session, scale: f
 def test_a_portal_with_something_else_is_refused(app: Flask, session: Session, cast: Cast) -> None:
     with pytest.raises(Invalid, match="that are not the demo's"):
         next(demo_scale.fill(session, SCALE, app.extensions["job_vault"]))
+
+
+def a_runner(session: Session) -> None:
+    runners.create_runner(session, SYSTEM, INSTANCE, TAGGED)
+
+
+def a_deleted_runner(session: Session) -> None:
+    runners.delete_runner(session, SYSTEM, runners.create_runner(session, SYSTEM, INSTANCE, TAGGED).runner)
+
+
+def a_group(session: Session) -> None:
+    groups.create_group(session, SYSTEM, INSTANCE, Naming("Ours", "ours"))
+
+
+def a_project_beside_the_demo(session: Session) -> None:
+    groups.create_project(session, SYSTEM, find_group(session, "acme"), Naming("Ours", "ours"))
+
+
+def a_runner_beside_the_demo(session: Session) -> None:
+    runners.create_runner(session, SYSTEM, find_group(session, "acme"), TAGGED)
+
+
+@pytest.mark.parametrize(
+    "there", [a_runner, a_deleted_runner, a_group, a_project_beside_the_demo, a_runner_beside_the_demo]
+)
+def test_the_command_refuses_a_portal_with_something_else_before_it_fills_anything(
+    own_database: str, there: Callable[[Session], None]
+) -> None:
+    """Also where no name that the demo needs is taken, and where the demo was filled beside it."""
+    engine = create_engine(own_database)
+    with Session(engine) as session:
+        if "demo" in there.__name__:
+            assert command(own_database).returncode == 0
+        there(session)
+        session.commit()
+        before = sizes(session)
+        session.commit()
+        refused = command(own_database, "--scale", "0.1")
+        assert refused.returncode == 1
+        assert "that are not the demo's" in refused.stderr
+        assert sizes(session) == before
+    engine.dispose()
 
 
 def test_the_trail_is_unbroken_and_tells_of_the_filling(stored: Session) -> None:

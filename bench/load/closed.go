@@ -19,6 +19,7 @@ type tally struct {
 // often. Requests a second are the server's capacity; the latencies are those under full load and no promise to a
 // machine that polls every three seconds.
 func runClosed(asked options) {
+	asked.connections = min(asked.connections, len(asked.machines)) // each has a machine, at least
 	begin := time.Now().Add(asked.warm)
 	end := begin.Add(asked.seconds)
 	if asked.rounds > 0 {

@@ -25,7 +25,7 @@ from portal.domain.jobs import job_classes, job_definitions, job_partitions
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.scopes import INSTANCE
 from portal.domain.vault import Vault
-from portal.models import AuditEvent, Group, Runner
+from portal.models import AuditEvent
 
 FILLED = "demo_filled"
 SMALLEST, LARGEST = 0.1, 1000.0
@@ -83,8 +83,12 @@ def _wrong(sentence: str) -> Invalid:
     return Invalid({"scale": [sentence]})
 
 
-def _plan(session: Session, scale: float) -> Plan:
-    """The plan of the filling that was begun here, or of a new one: its ids are taken now."""
+def require(session: Session, scale: float) -> dict[str, int] | None:
+    """The first ids of the filling that was begun here; None where one can begin.
+
+    Raises Invalid for a scale that is none or not the one that was begun with, and for a portal that holds groups,
+    projects or runners that are not the demo's, deleted ones too.
+    """
     if not SMALLEST <= scale <= LARGEST:
         raise _wrong(f"SCALE is a number from {SMALLEST:g} to {LARGEST:g}; 100 is the portal of a large company.")
     for told in _told(session):
@@ -94,12 +98,23 @@ def _plan(session: Session, scale: float) -> Plan:
                     f"This portal was filled with SCALE={told['scale'][1]}. Say the same again to go on, or fill an "
                     "empty portal: set PORTAL_DATA_DIR to a new folder, or DATABASE_URL to an empty database."
                 )
-            return Plan(scale, told["first_ids"][1])
-    _refuse_others(session)
-    first = _take_ids(session, scale)
-    audit.record(
-        session, ACTOR, FILLED, INSTANCE, INSTANCE, {"scale": (None, f"{scale:g}"), "first_ids": (None, first)}
-    )
+            return cast(dict[str, int], told["first_ids"][1])
+    if demo_story.is_among_others(session):
+        raise _wrong(
+            "This portal has groups, projects or runners that are not the demo's, maybe deleted ones. Nothing was "
+            "changed. Fill an empty portal instead: set PORTAL_DATA_DIR to a new folder, or DATABASE_URL to an empty "
+            "database."
+        )
+    return None
+
+
+def _plan(session: Session, scale: float) -> Plan:
+    """The plan of the filling that was begun here, or of a new one: its ids are taken now."""
+    first = require(session, scale)
+    if first is None:
+        first = _take_ids(session, scale)
+        begun = {"scale": (None, f"{scale:g}"), "first_ids": (None, first)}
+        audit.record(session, ACTOR, FILLED, INSTANCE, INSTANCE, begun)
     return Plan(scale, first)
 
 
@@ -113,17 +128,6 @@ def _told(session: Session) -> Sequence[dict[str, Any]]:
 def _done(session: Session) -> dict[str, int]:
     """How far each part is."""
     return {told["part"][1]: told["rows"][1] for told in _told(session) if "part" in told}
-
-
-def _refuse_others(session: Session) -> None:
-    others = session.scalar(select(func.count()).select_from(Group)) or session.scalar(
-        select(func.count()).select_from(Runner)
-    )
-    if others and not demo_story.is_there(session):
-        raise _wrong(
-            "This portal has groups or runners that are not the demo's. Nothing was changed. Fill an empty portal "
-            "instead: set PORTAL_DATA_DIR to a new folder, or DATABASE_URL to an empty database."
-        )
 
 
 def _take_ids(session: Session, scale: float) -> dict[str, int]:

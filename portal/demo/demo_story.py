@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from sqlalchemy import event, func, or_, select, text
+from sqlalchemy import event, func, or_, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from portal.database import now
@@ -59,7 +59,19 @@ from portal.domain.runners.runner_tokens import IssuedRunner
 from portal.domain.scopes import INSTANCE, Scope
 from portal.domain.trail import refused_acts
 from portal.domain.vault import Vault
-from portal.models import EXECUTORS, LEGACY, AuditEvent, BulkAct, Role, Route, Runner, User
+from portal.models import (
+    EXECUTORS,
+    LEGACY,
+    WITH_DELETED,
+    AuditEvent,
+    BulkAct,
+    Group,
+    Project,
+    Role,
+    Route,
+    Runner,
+    User,
+)
 
 ACTOR = actors.system("demo")
 _LOCK = 0x706F7274616C04  # advisory lock: two fillings at once tell the story once
@@ -86,6 +98,25 @@ def is_there(session: Session) -> bool:
     ours = (AuditEvent.actor_kind == ACTOR.kind) & (AuditEvent.actor_name == ACTOR.name)
     made = select(AuditEvent.target_id).where(ours, AuditEvent.action == "person_created")
     return bool(session.scalar(select(func.count()).where(User.username.in_(usernames), User.id.in_(made))))
+
+
+def is_among_others(session: Session) -> bool:
+    """Whether this portal holds a group, a project or a runner that the demo did not make, even a deleted one.
+
+    The demo's are known by their paths and descriptions, which nobody else has had since `fill` found them free.
+    """
+    mine = is_there(session)
+    groups = [path for path, *_ in GROUPS] if mine else []
+    projects = [path for path, *_ in PROJECTS] if mine else []
+    runners = [(plan.scope, plan.description) for plan in (SHORT_LIVED, RETIRED, *RUNNERS)] if mine else []
+    route = or_(Route.group_id == Runner.group_id, Route.project_id == Runner.project_id)
+    called = tuple_(func.coalesce(Route.path, ""), Runner.description)
+    others = (
+        select(Group.id).join(Group.route).where(Route.path.not_in(groups)),
+        select(Project.id).join(Project.route).where(Route.path.not_in(projects)),
+        select(Runner.id).outerjoin(Route, route).where(called.not_in(runners)),
+    )
+    return any(session.scalar(query.limit(1), execution_options=WITH_DELETED) is not None for query in others)
 
 
 def fill(

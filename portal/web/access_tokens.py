@@ -175,7 +175,7 @@ def trail_of(access_token_id: int) -> str:
         TrailFilter(),
         before=older_than,
         limit=SHOWN_EVENTS,
-        either=trail.with_or_about(token),
+        either=trail.around(token),
     )
     return render_template(
         "access_tokens/trail.html",

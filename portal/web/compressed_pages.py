@@ -18,11 +18,12 @@ def compress(response: Response) -> None:
 
     Who watches the line and may have a page asked for again and again, with other guesses in its address, learns from
     the lengths what else stands on it. Browsers say who had them ask; over plain HTTP there is nothing left to learn.
+    What a page asks for by itself counts as the other site's: it is the address that the page was opened with.
     """
     headers = response.headers
     if response.mimetype != "text/html" or response.is_streamed or request.method not in ("GET", "HEAD"):
         return
-    response.vary.update(("Accept-Encoding", "Sec-Fetch-Site"))
+    response.vary.update(("Accept-Encoding", "Sec-Fetch-Site", "Sec-Fetch-Mode", "HX-Request"))
     secret = "no-store" in headers.get("Cache-Control", "")  # said by the view itself: secret_pages.unstored
     content = response.get_data()
     if secret or len(content) < SMALLEST or not _asked_for_here() or "Content-Encoding" in headers:
@@ -33,5 +34,10 @@ def compress(response: Response) -> None:
 
 
 def _asked_for_here() -> bool:
-    site = request.headers.get("Sec-Fetch-Site", "")
-    return site in OWN_SITE or (not site and not settings().over_https)
+    headers = request.headers
+    if "HX-Request" in headers:
+        return False
+    site = headers.get("Sec-Fetch-Site", "")
+    if site:
+        return site in OWN_SITE and headers.get("Sec-Fetch-Mode") == "navigate"
+    return not settings().over_https

@@ -23,7 +23,7 @@ def register(app: Flask) -> None:
 
 
 def show(filename: str) -> Response:
-    """The file, compressed for who takes that; the pages themselves are not, see docs/decisions/0038."""
+    """The file, compressed for who takes that. For pages other rules hold: docs/decisions/0038."""
     place = safe_join(current_app.static_folder or "", filename) or ""
     if place.endswith(_COMPRESSED) and request.accept_encodings.quality("gzip") > 0 and Path(place).is_file():
         content, kind = BytesIO(_compressed(place)), guess_type(filename)[0]

@@ -69,6 +69,38 @@ def test_an_unknown_part_is_refused_with_those_that_there_are(capsys: pytest.Cap
     assert "polls" in told
 
 
+@pytest.mark.parametrize(
+    "asked", [["lists"], ["polls", "held_polls"], []], ids=["another part", "one of two", "all parts"]
+)
+@pytest.mark.parametrize("given", [["--url", "http://127.0.0.1:1"], ["--tokens", "tokens.txt"]])
+def test_servers_are_refused_for_parts_that_would_measure_a_portal_of_their_own(
+    capsys: pytest.CaptureFixture[str], asked: list[str], given: list[str]
+) -> None:
+    assert bench.main([*asked, *given]) == 2
+    told = capsys.readouterr().err
+    assert "--url" in told
+    assert (asked or ["queue_day"])[-1] in told
+    assert "python -m bench polls --url" in told
+
+
+def test_tokens_without_a_server_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["polls", "--tokens", "tokens.txt"]) == 2
+    assert "none is given" in capsys.readouterr().err
+
+
+def test_the_part_that_measures_servers_is_given_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    part(monkeypatch, "polls")
+
+    def measure(run: Run) -> Iterator[Figure]:
+        asked.append(run.urls)
+        yield from ()
+
+    sys.modules["bench.polls"].figures = measure  # type: ignore[attr-defined]
+    assert bench.main(["polls", "--url", "http://127.0.0.1:1", "--url", "http://127.0.0.1:2"]) == 0
+    assert asked == [("http://127.0.0.1:1", "http://127.0.0.1:2")]
+
+
 def test_the_long_form_is_asked_for_by_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     part(monkeypatch, "quick")

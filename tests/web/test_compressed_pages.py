@@ -1,6 +1,8 @@
 """Pages are compressed where nobody can learn a secret from their length, and nowhere else."""
 
 import gzip
+import re
+from html import unescape
 
 import pytest
 from flask import Flask
@@ -25,7 +27,7 @@ def alice(app: Flask, cast: Cast) -> FlaskClient:
 def encoding(client: FlaskClient, path: str, **headers: str) -> str:
     answer = client.get(path, headers={**BROWSER, **{name.replace("_", "-"): each for name, each in headers.items()}})
     assert answer.status_code == 200
-    assert {"Accept-Encoding", "Sec-Fetch-Site"} <= set(answer.vary)
+    assert {"Accept-Encoding", "Sec-Fetch-Site", "Sec-Fetch-Mode", "HX-Request"} <= set(answer.vary)
     return answer.headers.get("Content-Encoding", "as it is")
 
 
@@ -41,6 +43,35 @@ def test_what_the_portal_or_the_person_asks_for_is_compressed(alice: FlaskClient
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "something-new"])
 def test_what_another_site_causes_is_not(alice: FlaskClient, site: str) -> None:
     assert encoding(alice, LIST, Sec_Fetch_Site=site) == "as it is"
+
+
+@pytest.mark.parametrize("path", ["/admin/runners?search=GUESS", "/acme/web/-/jobs?search=GUESS"])
+def test_what_a_page_asks_for_by_itself_is_not_since_another_site_may_have_opened_it(
+    app: Flask, cast: Cast, path: str
+) -> None:
+    dana = sign_in(app.test_client(), "dana")
+    assert encoding(dana, path, Sec_Fetch_Site="cross-site") == "as it is"
+    page = dana.get(path).get_data(as_text=True)
+    refreshed = re.search(r'<div id="(?:runner|job)-rows" hx-get="([^"]+)"', page)
+    assert refreshed
+    again = unescape(refreshed[1])
+    assert "GUESS" in again
+    cast.job(name="GUESS")  # while nothing changes, the list of jobs is not even sent again
+    assert encoding(dana, again, Sec_Fetch_Site="same-origin", Sec_Fetch_Mode="cors", HX_Request="true") == "as it is"
+
+
+@pytest.mark.parametrize("mode", ["cors", "same-origin", "no-cors", "something-new"])
+def test_only_who_goes_to_a_page_gets_it_compressed(alice: FlaskClient, mode: str) -> None:
+    assert encoding(alice, LIST, Sec_Fetch_Site="same-origin", Sec_Fetch_Mode=mode) == "as it is"
+
+
+def test_a_browser_that_does_not_say_how_it_asks_gets_it_as_it_is(alice: FlaskClient) -> None:
+    answer = alice.get(LIST, headers={"Accept-Encoding": "gzip", "Sec-Fetch-Site": "same-origin"})
+    assert "Content-Encoding" not in answer.headers
+
+
+def test_a_refresh_by_script_is_not_compressed_whatever_else_is_said(alice: FlaskClient) -> None:
+    assert encoding(alice, LIST, Sec_Fetch_Site="same-origin", HX_Request="true") == "as it is"
 
 
 def test_over_https_a_browser_that_does_not_say_gets_it_as_it_is(alice: FlaskClient) -> None:

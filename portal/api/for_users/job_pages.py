@@ -22,10 +22,10 @@ def listed(jobs: JobList, given: JobsListed, *, counted: bool = True) -> ListedJ
     if given.pagination == "keyset":
         return Answer(cast("Page[JobShape]", _stretch(jobs, given)))
     session, size = db.session(), given.per_page
-    found = job_paging.by_number(session, jobs, offset=given.offset, limit=size + 1, oldest_first=given.sort == "asc")
+    found = job_paging.by_number(session, jobs, offset=given.offset, limit=size, oldest_first=given.sort == "asc")
     total = job_paging.count(session, jobs, most=MOST_COUNTED) if counted else None
-    shown = job_shapes.some(session, credentials.actor(), found[:size])
-    return Answer(Page(shown, given, total, more=len(found) > size))
+    shown = job_shapes.some(session, credentials.actor(), found.jobs)
+    return Answer(Page(shown, given, total, found.more, found.after))
 
 
 def _stretch(jobs: JobList, given: JobsListed) -> Stretch[JobShape]:

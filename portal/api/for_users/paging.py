@@ -50,7 +50,8 @@ class Paged(Parameters):
 class Page(Generic[T]):
     """One page of a list. `total` is how many there are in all; None where that is too many to say quickly.
 
-    `more` says whether another page follows, where the total does not say it.
+    `more` says whether another page follows, where the total does not say it. Where none follows by number although
+    the list goes on, `after` is the cursor that leads on.
     """
 
     is_page: ClassVar[bool] = True
@@ -59,6 +60,7 @@ class Page(Generic[T]):
     asked: Paged
     total: int | None
     more: bool = False
+    after: str | None = None
 
     def headers(self) -> dict[str, str]:
         """GitLab's headers of a page."""
@@ -66,7 +68,10 @@ class Page(Generic[T]):
         last = max(1, -(-self.total // size)) if self.total is not None else None
         following = number < last if last is not None else self.more
         links = [_link("prev", page=number - 1)] if number > 1 else []
-        links += [_link("next", page=number + 1)] if following else []
+        if following:
+            links += [_link("next", page=number + 1)]
+        elif self.after is not None:
+            links += [_link("next", page=None, pagination="keyset", cursor=self.after)]
         links += [_link("first", page=1)]
         links += [_link("last", page=last)] if last is not None else []
         found = {
@@ -97,5 +102,5 @@ class Stretch(Generic[T]):
 
 def _link(relation: str, **changed: int | str | None) -> str:
     values = [(name, value) for name, value in request.args.items(multi=True) if name not in (*changed, *NOT_READ)]
-    values += [(name, str(value)) for name, value in changed.items()]
+    values += [(name, str(value)) for name, value in changed.items() if value is not None]
     return f'<{portal_url(quote(request.path))}?{urlencode(values)}>; rel="{relation}"'

@@ -102,6 +102,6 @@ def _connection(asked: Context, which: JobList, arguments: Mapping[str, Any]) ->
         if known is None:
             return 0
         counted = job_lists.count(asked.session, jobs)
-        return counted.number if counted.whole or jobs.conditions else counted.number + 1
+        return counted.number if counted.whole else job_lists.COUNTED + 1
 
     return Connection(asked, load, total)

@@ -36,12 +36,15 @@ def draft(
     """A new act on the runners of the scope's list that fit the filter now, or on those with these ids.
 
     Nothing happens to them before `start`, and none comes in that fits the filter later. Ids that the list does not
-    show are left out. Raises NotFound, NotAllowed, or Invalid, also for more than MOST runners or for none.
+    show are left out. Raises NotFound, NotAllowed, or Invalid, also for more than MOST runners or for none, and for
+    words with which so much begins that not all was looked at: nobody would know on which runners it acts.
     """
     permissions.require(session, actor, Action.READ_RUNNERS, scope)
     problems = wanted.problems()
     ids = runner_lists.ids(session, scope, chosen, limit=MOST + 1)
-    if not ids:
+    if isinstance(chosen, RunnerFilter) and runner_lists.is_cut(session, scope, chosen):
+        problems["runners"] = [_cut(chosen)]
+    elif not ids:
         problems["runners"] = ["Choose at least one runner."]
     elif len(ids) > MOST:
         problems["runners"] = [f"These are more than {MOST:,} runners. Narrow the filter."]
@@ -60,6 +63,13 @@ def draft(
     session.add(act)
     session.flush()
     return act
+
+
+def _cut(chosen: RunnerFilter) -> str:
+    return (
+        f"So many tokens, system IDs or addresses begin with “{chosen.words.strip()}” that not all were looked at, so "
+        "these are not all that fit. Search for more of the word, or choose runners one by one."
+    )
 
 
 def wanted_by(act: BulkAct) -> Wanted:

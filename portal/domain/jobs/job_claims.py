@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from sqlalchemy import select, text
@@ -81,16 +82,18 @@ def claim(session: Session, claim: Claim, classes: Sequence[int], vault: Vault) 
     when others took all that were found; what could not be run by anybody has failed by then, and is to be committed.
     Raises TokenUnknown when the runner was deleted a moment ago.
     """
-    for _ in range(MOST_DROPPED):
+    for dropped in range(MOST_DROPPED):
         found = pending_jobs.take(session, claim.offer, classes, claim.system_xid, claim.digest)
         if (found.waits or found.given_before) and not found.runner_held:
             _hold_runner(session, claim)  # somebody else is at it; afterwards everything is looked at anew
         elif found.given_before is not None:
             if again := _given_before(session, claim):
-                return _hand_over(session, claim, _about(session, claim, again.id), vault)
+                return _hand_over(session, claim, _about(session, claim, again.id), vault, keep=dropped > 0)
         elif found.job_id is not None:
             about = _about(session, claim, found.job_id)
-            if _is_runnable(session, about.job) and (handed := _hand_over(session, claim, about, vault)):
+            if not _is_runnable(session, about.job):
+                continue
+            if handed := _hand_over(session, claim, about, vault, keep=dropped > 0):
                 return handed
         elif found.waits:
             raise LostRace("Others took the jobs that were found. Ask again.")
@@ -157,8 +160,11 @@ def _is_runnable(session: Session, job: Job) -> bool:
     return False
 
 
-def _hand_over(session: Session, claim: Claim, about: _About, vault: Vault) -> HandedOut | None:
-    """Give the job to the machine that asks. None for one whose variables cannot be read any more, which fails."""
+def _hand_over(session: Session, claim: Claim, about: _About, vault: Vault, *, keep: bool) -> HandedOut | None:
+    """Give the job to the machine that asks. None for one whose variables cannot be read any more, which fails.
+
+    `keep` says that the transaction holds something already, which stays when this raises.
+    """
     job, runner = about.job, about.runner
     try:
         what = job_definitions.opened(job.definition, vault)
@@ -175,16 +181,22 @@ def _hand_over(session: Session, claim: Claim, about: _About, vault: Vault) -> H
         "started_at": now(),
         "effective_timeout": min(job.timeout, runner.maximum_timeout or job.timeout),
     }
-    _write(session, claim, about, changed)
+    _write(session, claim, about, changed, keep=keep)
     return HandedOut(job, what, token, runner)
 
 
-def _write(session: Session, claim: Claim, about: _About, changed: Mapping[str, object]) -> None:
-    """Write the claim. Raises LostRace when the same request is being answered at this moment elsewhere."""
+def _write(session: Session, claim: Claim, about: _About, changed: Mapping[str, object], *, keep: bool) -> None:
+    """Write the claim. Raises LostRace when the same request is being answered at this moment elsewhere.
+
+    A savepoint is two statements more, so there is one only where there is something to keep: without it the database
+    ends the transaction with a rollback, also where it is told to commit. It is the connection's, not the session's,
+    which would take back what is to be announced.
+    """
     job = about.job
     machine = {"machine_id": about.machine_id, "system_xid": claim.system_xid, "partition_id": job.partition_id}
     try:
-        session.execute(_GIVE, {"job_id": job.id, **machine, **changed})
+        with session.connection().begin_nested() if keep else nullcontext():
+            session.execute(_GIVE, {"job_id": job.id, **machine, **changed})
     except IntegrityError:
         raise LostRace("This request is just being answered. Ask again.") from None
     for name, value in changed.items():

@@ -23,7 +23,7 @@ PAGE_SIZE = 20
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """What a list shows. `words` are looked for at the start of the job's name, or as its number."""
+    """What a list shows. `words` are looked for at the start of the job's name, or as its number; #7 is a number."""
 
     statuses: tuple[JobStatus, ...] = ()
     words: str = ""
@@ -61,8 +61,17 @@ def of_manager(session: Session, actor: Actor, manager: RunnerManager) -> JobLis
 
 
 def of_system(session: Session, actor: Actor, runner: Runner, system_xid: str) -> JobList:
-    """The same of a machine of the runner with this system ID, whether or not its row is there still."""
-    return _of_machine(session, actor, runner, JobMachine.system_xid == system_xid)
+    """The same of a machine of the runner with this system ID, whether or not its row is there still.
+
+    Machines of other runners may have the same: of a forgotten one, the runner's jobs are looked through.
+    """
+    row = select(RunnerManager.id).where(RunnerManager.runner_id == runner.id, RunnerManager.system_xid == system_xid)
+    manager_id = session.scalar(row)
+    if manager_id is not None:
+        return _of_machine(session, actor, runner, JobMachine.runner_machine_id == manager_id)
+    its = (JobMachine.partition_id == Job.partition_id) & (JobMachine.job_id == Job.id)
+    by_it = select(JobMachine.job_id).where(its, JobMachine.system_xid == system_xid).exists()
+    return of_runner(session, actor, runner).where(by_it)
 
 
 def _of_machine(session: Session, actor: Actor, runner: Runner, way: ColumnElement[bool]) -> JobList:
@@ -122,15 +131,17 @@ def narrowed(jobs: JobList, wanted: JobFilter) -> JobList:
         jobs = jobs.where(Job.ref == wanted.ref)
     if wanted.tag:
         jobs = jobs.where(Job.tag_list.contains([wanted.tag]))
-    words = wanted.words.strip().removeprefix("#")
-    return _called(jobs, words) if words else jobs
+    words = wanted.words.strip()
+    return _called(jobs, words) if words.removeprefix("#") else jobs
 
 
 def _called(jobs: JobList, words: str) -> JobList:
-    """Those whose name begins so, or which have this number."""
-    named = Job.name.istartswith(words, autoescape=True)
-    numbered = words.isascii() and words.isdecimal() and len(words) <= 18
-    return jobs.where(or_(named, Job.id == int(words)) if numbered else named)
+    """Those whose name begins so, or which have this number; behind a # that alone is meant."""
+    digits = words.removeprefix("#")
+    number = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 18 else None
+    if number is not None and words != digits:
+        return jobs.numbered(number)
+    return jobs.called(Job.name.istartswith(digits, autoescape=True), or_number=number)
 
 
 def page(

@@ -26,12 +26,27 @@ class JobStretch:
     after: str | None
 
 
-def by_number(session: Session, jobs: JobList, *, offset: int, limit: int, oldest_first: bool = False) -> list[Job]:
+@dataclass(frozen=True, slots=True)
+class JobsInPlace:
+    """Jobs of a list from a place on. `more` says whether others stand behind them.
+
+    `after` is a cursor that leads further where places do not: behind the last job that was looked at.
+    """
+
+    jobs: Sequence[Job]
+    more: bool
+    after: str | None
+
+
+def by_number(session: Session, jobs: JobList, *, offset: int, limit: int, oldest_first: bool = False) -> JobsInPlace:
     """The jobs from this place on, at most `limit`, with what a list says of them.
 
     Where each job has to be looked at, these are among the first LOOKED_THROUGH of the list; cursors lead further.
     """
-    return list(job_walks.walk(session, jobs, size=limit, skip=offset, oldest=oldest_first).jobs)
+    found = job_walks.walk(session, jobs, size=limit, skip=offset, oldest=oldest_first)
+    if found.upto is None:
+        return JobsInPlace(found.jobs, found.more, None)
+    return JobsInPlace(found.jobs, False, _write(found.upto))
 
 
 def by_cursor(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Select, any_, func, select, union_all
+from sqlalchemy import CTE, ColumnElement, Select, any_, func, or_, select, union_all
 from sqlalchemy.orm import Session, joinedload
 
 from portal.models import Job, JobStatus
@@ -20,13 +20,15 @@ class JobList:
     """Some jobs. `ways` lead to them by an index, in the order of their numbers; each job is on one way only.
 
     What `conditions` ask no index knows: each job on the way is looked at. `by_status` says whether there is an index
-    with the status in it.
+    with the status in it. `name` is a condition too, which the job numbered `or_number` need not fit.
     """
 
     ways: tuple[ColumnElement[bool], ...]
     key: Any = Job.id
     conditions: tuple[ColumnElement[bool], ...] = ()
     by_status: bool = True
+    name: ColumnElement[bool] | None = None
+    or_number: int | None = None
 
     def where(self, *conditions: ColumnElement[bool]) -> JobList:
         """Those that fit these conditions as well."""
@@ -39,6 +41,24 @@ class JobList:
             return self.where(Job.status.in_(known))
         ways = [way & (Job.status == status) for way in self.ways for status in known]
         return replace(self, ways=tuple(ways), by_status=False)
+
+    def numbered(self, number: int) -> JobList:
+        """The one with this number, looked up by its key, whatever it is called."""
+        ways = tuple(way & (self.key == number) for way in self.ways)
+        return replace(self, ways=ways, by_status=False, name=None, or_number=None)
+
+    def called(self, name: ColumnElement[bool], or_number: int | None = None) -> JobList:
+        """Those that are called so, and the one with this number."""
+        return replace(self, name=name, or_number=or_number)
+
+    def looked_at(self, *, apart: bool = False) -> tuple[ColumnElement[bool], ...]:
+        """All that each job is asked; `apart` leaves out the one with the number, which is looked up by its key."""
+        if self.name is None:
+            return self.conditions
+        if self.or_number is None:
+            return (*self.conditions, self.name)
+        numbered = Job.id == self.or_number
+        return (*self.conditions, *((self.name, ~numbered) if apart else (or_(self.name, numbered),)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +96,22 @@ def walk(
 ) -> Found:
     """At most `size` jobs numbered between `above` and `below`, the newest or the oldest first; three queries.
 
-    Where conditions have to be asked of each, at most LOOKED_THROUGH jobs are looked at.
+    Where conditions have to be asked of each, at most LOOKED_THROUGH jobs are looked at. The job whose number is
+    asked for beside a name stands before all others, wherever it would stand by its number: two queries more.
     """
     if not jobs.ways:
         return Found((), more=False)
+    if jobs.or_number is not None and size > 1:  # on a page of one there is no place for it beside the others
+        others = replace(jobs, conditions=jobs.looked_at(apart=True), name=None, or_number=None)
+        if below is None and above is None:
+            first = walk(session, jobs.numbered(jobs.or_number), size=1).jobs
+            return _behind(first, session, others, size=size, oldest=oldest, skip=skip)
+        jobs = others
+    conditions = jobs.looked_at()
     ids, end, whole = [], None, True
-    for look in (LOOKED_AT_FIRST, LOOKED_THROUGH) if jobs.conditions else (skip + size + 1,):
+    for look in (LOOKED_AT_FIRST, LOOKED_THROUGH) if conditions else (skip + size + 1,):
         window = _window(jobs, look, below=below, above=above, oldest=oldest)
-        fit = _fitting(jobs, window)
+        fit = _fitting(conditions, window)
         fit = fit.order_by(_order(fit.selected_columns[0], oldest)).offset(skip).limit(size + 1)
         last = func.max(window.c.id) if oldest else func.min(window.c.id)
         asked = select(_number(window), _alone(select(last)), func.array(fit.scalar_subquery()))
@@ -92,20 +120,29 @@ def walk(
         if whole or len(ids) > size:
             break
     more = len(ids) > size
-    upto = end if jobs.conditions and not more and not whole else None
+    upto = end if conditions and not more and not whole else None
     found = select(Job).where(Job.id.in_(ids[:size])).options(*shown()).order_by(_order(Job.id, oldest))
     return Found(list(session.scalars(found)) if ids else [], more or upto is not None, upto)
+
+
+def _behind(first: Sequence[Job], session: Session, jobs: JobList, *, size: int, oldest: bool, skip: int) -> Found:
+    """The same of the jobs, with the first before all others."""
+    if not first or skip:
+        return walk(session, jobs, size=size, oldest=oldest, skip=skip - len(first) if skip else 0)
+    found = walk(session, jobs, size=size - 1, oldest=oldest)
+    return replace(found, jobs=[*first, *found.jobs])
 
 
 def count(session: Session, jobs: JobList, *, most: int = COUNTED) -> Count:
     """How many, up to `most`; where conditions have to be asked of each, among the newest COUNTED on each way."""
     if not jobs.ways:
         return Count(0)
-    if not jobs.conditions:
+    conditions = jobs.looked_at()
+    if not conditions:
         number = session.scalar(select(_number(_window(jobs, most + 1)))) or 0
         return Count(min(number, most), number <= most)
     window = _window(jobs, COUNTED + 1)
-    fit = _fitting(jobs, window).subquery()
+    fit = _fitting(conditions, window).subquery()
     seen, number = session.execute(select(_number(window), _alone(select(func.count()).select_from(fit)))).one()
     return Count(min(number, most), seen <= COUNTED and number <= most)
 
@@ -138,12 +175,12 @@ def _part(
     return query.order_by(_order(jobs.key, oldest)).limit(look)
 
 
-def _fitting(jobs: JobList, window: CTE) -> Select[Any]:
+def _fitting(conditions: tuple[ColumnElement[bool], ...], window: CTE) -> Select[Any]:
     """The numbers of those that fit. As an array, they are looked up one by one whatever the planner thinks."""
-    if not jobs.conditions:
+    if not conditions:
         return select(window.c.id)
     numbers = func.array(select(window.c.id).scalar_subquery())
-    return select(Job.id).where(Job.id == any_(numbers), *jobs.conditions)
+    return select(Job.id).where(Job.id == any_(numbers), *conditions)
 
 
 def _number(window: CTE) -> Any:

@@ -81,7 +81,7 @@ WITH again AS MATERIALIZED (
   ) AS asked WHERE status = 'running' AND acknowledged_at IS NULL
 ), first AS MATERIALIZED (
   SELECT scope.id AS scope_id, found.class_id, found.job_id
-  FROM {scopes} AS scope(id) CROSS JOIN LATERAL (
+  FROM {scopes} AS scope(id){round} CROSS JOIN LATERAL (
 """
 _AFTER_STEPS = """
   ) AS found
@@ -117,11 +117,27 @@ _AFTER_STEPS = """
 SELECT EXISTS (SELECT 1 FROM heads) AS waits, (SELECT id FROM again) AS given_before,
   (SELECT id FROM runner) AS runner_id, (SELECT id FROM taken) AS job_id
 """
-_TAKE = _BEFORE_STEPS + _STEPS + _AFTER_STEPS
+# Who takes more classes than are compared begins at any of them and goes round: through those above it, then through
+# those below it. What is found first is what is compared: with the same beginning every time, the rest would starve.
+_ROUND = """
+  CROSS JOIN (VALUES (CAST(:start AS bigint), CAST(:highest AS bigint)),
+    (CAST(:lowest AS bigint), CAST(:start AS bigint) - 1)) AS stretch(lowest, highest)"""
 # Said apart, since the database makes a plan for one scope once, and one for an array anew for each.
-TAKE_FROM_ONE = _TAKE.replace("{scopes}", "(SELECT CAST(:scope_id AS bigint))").replace("{most}", str(MOST_IN_ONE))
-_IN_MANY = _TAKE.replace("{scopes}", "unnest(CAST(:scope_ids AS bigint[]))").replace("{most}", str(MOST_IN_MANY))
-_ONE, _MANY = text(TAKE_FROM_ONE), text(_IN_MANY)
+_ONE_SCOPE, _SCOPES = "(SELECT CAST(:scope_id AS bigint))", "unnest(CAST(:scope_ids AS bigint[]))"
+
+
+def _taking(scopes: str, most: int, *, around: bool = False) -> str:
+    steps = _STEPS
+    if around:
+        steps = steps.replace(":lowest", "stretch.lowest").replace(":highest", "stretch.highest")
+    before = _BEFORE_STEPS.replace("{scopes}", scopes).replace("{round}", _ROUND if around else "")
+    return before + steps + _AFTER_STEPS.replace("{most}", str(most))
+
+
+TAKE_FROM_ONE = _taking(_ONE_SCOPE, MOST_IN_ONE)
+_ONE, _MANY = text(TAKE_FROM_ONE), text(_taking(_SCOPES, MOST_IN_MANY))
+_ONE_ROUND = text(_taking(_ONE_SCOPE, MOST_IN_ONE, around=True))
+_MANY_ROUND = text(_taking(_SCOPES, MOST_IN_MANY, around=True))
 
 # The scopes of a project's jobs besides the project itself follow from its switches; turns stay as they were.
 _FORGET_WIDER = text("""
@@ -229,15 +245,13 @@ class Taken:
     runner_held: bool
 
 
-NOTHING = Taken(None, waits=False, given_before=None, runner_held=False)
-
-
 def take(session: Session, offer: Offer, classes: Sequence[int], system_xid: str, digest: bytes | None) -> Taken:
     """Hold the job whose turn it is of those that this machine of the runner may take, with one statement.
 
     `classes` are those that the runner may take, `digest` is of the request, which may have got a job before. A
     runner of many projects goes through them in any order until it has seen MOST_IN_MANY places, each project as
-    likely to be among the first as any other; where fewer wait, the oldest job is the one, as everywhere.
+    likely to be among the first as any other, and so does one of very many classes through these; where fewer wait,
+    the oldest job is the one, as everywhere.
     """
     kind, scope_ids = _where(offer)
     values: dict[str, object] = {
@@ -250,12 +264,14 @@ def take(session: Session, offer: Offer, classes: Sequence[int], system_xid: str
     }
     one = len(scope_ids) == 1
     values |= {"scope_id": scope_ids[0]} if one else {"scope_ids": scope_ids}
-    for lowest, highest in _stretches(classes, MOST_IN_ONE if one else MOST_IN_MANY):
-        values |= {"lowest": lowest, "highest": highest}
-        found = session.execute(_ONE if one else _MANY, values).one()
-        if found.waits or found.given_before:
-            return Taken(found.job_id, found.waits, found.given_before, found.runner_id is not None)
-    return NOTHING
+    values |= {"lowest": min(classes, default=0), "highest": max(classes, default=0)}
+    if len(classes) <= (MOST_IN_ONE if one else MOST_IN_MANY):
+        query = _ONE if one else _MANY
+    else:
+        query = _ONE_ROUND if one else _MANY_ROUND
+        values["start"] = random.choice(classes)  # noqa: S311  (whose turn it is among so many is no secret)
+    found = session.execute(query, values).one()
+    return Taken(found.job_id, found.waits, found.given_before, found.runner_id is not None)
 
 
 def _where(offer: Offer) -> tuple[int, list[int]]:
@@ -263,18 +279,6 @@ def _where(offer: Offer) -> tuple[int, list[int]]:
     scopes = offer.scopes()
     kind = scopes[0][0] if scopes else QueueScope.PROJECT
     return int(kind), random.sample([number for _, number in scopes], len(scopes))
-
-
-def _stretches(classes: Sequence[int], most: int) -> list[tuple[int, int]]:
-    """Which classes are looked at, from the lowest to the highest, and which then if nothing waits in those.
-
-    Who takes more classes than are compared begins anywhere: else the jobs of the last ones would wait for ever.
-    """
-    lowest, highest = min(classes, default=0), max(classes, default=0)
-    if len(classes) <= most:
-        return [(lowest, highest)]
-    start = random.choice(classes)  # noqa: S311  (whose turn it is among so many is no secret)
-    return [(start, highest), (lowest, start - 1)]
 
 
 def reach_again(session: Session, project: Project) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, any_, func, select, union
+from sqlalchemy import ColumnElement, Select, and_, any_, func, select, union
 from sqlalchemy.orm import Session, joinedload
 
 from portal.domain.actors import Actor
@@ -16,15 +17,16 @@ from portal.domain.scopes import Scope
 from portal.models import AccessLevel, Runner, RunnerType
 
 LOOKED_AT = 200  # runners that are judged one by one
-DRAWN = 500  # of each scope the newest, of all those that have the tags, and twice as many of those heard of last
+DRAWN = 500  # of each scope the newest, of those that probably may take it, and twice as many of those heard of last
+LOOKED_FOR_TAKERS = 20_000  # runners among which those that probably may take it are drawn
 LOOKED_FOR_ELSEWHERE = 5000
 
 
 def looked_at(session: Session, scope: Scope, demand: Demand) -> Sequence[Runner]:
     """LOOKED_AT runners at most, and one more where there are more: those first that probably may take the job.
 
-    They are chosen among those that are DRAWN, so that a reach of any size costs the same. A runner whose tags are
-    asked for is drawn wherever it stands.
+    They are chosen among those that are DRAWN, so that a reach of any size costs the same. Those that probably may
+    take it are drawn wherever they stand: among LOOKED_FOR_TAKERS that have the tags, or of each scope.
     """
     reach = runner_lists.shown_in(scope, inherited=True)
     assert scope.project is not None  # noqa: S101
@@ -34,12 +36,26 @@ def looked_at(session: Session, scope: Scope, demand: Demand) -> Sequence[Runner
     heard = select(Runner.id).order_by(LAST_CONTACT.desc(), Runner.id.desc()).limit(2 * DRAWN)
     drawn.append(select(Runner.id).where(Runner.id == any_(func.array(heard.scalar_subquery())), reach))
     if demand.tags:
-        drawn.append(select(Runner.id).where(reach, Runner.tag_list.contains(sorted(demand.tags))).limit(DRAWN))
+        tagged = _told(demand).where(reach, Runner.tag_list.contains(sorted(demand.tags)))
+        drawn.append(_best(tagged))
+    else:
+        drawn += [_best(_told(demand).where(place).order_by(Runner.id.desc())) for place in places]
     ids = union(*(select(each.subquery()) for each in drawn)).scalar_subquery()
     shown = (joinedload(Runner.group), joinedload(Runner.project))
     order = (_probably(demand).desc(), LAST_CONTACT.desc(), Runner.id.desc())
     query = select(Runner).options(*shown).where(Runner.id == any_(func.array(ids))).order_by(*order)
     return session.scalars(query.limit(LOOKED_AT + 1)).all()
+
+
+def _told(demand: Demand) -> Select[Any]:
+    """What is asked of a runner before it is drawn."""
+    return select(Runner.id, LAST_CONTACT.label("heard"), _probably(demand).label("probably"))
+
+
+def _best(told: Select[Any]) -> Select[Any]:
+    """Those that probably may take the job, the one heard of last first, then the others."""
+    some = told.limit(LOOKED_FOR_TAKERS).subquery()
+    return select(some.c.id).order_by(some.c.probably.desc(), some.c.heard.desc(), some.c.id.desc()).limit(DRAWN)
 
 
 def beyond(session: Session, scope: Scope) -> int:

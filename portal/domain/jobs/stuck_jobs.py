@@ -85,9 +85,10 @@ class Explanation:
         if self.readiness is not None:
             total = sum(self.takers.values())
             return stuck_words.of_takers(self.readiness, self.takers[self.readiness], total, self.before)
+        seen, hidden = len(self.others), self.hidden_others
         if self.remedy is not None:
-            return f"No runner can take it. {self.remedy.sentence}"
-        return stuck_words.of_nobody(seen=len(self.others), hidden=self.hidden_others)
+            return f"{stuck_words.none_can(seen + hidden, beyond=self.beyond)}. {self.remedy.sentence}"
+        return stuck_words.of_nobody(seen=seen, hidden=hidden, beyond=self.beyond)
 
 
 def of_job(session: Session, actor: Actor, job: Job) -> Explanation:

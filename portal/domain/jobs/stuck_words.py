@@ -46,15 +46,25 @@ def of_takers(readiness: Readiness, number: int, total: int, before: int | None)
     return f"{can}, but no machine has ever asked for jobs with {'its' if total == 1 else 'their'} token."
 
 
-def of_nobody(*, seen: int, hidden: int) -> str:
+def none_can(looked_at: int, *, beyond: int) -> str:
+    """The beginning of what to say when none of those that were looked at can take it, and `beyond` were not."""
+    if beyond:
+        return f"None of the {counted(looked_at)} that were looked at can take it"
+    return "No runner can take it"
+
+
+def of_nobody(*, seen: int, hidden: int, beyond: int = 0) -> str:
     """What to say when no runner can take it and no single change helps, of so many that are in reach."""
+    none = none_can(seen + hidden, beyond=beyond)
     if seen and hidden:
         return (
-            "No runner can take it, and no single change helps with those that you may see. A maintainer sees the "
+            f"{none}, and no single change helps with those that you may see. A maintainer sees the "
             f"other {hidden:,}, and can create one."
         )
     if seen:
-        return "No runner can take it, and no single change helps. Create one that fits, or see what each needs."
+        return f"{none}, and no single change helps. Create one that fits, or see what each needs."
+    if hidden and beyond:
+        return f"{none}, and you may see none of them: ask a maintainer."
     if hidden == 1:
         return "The one runner in its reach cannot take it, and you may not see it: ask a maintainer."
     if hidden:

@@ -58,6 +58,9 @@ _NUMBER = text(f"SELECT count(*) FROM (SELECT 1 {_WAITING} LIMIT :most) AS found
 _OF_EACH = text(f"SELECT place.class_id, waiting.job_id {_WAITING}")
 
 
+_PARTLY = " Jobs wait in so many places that not all were looked at, so there may be more that it could take."
+
+
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """Jobs in the runner's reach that ask the same and that it does not take: how many, and why.
@@ -76,7 +79,8 @@ class Takeable:
     """The jobs that the runner could take now, those first whose turn is first; if it is paused: once it is resumed.
 
     `number` is how many there are, up to one more than COUNTED. The first LISTED are on pages; `hidden` is how many
-    of these the actor may not see. `left_out` is told where it takes none.
+    of these the actor may not see. `left_out` is told where it takes none. `partly` says that jobs wait in so many
+    places that only MOST_PLACES were looked at: then there may be more.
     """
 
     page: Slice[Job]
@@ -85,10 +89,14 @@ class Takeable:
     paused: bool
     readiness: Readiness
     left_out: Sequence[LeftOut]
+    partly: bool = False
 
     @property
     def headline(self) -> str:
         """The answer in a sentence or two."""
+        return f"{self._found()}{_PARTLY if self.partly else ''}"
+
+    def _found(self) -> str:
         number = self.number
         jobs = f"more than {COUNTED:,} jobs" if number > COUNTED else counted(number, "job")
         some = f"{jobs} that {'waits' if number == 1 else 'wait'}"
@@ -110,7 +118,7 @@ def takeable(session: Session, actor: Actor, runner: Runner, *, offset: int = 0,
     """
     offer = runner_offers.offer_of(session, runner)
     seen = job_lists.seen_by(session, actor, runner)
-    taken, others = _places(session, offer)
+    taken, others, partly = _places(session, offer)
     number = _asked(session, _NUMBER, taken, most=COUNTED + 1).scalar() or 0
     # The first jobs of all are among the first ones of those places whose own first job comes first.
     first = sorted(taken, key=lambda place: (-place.kind, place.turn, place.job_id))[:LISTED]
@@ -125,6 +133,7 @@ def takeable(session: Session, actor: Actor, runner: Runner, *, offset: int = 0,
         paused=runner.paused,
         readiness=readiness(runner.contacted_at, runner_status.of_runner(runner, at), busy, at),
         left_out=() if shown else _left_out(session, actor, offer, others, seen),
+        partly=partly,
     )
 
 
@@ -135,17 +144,22 @@ def _page(session: Session, ids: Sequence[int], offset: int, limit: int, *, tota
     return Slice([jobs[each] for each in here if each in jobs], total, len(ids) > offset + limit)
 
 
-def _places(session: Session, offer: Offer) -> tuple[list[Any], list[Any]]:
-    """Where jobs wait that the runner finds: those that it takes by the rules themselves, and the others."""
+def _places(session: Session, offer: Offer) -> tuple[list[Any], list[Any], bool]:
+    """Where jobs wait that the runner finds: those that it takes by the rules themselves, and the others.
+
+    And whether there are more than MOST_PLACES, which are all that are looked at.
+    """
     scopes = [(int(QueueScope.RUNNER), offer.runner_id), *((int(kind), number) for kind, number in offer.scopes())]
     kinds, scope_ids = zip(*scopes, strict=True)
-    asked = {"kinds": list(kinds), "scope_ids": list(scope_ids), "most": MOST_PLACES}
+    asked = {"kinds": list(kinds), "scope_ids": list(scope_ids), "most": MOST_PLACES + 1}
     found = list(session.execute(_PLACES, asked))
+    partly, found = len(found) > MOST_PLACES, found[:MOST_PLACES]
     numbers = {each.class_id for each in found}
     classes = select(JobClass.id, JobClass.tag_list, JobClass.ref_protected).where(JobClass.id.in_(numbers))
     takes = {row.id for row in session.execute(classes) if offer.takes(frozenset(row.tag_list), row.ref_protected)}
     taken = [each for each in found if each.kind == QueueScope.RUNNER or each.class_id in takes]
-    return taken, [each for each in found if each.kind != QueueScope.RUNNER and each.class_id not in takes]
+    others = [each for each in found if each.kind != QueueScope.RUNNER and each.class_id not in takes]
+    return taken, others, partly
 
 
 def _asked(session: Session, query: Any, places: Sequence[Any], *, most: int) -> Any:

@@ -149,6 +149,12 @@ def ids(session: Session, scope: Scope, wanted: RunnerFilter | Collection[int], 
     return list(session.scalars(select(Runner.id).where(which).order_by(Runner.id).limit(limit)))
 
 
+def is_cut(session: Session, scope: Scope, wanted: RunnerFilter) -> bool:
+    """Whether so much begins with the filter's words that not all was looked at, and some that fit are missed."""
+    searched = _searched(session, scope, wanted)
+    return searched is not None and searched.cut
+
+
 def page(
     session: Session,
     scope: Scope,

@@ -85,20 +85,27 @@ def by_or_about(user: User) -> tuple[ColumnElement[bool], ...]:
 
 def of_access_token(token: AccessToken) -> Select[AuditEvent]:
     """What was done with the token, and its making, rotating and end; newest first."""
-    return select(AuditEvent).where(or_(*with_or_about(token))).order_by(*NEWEST_FIRST)
-
-
-def with_or_about(token: AccessToken) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Conditions for what was done with the token, and for its making, rotating and end.
-
-    Its person's number is what the index finds; among theirs the token is told by name and short form.
-    """
     named, short = f"(access token {token.name[:70]}, {token.short}…)", f"{token.short}…"
-    by_it = and_(AuditEvent.actor_kind == "access_token", AuditEvent.actor_name.endswith(named, autoescape=True))
-    about_it = and_(AuditEvent.target_kind == "person", AuditEvent.changes["token"].contains([short]))
-    by_it = and_(by_it, AuditEvent.actor_id == token.user_id)
-    about_it = and_(about_it, AuditEvent.target_id == token.user_id, AuditEvent.action.startswith("access_token_"))
-    return by_it, and_(about_it, func.coalesce(not_(by_it), True))
+    by_them, about_them = _with_any_of(token)
+    by_it = and_(by_them, AuditEvent.actor_name.endswith(named, autoescape=True))
+    ends = AuditEvent.action.startswith("access_token_")
+    about_it = and_(about_them, ends, AuditEvent.changes["token"].contains([short]))
+    return select(AuditEvent).where(or_(by_it, about_it)).order_by(*NEWEST_FIRST)
+
+
+def around(token: AccessToken) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Conditions for events among which are those of the token: by or about its person, each of them fits one.
+
+    The person's number is what the index finds; name and short form of the token are asked of each event.
+    """
+    by_them, about_them = _with_any_of(token)
+    return by_them, and_(about_them, func.coalesce(not_(by_them), True))
+
+
+def _with_any_of(token: AccessToken) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Conditions for what was done with any token of its person, and for what became of the person."""
+    by_them = and_(AuditEvent.actor_kind == "access_token", AuditEvent.actor_id == token.user_id)
+    return by_them, and_(AuditEvent.target_kind == "person", AuditEvent.target_id == token.user_id)
 
 
 def fitting(session: Session, query: Select[AuditEvent], wanted: TrailFilter) -> Select[AuditEvent]:
@@ -130,9 +137,10 @@ def page(
     """The newest `limit` events of the query that fit the filter; with `before` only those older than that event.
 
     `either` are conditions of which each event of the query fits exactly one, each with an index in the order of
-    time; without them the query's own condition has one. What is asked of the database does not grow with the trail:
-    rows are looked through one by one along an index, the newest first, and where a filter leaves few events all of
-    those are looked at. Where neither fills the page, the page says how far it looked.
+    time, although other events may fit them too; without them the query's own condition has one. What is asked of the
+    database does not grow with the trail: rows are looked through one by one along an index, the newest first, and
+    where a filter leaves few events all of those are looked at. Where neither fills the page, the page says how far
+    it looked.
     """
     search = _Search(session, query, wanted, before, limit + 1, tuple(either))
     looked = search.along(search.first(), LOOKED_THROUGH)
@@ -168,6 +176,7 @@ class Facet:
     condition: ColumnElement[bool]
     branches: tuple[ColumnElement[bool], ...] = ()
     many: bool = False  # as far as PostgreSQL believes; to count them would take long
+    wide: bool = False  # the branches lead to others too, so that the condition is asked of each event
 
 
 class _Search:
@@ -184,7 +193,8 @@ class _Search:
     ) -> None:
         self.session, self.limit = session, limit
         whole = query.whereclause
-        self.base = Facet(true() if whole is None else whole, either or (true() if whole is None else whole,))
+        own = true() if whole is None else whole
+        self.base = Facet(own, either or (own,), wide=bool(either))
         self.everything = whole is None
         self.facets = _facets(session, wanted)
         self.bounds = [*_days(wanted), *_before(session, before)]
@@ -207,7 +217,7 @@ class _Search:
 
     def along(self, facet: Facet, most: int, after: tuple[datetime, int] | None = None) -> Looked:
         """Look through the newest `most` events of the facet, for those that fit all the others as well."""
-        others = [each.condition for each in (self.base, *self.facets) if each is not facet]
+        others = [each.condition for each in (self.base, *self.facets) if each is not facet or each.wide]
         bounds = [*self.bounds, *([_older_than(*after)] if after else [])]
         each = [
             select(AuditEvent.id, AuditEvent.created_at, and_(true(), *others).label("fits"))

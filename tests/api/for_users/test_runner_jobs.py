@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import parse_qsl, urlsplit
+
 import pytest
 from flask import Flask
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from portal.domain.jobs import job_walks
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import Runner, RunnerManager
@@ -48,6 +52,31 @@ def test_a_runner_shows_of_its_jobs_those_that_one_may_see(
     assert (ids(answer.get_json()), answer.headers["X-Total"]) == ([ours.id], "2")
     keyset = script_of(cast.dana).ask("GET", path, per_page=1, pagination="keyset")
     assert (ids(keyset.get_json()), 'rel="next"' in keyset.headers["Link"]) == ([theirs.id], True)
+
+
+def test_who_sees_few_of_a_runners_jobs_is_led_on_to_all_of_them(
+    app: Flask, script_of: ScriptOf, cast: Cast, shared: tuple[Runner, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_walks, "LOOKED_THROUGH", 2)
+    runner, token = shared
+    machine, secret = machine_of(app, token, "s_one"), cast.project("secret", cast.other)
+    mine = []
+    for scope in (None, secret, None, secret, secret, None):
+        job = cast.job(scope)
+        mine += [job.id] if scope is None else []
+        took(machine).finish()
+    script, found = script_of(cast.erin), []
+    answer = script.ask("GET", f"/runners/{runner.id}/jobs", per_page=2, page=1, status="success")
+    assert (answer.headers["X-Next-Page"], "X-Total" in answer.headers) == ("", False)
+    for _ in range(9):
+        found += ids(answer.get_json())
+        following = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("Link", ""))
+        if following is None:
+            break
+        query = dict(parse_qsl(urlsplit(following[1]).query))
+        assert (query["pagination"], query["status"], "page" in query) == ("keyset", "success", False)
+        answer = script.ask("GET", f"/runners/{runner.id}/jobs", **query)
+    assert found == mine[::-1]
 
 
 def test_each_machine_has_its_own_jobs_also_when_it_is_forgotten(

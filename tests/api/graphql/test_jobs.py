@@ -11,7 +11,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
-from portal.domain.jobs import job_artifacts, job_lists
+from portal.domain.jobs import job_artifacts, job_lists, job_walks
 from portal.domain.jobs.artifact_store import StoredFile
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
@@ -209,6 +209,18 @@ def test_counts_stop_at_one_more_than_the_limit(
     assert erin.errors(JOBS % "count(limit: 1001)") == ["`limit` is a number from 1 to 1000."]
     monkeypatch.setattr(job_lists, "COUNTED", 3)
     assert erin.data(JOBS % "count")["project"]["jobs"] == {"count": 4}
+
+
+def test_a_count_of_which_not_all_was_looked_at_is_one_more_than_the_limit(
+    cast: Cast, asker_of: AskerOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("lint", "build", "build", "lint"):
+        cast.job(name=name)
+    monkeypatch.setattr(job_walks, "COUNTED", 3)
+    query = '{ project(fullPath: "acme/web") { jobs(name: "lint") { count two: count(limit: 2) } } }'
+    assert asker_of(cast.erin).data(query)["project"]["jobs"] == {"count": 1001, "two": 3}
+    monkeypatch.setattr(job_walks, "COUNTED", 4)
+    assert asker_of(cast.erin).data(query)["project"]["jobs"] == {"count": 2, "two": 2}
 
 
 def test_a_runners_jobs_are_those_that_the_asker_may_see_and_its_count_is_of_all(

@@ -19,7 +19,7 @@ from portal.domain.bulk.bulk_changes import Act, Wanted
 from portal.domain.deletions import deletion_purge, restores
 from portal.domain.errors import Invalid, NotAllowed, NotFound, Refusal
 from portal.domain.groups import memberships
-from portal.domain.runners import runners
+from portal.domain.runners import runner_search, runners
 from portal.domain.runners.runner_lists import RunnerFilter
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import AuditEvent, BulkAct, Deletion, Membership, Role, Runner, RunnerManager, User
@@ -83,6 +83,19 @@ def test_more_runners_than_the_limit_are_refused(
     monkeypatch.setattr(bulk_acts, "MOST", 2)
     with pytest.raises(Invalid, match="more than 2 runners"):
         drafted(session, cast)
+
+
+def test_a_search_of_which_not_all_was_looked_at_is_refused(
+    session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_search, "MOST_LOOKED_AT", 2)
+    runner = cast.runner().runner
+    session.add_all(RunnerManager(runner_id=runner.id, system_xid=f"s_{number}") for number in range(3))
+    session.flush()
+    with pytest.raises(Invalid, match="begin with “s_” that not all were looked at.*Search for more of the word"):
+        drafted(session, cast, chosen=RunnerFilter(words=" s_"))
+    assert drafted(session, cast, chosen=RunnerFilter(words="s_1")).runner_ids == [runner.id]
+    assert drafted(session, cast, chosen={runner.id}).runner_ids == [runner.id]
 
 
 def test_a_stranger_drafts_nothing_and_chooses_nothing_that_the_list_does_not_show(

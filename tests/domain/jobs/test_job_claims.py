@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, insert, select, text
+from sqlalchemy import Engine, create_engine, event, insert, select, text, update
 from sqlalchemy.orm import Session
 
+from portal.database import now
 from portal.domain.errors import LostRace
 from portal.domain.jobs import job_claims, job_classes, job_reports, pending_jobs, runner_offers
 from portal.domain.jobs.job_claims import Claim, HandedOut
 from portal.domain.jobs.job_matching import Offer
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import Scope
-from portal.models import Job, JobClass, JobLog, JobMachine, JobStatus, PendingJob, Runner, RunnerManager
+from portal.models import Job, JobClass, JobLog, JobMachine, JobStatus, PendingJob, Runner, RunnerManager, User
 from tests.cast import JOB_VAULT, Cast
 from tests.domain.queries import asked
 
@@ -145,6 +148,36 @@ def test_where_more_waits_than_is_compared_no_project_and_no_class_is_left_behin
     assert {int(row.tag_list[0].removeprefix("kind")) >= 1000 for row in rows} == {False, True}
 
 
+def test_of_more_classes_than_are_compared_the_oldest_job_is_first_where_few_of_them_wait(
+    session: Session, cast: Cast
+) -> None:
+    """Whether it is of the class that was known first or last, and however long the queue of the other one is."""
+    classes = [job_classes.class_of(session, [f"kind{number}"], False) for number in range(600)]
+    session.commit()
+    alone = offer_of(session, cast.runner(cast.web, ALL).runner)
+    both = replace(alone, project_ids=alone.project_ids | {cast.project("shop", cast.acme).id or 0})
+    for offer, most in ((alone, pending_jobs.MOST_IN_ONE), (both, pending_jobs.MOST_IN_MANY)):
+        assert len(classes) > most
+        for first, last in (("kind0", "kind599"), ("kind599", "kind0")):
+            waiting = [cast.job(tags=(tag,)).id for tag in (first, last, last, last)]
+            found = {pending_jobs.take(session, offer, classes, MACHINE, None).job_id for _ in range(12)}
+            assert found == {waiting[0]}
+            for each in waiting:
+                pending_jobs.take_out(session, each)
+
+
+def test_where_more_classes_wait_than_are_compared_the_first_one_is_compared_as_often_as_any(
+    session: Session, cast: Cast
+) -> None:
+    """One of 1,500 is among the 500 in every third claim, and here its job is the oldest of all."""
+    offer = offer_of(session, cast.runner(cast.web, ALL).runner)
+    wait_of_all_kinds(session, cast, [cast.web], kinds=1500)
+    classes = sorted(session.scalars(select(JobClass.id).where(JobClass.tag_list[1].like("kind%"))))
+    oldest = session.scalars(select(PendingJob.job_id).where(PendingJob.class_id == classes[0])).one()
+    found = [pending_jobs.take(session, offer, classes, MACHINE, None).job_id for _ in range(60)]
+    assert 4 <= found.count(oldest) <= 45
+
+
 def wait_of_all_kinds(session: Session, cast: Cast, projects: Sequence[Scope], kinds: int) -> None:
     """A job of each of so many kinds in each project."""
     template = cast.job(projects[0])
@@ -191,6 +224,42 @@ def test_the_same_request_at_the_same_moment_is_answered_once(engine: Engine) ->
         again = job_claims.claim(two, asks, classes, JOB_VAULT)
         assert again is not None
         assert again.job.id == first
+
+
+def test_what_nobody_could_run_stays_failed_where_the_same_request_was_answered_elsewhere(engine: Engine) -> None:
+    with Session(engine) as one, Session(engine) as two:
+        cast = Cast(one)
+        offer = offer_of(one, cast.runner(settings=ALL).runner)
+        jobs = [cast.job().id for _ in range(3)]
+        asks, classes = Claim(offer, 1, MACHINE, "r1"), [job_classes.UNTAGGED]
+        assert job_claims.claim(one, asks, classes, JOB_VAULT)
+        submitter = two.get_one(Job, jobs[1]).user_id
+        two.execute(update(Job).where(Job.id == jobs[2]).values(user_id=None))
+        two.execute(update(User).where(User.id == submitter).values(blocked_at=now()))
+        two.commit()
+        answered = answer_before(two, "INSERT INTO p_ci_runner_machine_builds", one)
+        with answered, pytest.raises(LostRace):
+            job_claims.claim(two, asks, classes, JOB_VAULT)
+        two.commit()
+        stood = select(Job.status, Job.failure_reason).where(Job.id.in_(jobs)).order_by(Job.id)
+        wanted = [(JobStatus.RUNNING, None), (JobStatus.FAILED, "user_blocked"), (JobStatus.PENDING, None)]
+        assert two.execute(stood).all() == wanted
+
+
+@contextmanager
+def answer_before(session: Session, statement: str, other: Session) -> Iterator[None]:
+    """Commit the other session just before this one says the statement."""
+
+    def commit(_connection: Any, _cursor: Any, said: str, *_rest: Any) -> None:
+        if statement in said:
+            other.commit()
+
+    connection = session.connection()
+    event.listen(connection, "before_cursor_execute", commit)
+    try:
+        yield
+    finally:
+        event.remove(connection, "before_cursor_execute", commit)
 
 
 def test_the_database_vacuums_the_tables_of_the_queue_as_the_models_say(session: Session) -> None:

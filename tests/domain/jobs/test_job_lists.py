@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from portal.domain.jobs import failure_reasons, job_lists, job_times, job_walks
-from portal.domain.jobs.job_lists import JobFilter
+from portal.domain.jobs import failure_reasons, job_lists, job_paging, job_times, job_walks
+from portal.domain.jobs.job_lists import JobFilter, JobPage
 from portal.domain.jobs.job_walks import Count, JobList
 from portal.models import Job, JobStatus, Runner
 from tests.cast import Cast
@@ -109,6 +110,42 @@ class TestWhereEachJobHasToBeLookedAt:
         assert job_lists.count(cast.session, self.lint(cast)) == Count(1, whole=False)
         assert str(job_lists.count(cast.session, self.lint(cast))) == "1+"
         assert job_lists.count(cast.session, self.lint(cast, JobStatus.FAILED)) == Count(0)
+
+    def found(self, cast: Cast, words: str, **more: Any) -> JobPage:
+        jobs = job_lists.narrowed(job_lists.of_project(cast.web), JobFilter(words=words))
+        return job_lists.page(cast.session, jobs, **more)
+
+    def test_a_number_behind_a_hash_is_looked_up_however_old_the_job_is(self, cast: Cast, jobs: list[Job]) -> None:
+        page = self.found(cast, f"#{jobs[0].id}")
+        assert (list(page.jobs), page.after, page.upto) == ([jobs[0]], None, None)
+        wanted = JobFilter((JobStatus.PENDING, JobStatus.FAILED), f"#{jobs[0].id}")
+        one = job_lists.narrowed(job_lists.of_project(cast.web), wanted)
+        assert job_lists.count(cast.session, one) == Count(1)
+        assert list(self.found(cast, "#9" + "0" * 17).jobs) == []
+        elsewhere = job_lists.narrowed(job_lists.of_project(cast.other), JobFilter(words=f"#{jobs[0].id}"))
+        assert list(job_lists.page(cast.session, elsewhere).jobs) == []
+
+    def test_of_bare_digits_the_number_comes_first_and_then_the_names_that_begin_so(
+        self, cast: Cast, jobs: list[Job]
+    ) -> None:
+        digits = str(jobs[0].id)
+        jobs[1].name = jobs[5].name = f"{digits}-bit"
+        cast.session.flush()
+        page = self.found(cast, digits)
+        assert (list(page.jobs), page.after) == ([jobs[0], jobs[5]], jobs[4].id)
+        page = self.found(cast, digits, after=page.after)
+        assert (list(page.jobs), page.after) == ([jobs[1]], jobs[1].id)
+        page = self.found(cast, digits, after=page.after)
+        assert (list(page.jobs), page.after) == ([], None)
+
+    def test_the_number_is_looked_up_in_pages_by_number_too(self, cast: Cast, jobs: list[Job]) -> None:
+        digits = str(jobs[0].id)
+        jobs[5].name = jobs[6].name = f"{digits}-bit"
+        cast.session.flush()
+        both = job_lists.narrowed(job_lists.of_project(cast.web), JobFilter(words=digits))
+        pages = [job_paging.by_number(cast.session, both, offset=offset, limit=2) for offset in (0, 2)]
+        assert [list(each.jobs) for each in pages] == [[jobs[0], jobs[6]], [jobs[5]]]
+        assert [each.more for each in pages] == [True, False]
 
     def test_a_page_makes_three_queries_at_most(self, cast: Cast, jobs: list[Job]) -> None:
         lint = self.lint(cast)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
 from portal.database import now
 from portal.domain import scopes
 from portal.domain.errors import Invalid, NotAllowed, NotFound
-from portal.domain.jobs import job_rules, jobs, stuck_jobs
+from portal.domain.jobs import job_rules, jobs, runners_in_reach, stuck_jobs
 from portal.domain.jobs.job_matching import Obstacle
 from portal.domain.jobs.job_rules import JobRules
 from portal.domain.jobs.runners_in_reach import LOOKED_AT
@@ -272,6 +272,28 @@ def test_runners_that_the_project_shuts_out_push_nobody_aside(cast: Cast) -> Non
     old = runner(cast, silent=100_000)
     many(cast, LOOKED_AT + 5, tags=["docker"])
     assert [each.runner.id for each in why(cast, cast.job(tags=("docker",))).can] == [old.id]
+
+
+@pytest.mark.parametrize("tags", [(), ("docker",)], ids=["untagged", "tagged"])
+def test_the_only_runner_that_takes_it_is_found_wherever_it_stands(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch, tags: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(runners_in_reach, "DRAWN", 2)
+    settings = RunnerSettings("takes it", tags=("docker",), run_untagged=True)
+    old = runner(cast, scopes.INSTANCE, settings, silent=100_000)
+    many(cast, 9, tags=["docker"])
+    cast.session.execute(update(Runner).where(Runner.id != old.id).values(active=False))
+    cast.session.commit()
+    assert [each.runner.id for each in why(cast, cast.job(tags=tags)).can] == [old.id]
+
+
+def test_where_not_all_are_looked_at_nobody_says_that_no_runner_takes_it(cast: Cast) -> None:
+    many(cast, LOOKED_AT + 5, tags=["windows"])
+    none = f"None of the {LOOKED_AT} runners that were looked at can take it"
+    assert why(cast, cast.job(tags=("docker", "arm"))).headline == (
+        f"{none}, and no single change helps. Create one that fits, or see what each needs."
+    )
+    assert why(cast, cast.job(tags=("window",))).headline.startswith(f"{none}. Change the tag “window” to “windows”")
 
 
 @pytest.mark.parametrize("username", ["dana", "bob", "erin"])

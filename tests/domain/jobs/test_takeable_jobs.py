@@ -126,3 +126,16 @@ def test_many_jobs_take_as_many_statements_as_few(cast: Cast, session: Session, 
         cast.job(tags=("docker",))
         cast.job(tags=(f"tag{number}",))
     assert statements() == few
+
+
+def test_where_not_all_places_are_looked_at_it_says_so(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    its = heard_of(cast)
+    cast.job(tags=("gpu",))
+    cast.job(tags=("docker",))
+    assert not takes(cast, its).partly
+    monkeypatch.setattr(takeable_jobs, "MOST_PLACES", 1)
+    found = takes(cast, its)
+    assert found.partly
+    assert found.headline.endswith(
+        " Jobs wait in so many places that not all were looked at, so there may be more that it could take."
+    )

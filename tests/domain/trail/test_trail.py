@@ -12,7 +12,7 @@ from portal.domain import actors, audit
 from portal.domain.scopes import INSTANCE, of_group
 from portal.domain.trail import trail
 from portal.domain.trail.trail import TrailFilter
-from portal.models import AuditEvent, Group
+from portal.models import AccessToken, AuditEvent, Group
 from tests.cast import Cast
 from tests.domain.queries import asked
 
@@ -204,3 +204,30 @@ def test_a_persons_events_by_them_and_about_them_come_once_each(session: Session
     )
     assert list(shown.events) == list(session.scalars(trail.of_person(bob)))
     assert [event.action for event in shown.events[:2]] == ["person_changed", "signed_out"]
+
+
+def test_of_a_busy_persons_events_only_so_many_are_looked_at_for_a_rarely_used_token(
+    session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "LOOKED_THROUGH", 2)
+    monkeypatch.setattr(trail, "RARE", 3)
+    cast.access_token(cast.alice)
+    cast.access_token(cast.alice)
+    rare, busy = session.scalars(select(AccessToken).where(AccessToken.user_id == cast.alice.id).order_by("id")).all()
+    for token, times in ((rare, 1), (busy, 9)):
+        actor = actors.by_token(token)
+        for _ in range(times):
+            audit.record(session, actor, "signed_out", cast.alice, INSTANCE)
+    session.flush()
+    whole, found, pages = trail.of_access_token(rare), [], []
+    before = None
+    while not pages or before is not None:
+        either = trail.around(rare)
+        page_ = trail.page(session, whole, TrailFilter(), before=before, limit=5, either=either)
+        found += page_.events
+        pages.append(page_.looked_to is not None)
+        before = page_.older
+    assert found == list(session.scalars(whole))
+    assert [event.action for event in found] == ["signed_out", "access_token_created"]
+    assert pages[0]
+    assert not pages[-1]
