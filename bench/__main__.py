@@ -44,15 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         print(f"There is no part {', '.join(unknown)}; there are {', '.join(PARTS)}.", file=sys.stderr)
         return 2
-    if (asked.url or asked.tokens) and (elsewhere := [name for name in asked.names or PARTS if name not in OF_URLS]):
-        print(
-            f"--url and --tokens are for {', '.join(OF_URLS)} only: {', '.join(elsewhere)} would measure a portal of this "
-            f"run's own. Name the part: python -m bench {' '.join(OF_URLS)} --url …",
-            file=sys.stderr,
-        )
-        return 2
-    if asked.tokens and not asked.url:
-        print("--tokens are for the servers of --url, and none is given.", file=sys.stderr)
+    if wrong := _misplaced(asked):
+        print(wrong, file=sys.stderr)
         return 2
     run = Run(full=asked.full, urls=tuple(asked.url), tokens=tuple(asked.tokens))
     taken: list[Figure] = []
@@ -62,6 +55,20 @@ def main(arguments: list[str] | None = None) -> int:
         run.close()
     show(taken)
     return 0 if all(whole) and all(figure.ok for figure in taken) else 1
+
+
+def _misplaced(asked: argparse.Namespace) -> str:
+    """What is wrong with --url and --tokens, in a sentence; empty when they are of use to every part asked for."""
+    if not asked.url and not asked.tokens:
+        return ""
+    others = [name for name in asked.names or PARTS if name not in OF_URLS]
+    if others:
+        parts = " ".join(OF_URLS)
+        return (
+            f"--url and --tokens are read by {parts} only; {', '.join(others)} would measure a portal of their own. "
+            f"Name the part: python -m bench {parts} --url …"
+        )
+    return "" if asked.url else "--tokens are for the servers of --url, and none is given."
 
 
 def _measure(run: Run, name: str, taken: list[Figure]) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
+from werkzeug.exceptions import ClientDisconnected
+
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -39,8 +41,12 @@ class Connection:
 
     async def read_ahead(self, most: int) -> bytes | None:
         """The whole body; None when it is longer, or its client left. `again` gives out what was read."""
-        while self._more and not self.left and len(self._body) <= most:
-            self._body += self._taken(await self._receive()).get("body", b"")
+        try:
+            async with asyncio.timeout(STALLED):
+                while self._more and not self.left and len(self._body) <= most:
+                    self._body += self._taken(await self._receive()).get("body", b"")
+        except TimeoutError:
+            self._leave()
         return None if self._more or self.left else self._body
 
     def again(self) -> Receive:
@@ -48,8 +54,8 @@ class Connection:
         return _replay(self._body, self._more, self.receive)
 
     async def receive(self) -> Message:
-        """The next piece of the body; once all of it came, that the client left."""
-        if self._more and not self.left:
+        """The next piece of the body; once all of it came, that the client left. Raises ClientDisconnected before."""
+        if self._more:
             return await self._gathered()
         self.watch()
         if self._watch is not None:
@@ -67,8 +73,8 @@ class Connection:
                     limit.reschedule(loop.time() + STALLED)
         except TimeoutError:
             self._leave()
-        if self.left:
-            return _LEFT
+        if self.left:  # else what came so far would be taken for the whole
+            raise ClientDisconnected
         return {"type": "http.request", "body": b"".join(pieces), "more_body": self._more}
 
     def _taken(self, message: Message) -> Message:

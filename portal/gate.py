@@ -11,28 +11,33 @@ import enum
 import random
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from a2wsgi import WSGIMiddleware
 from flask import Flask
 
-from portal.connections import Connection, Header, Kept, Receive, Send
+from portal.connections import GATHERED, Connection, Header, Kept, Receive, Send
 from portal.domain.errors import TokenUnknown
+from portal.domain.jobs.job_claims import Claimed
 from portal.domain.jobs.job_classes import KnownClasses
 from portal.domain.jobs.queue_news import Announcement
 from portal.domain.machines.held_polls import HeldPoll, HeldPolls, Scope
 from portal.domain.machines.known_runners import KnownRunner
 from portal.domain.machines.polls import Idle, Poll
 from portal.idle_polls import LONGEST_BODY, Headers, PollDoor
-from portal.requests import HUNG_UP
+from portal.requests import CLAIMED, HUNG_UP
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 CHANGED = "changed"  # in place of a queue value: whoever echoes it is looked for work at once
 MOST_ASKED = 5  # times that a poll which was woken asks, before it is told to come again
+UNHEEDED_FOR = 30.0  # seconds for which it is tried to wake somebody for what was passed on in vain
+MOST_UNHEEDED = 100
 ASK_AGAIN = 0.1  # seconds until it does, when others were just taking what it found
 ASGIScope = dict[str, Any]
 
@@ -81,6 +86,7 @@ class Gate:
         self._unwoken = asyncio.Semaphore(max(1, threads - 2))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.stopping = False
+        self._unheeded: deque[tuple[float, Announcement]] = deque(maxlen=MOST_UNHEEDED)
         self.told_of = 0  # the mark up to which those who are held were woken for what was announced
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -94,11 +100,12 @@ class Gate:
     async def _hand_on(self, scope: ASGIScope, connection: Connection) -> None:
         """Everything that is no poll is Flask's."""
         receive: Receive = connection.receive
-        if scope["method"] in ("GET", "HEAD"):
-            await connection.read_ahead(0)  # there is nothing to read, but now it is seen when the client leaves
+        if _is_short(scope):  # no thread waits for a slow body, and it is seen when the client leaves
+            await connection.read_ahead(GATHERED)
             connection.watch()
             receive = connection.again()
-        await self._behind(_with(scope, connection), receive, connection.send)
+        if not connection.left:
+            await self._behind(_with(scope, connection), receive, connection.send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Hear of the stop as early as the server does, which waits for the polls that are held."""
@@ -142,19 +149,32 @@ class Gate:
             self._loop.call_soon_threadsafe(do)
 
     def _wake_for(self, said: Announcement) -> None:
-        self.told_of = max(self.told_of, said.mark)
-        for waiting in self.held.take_for(said, self.classes.may_take):
+        self.told_of = max(self.told_of, said.mark if said.last else said.mark - 1)
+        self._give(said)
+
+    def _give(self, said: Announcement) -> bool:
+        """Wake those who are to look for it. False when there is nobody."""
+        woken = self.held.take_for(said, self.classes.may_take)
+        for waiting in woken:
             waiting.news = said
             waiting.tell(Why.WORK)
+        return bool(woken)
 
     def _wake_changed(self, runner_id: int | None) -> None:
         for waiting in self.held.take_all() if runner_id is None else self.held.take_of(runner_id):
             waiting.tell(Why.CHANGED)
 
     def pass_on(self, said: Announcement | None) -> None:
-        """One who was woken for a job could not ask for it: let another do so."""
-        if said is not None:
-            self._wake_for(replace(said, jobs=1))
+        """One who was woken for a job did not take it: let another do so, now or when the next one comes to wait."""
+        if said is not None and not self._give(one := replace(said, jobs=1)):
+            self._unheeded.append((monotonic(), one))
+
+    def offer_unheeded(self) -> None:
+        """Somebody has come to wait: try again what nobody could be woken for."""
+        if self._unheeded:
+            since = monotonic() - UNHEEDED_FOR
+            kept = [each for each in self._unheeded if each[0] > since and not self._give(each[1])]
+            self._unheeded = deque(kept, MOST_UNHEEDED)
 
     # Polls
 
@@ -172,10 +192,13 @@ class Gate:
                 await connection.answer(403, headers, self.door.refusal)
             return
         if idle is None or poll is None:
+            connection.watch()
             async with self._unwoken:
                 await self.ask(scope, connection)
-        elif idle.echoed and self.hold and not self.stopping:
-            await _Hold(self, scope, connection, poll, idle, request_id).wait()
+        elif idle.echoed and self.hold and not self.stopping and self._loop is not None:
+            hold = _Hold(self, scope, connection, poll, idle, request_id)
+            del body, poll, idle  # there are many that wait
+            await hold.wait()
         else:
             await self.answer_idle(connection, poll.address, request_id, idle, idle.value)
 
@@ -186,14 +209,24 @@ class Gate:
         told = self.door.nothing(address, request_id, idle.known.runner_id, value)
         await connection.answer(204, self._of_idle + _raw(told))
 
-    async def ask(self, scope: ASGIScope, connection: Connection, keep: Iterable[int] = ()) -> Kept | None:
-        """Let Flask answer the poll, unless its client is gone: None then. An answer to keep is not sent."""
+    async def ask(
+        self,
+        scope: ASGIScope,
+        connection: Connection,
+        keep: Iterable[int] = (),
+        claimed: list[Claimed] | None = None,
+    ) -> Kept | None:
+        """Let Flask answer the poll, unless its client is gone: None then. An answer to keep is not sent.
+
+        What the machine was given is put into `claimed`.
+        """
         async with self._lanes:
             connection.watch()
             if connection.left:
                 return None
             answer = Kept(connection.send, keep)
-            await self._behind(_with(scope, connection), connection.again(), answer.send)
+            handed = {**_with(scope, connection), CLAIMED: claimed}
+            await self._behind(handed, connection.again(), answer.send)
         return answer
 
 
@@ -223,7 +256,8 @@ class _Hold:
                 continue
             self.gate.pass_on(waiting.news)
             if not self.connection.left:
-                await self._answer(CHANGED if why is Why.CHANGED else self._value())
+                missed = why is Why.CHANGED or waiting.news is not None
+                await self._answer(CHANGED if missed else self._value())
             return
 
     def _value(self) -> str:
@@ -240,6 +274,8 @@ class _Hold:
             waiting.tell(Why.WORK)
         elif self.gate.stopping:
             waiting.tell(Why.OVER)
+        else:
+            self.gate.offer_unheeded()
         try:
             return await waiting.told
         finally:
@@ -250,9 +286,12 @@ class _Hold:
     async def _look_for_work(self, waiting: Waiting) -> bool:
         """Let Flask look for what it was woken for. True when there was nothing and it is to wait on."""
         self.asked += 1
-        answer = await self._asked(last=self.asked >= MOST_ASKED)
-        if answer is None or not answer.kept:
-            if answer is None or answer.status != 201:
+        claimed: list[Claimed] = []
+        answer = await self._asked(claimed, last=self.asked >= MOST_ASKED)
+        if claimed and waiting.news is not None and not claimed[0].is_of(waiting.news, self.gate.classes):
+            self.gate.pass_on(waiting.news)  # it took an older one: what it was woken for still waits
+        if answer is None or not answer.kept or self.connection.left:
+            if not claimed and (answer is None or answer.status != 204 or self.connection.left):
                 self.gate.pass_on(waiting.news)
             return False
         value = dict(answer.headers).get(b"x-gitlab-last-update", b"").decode()
@@ -263,11 +302,11 @@ class _Hold:
         self.idle = idle
         return True
 
-    async def _asked(self, *, last: bool) -> Kept | None:
+    async def _asked(self, claimed: list[Claimed], *, last: bool) -> Kept | None:
         """Flask's answer. Where others are just taking what there was, it is asked again: one may be killed."""
         answer = None
         for _ in range(MOST_ASKED):
-            answer = await self.gate.ask(self.scope, self.connection, () if last else (204, 409))
+            answer = await self.gate.ask(self.scope, self.connection, () if last else (204, 409), claimed)
             if answer is None or answer.status != 409 or last:
                 break
             await asyncio.sleep(ASK_AGAIN * (0.5 + random.random()))  # noqa: S311  # not all at the same time
@@ -295,12 +334,24 @@ def _raw(headers: Headers) -> list[Header]:
 
 
 def _with(scope: ASGIScope, connection: Connection) -> Any:
-    """The scope as Flask's side gets it. Cookies come in several headers over HTTP/2."""
-    headers = scope["headers"]
-    cookies = [value for name, value in headers if name == b"cookie"]
-    if len(cookies) > 1:
-        headers = [each for each in headers if each[0] != b"cookie"] + [(b"cookie", b"; ".join(cookies))]
-    return {**scope, "headers": headers, HUNG_UP: connection.has_left}
+    """The scope as Flask's side gets it.
+
+    A header with an underscore in its name would pass for the one with a hyphen there: nobody sends such in earnest.
+    """
+    headers = [each for each in scope["headers"] if b"_" not in each[0]]
+    query = scope["query_string"]
+    if not query.isascii():
+        query = b"".join(b"%%%02X" % each if each > 127 else bytes((each,)) for each in query)
+    return {**scope, "headers": headers, "query_string": query, HUNG_UP: connection.has_left}
+
+
+def _is_short(scope: ASGIScope) -> bool:
+    """Whether there is no body, or one that is read before Flask is asked; not one whose client asks first."""
+    named = dict(scope["headers"])
+    length = named.get(b"content-length", b"")
+    if b"expect" in named or b"transfer-encoding" in named:
+        return False
+    return scope["method"] in ("GET", "HEAD") or (length.isdigit() and int(length) <= GATHERED)
 
 
 class _Behind:
@@ -310,9 +361,11 @@ class _Behind:
         self.app = app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-        has_left = environ["asgi.scope"][HUNG_UP]
+        scope = environ["asgi.scope"]
+        has_left = scope[HUNG_UP]
         # The body ends where the server says so; without this, one of unknown length would be taken for none.
-        environ |= {"wsgi.input_terminated": True, "wsgi.errors": sys.stderr, HUNG_UP: has_left}
+        environ |= {"wsgi.input_terminated": True, "wsgi.errors": sys.stderr}
+        environ |= {HUNG_UP: has_left, CLAIMED: scope.get(CLAIMED)}
         pieces = self.app(environ, start_response)
         try:
             for piece in pieces:

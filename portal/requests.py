@@ -24,6 +24,7 @@ from portal.domain.vault import Vault
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+CLAIMED = "portal.claimed"  # in a request's environment: a list that takes what was given to the machine
 HUNG_UP = "portal.hung_up"  # in a request's environment: a function that says whether its client is gone
 STRICT_TRANSPORT = "max-age=63072000"  # two years
 NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
@@ -66,6 +67,13 @@ def has_hung_up() -> bool:
     """Whether nobody waits for the answer any more, as far as the server can tell."""
     ask: Callable[[], bool] | None = request.environ.get(HUNG_UP)
     return ask is not None and ask()
+
+
+def note_claim(claimed: object) -> None:
+    """Tell the server what was given to the machine, by what it may have been woken for."""
+    told: list[object] | None = request.environ.get(CLAIMED)
+    if told is not None:
+        told.append(claimed)
 
 
 def assign_request_id() -> None:

@@ -12,7 +12,7 @@ from multiprocessing.util import Finalize
 from flask import Flask
 from flask_migrate import upgrade
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from sqlalchemy.exc import OperationalError
 
@@ -150,6 +150,7 @@ def _serve(settings: Settings, address: str) -> None:
         address=address,
         port=settings.port,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,  # over HTTP/2 it is not told for each request that its client left
         workers=settings.workers,
         backlog=4096,
         backpressure=MOST_CONNECTIONS,  # a held poll costs a few kilobytes, no thread

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from flask import Flask
@@ -114,10 +115,6 @@ def test_a_portal_with_something_else_is_refused(app: Flask, session: Session, c
         next(demo_scale.fill(session, SCALE, app.extensions["job_vault"]))
 
 
-def a_runner(session: Session) -> None:
-    runners.create_runner(session, SYSTEM, INSTANCE, TAGGED)
-
-
 def a_deleted_runner(session: Session) -> None:
     runners.delete_runner(session, SYSTEM, runners.create_runner(session, SYSTEM, INSTANCE, TAGGED).runner)
 
@@ -131,12 +128,10 @@ def a_project_beside_the_demo(session: Session) -> None:
 
 
 def a_runner_beside_the_demo(session: Session) -> None:
-    runners.create_runner(session, SYSTEM, find_group(session, "acme"), TAGGED)
+    runners.create_runner(session, SYSTEM, find_group(session, "acme"), replace(TAGGED, description="Ours"))
 
 
-@pytest.mark.parametrize(
-    "there", [a_runner, a_deleted_runner, a_group, a_project_beside_the_demo, a_runner_beside_the_demo]
-)
+@pytest.mark.parametrize("there", [a_deleted_runner, a_group, a_project_beside_the_demo, a_runner_beside_the_demo])
 def test_the_command_refuses_a_portal_with_something_else_before_it_fills_anything(
     own_database: str, there: Callable[[Session], None]
 ) -> None:

@@ -1,6 +1,8 @@
 """From the last release to this one: migrations go up with data in place, and nothing is lost."""
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,7 +15,7 @@ from portal import create_app
 from portal.database import db, now
 from portal.domain import actors, tokens
 from portal.domain.groups import groups
-from portal.domain.jobs import job_checks, job_partitions, job_rules, jobs
+from portal.domain.jobs import job_checks, job_definitions, job_partitions, job_rules, jobs
 from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.job_rules import JobRules
 from portal.domain.people import access_tokens
@@ -21,9 +23,20 @@ from portal.domain.people.access_tokens import NewAccessToken
 from portal.domain.registration import registration
 from portal.domain.runners import runner_tokens
 from portal.domain.scopes import INSTANCE, find_group, find_project
-from portal.domain.trail import audit_chain
-from portal.models import AuditEvent, JobClass, JobMachine, JobPartition, ProjectSettings, Runner, User
+from portal.domain.trail import audit_chain, trail
+from portal.models import (
+    AuditEvent,
+    Job,
+    JobClass,
+    JobMachine,
+    JobPartition,
+    JobStatus,
+    ProjectSettings,
+    Runner,
+    User,
+)
 from tests import databases
+from tests.api.machines import until
 
 TOKEN = "glrt-Xq7Lm2PdT8sVb31KdQeR"
 DATA = """
@@ -235,6 +248,148 @@ def test_the_way_back_from_jobs_lets_go_of_jobs_only(before_jobs: Flask) -> None
     upgrade()
     checked = audit_chain.verify(db.session())
     assert (checked.broken, checked.count) == (None, 3)  # that a runner was checked stays on the trail
+
+
+KNOWN_TO_0005 = """
+INSERT INTO namespaces (parent_id, name, path, description, traversal_ids, created_at)
+  VALUES (1, 'Platform', 'platform', '', '{1,2}', now());
+INSERT INTO projects (namespace_id, name, path, description, created_at) VALUES (2, 'Edge', 'edge', '', now());
+INSERT INTO routes (path, namespace_id) VALUES ('acme/platform', 2);
+INSERT INTO routes (path, project_id) VALUES ('acme/platform/edge', 3);
+INSERT INTO ci_runners (runner_type, namespace_id, project_id, registration_type, creation_state, description,
+    maintenance_note, active, locked, run_untagged, access_level, tag_list, created_at, updated_at, config)
+  SELECT kind, namespace_id, project_id, 1, 100, description, '', true, false, true, 0, '{}', now(), now(), '{}'
+  FROM (VALUES (1, NULL::bigint, NULL::bigint, 'of all'), (2, 1, NULL, 'of acme'), (2, 2, NULL, 'of platform'),
+    (3, NULL, 3, 'of edge')) AS r(kind, namespace_id, project_id, description);
+INSERT INTO ci_runner_machines (runner_id, system_xid, creation_state, version, created_at, contacted_at)
+  SELECT id, 's_' || id, 100, '17.5.0', now(), now() FROM ci_runners WHERE id > 1;
+INSERT INTO audit_events (created_at, actor_kind, actor_name, action, target_kind, target_name, scope_kind,
+    scope_path, group_ids, address, request_id, changes)
+  VALUES (now() - interval '1 day', 'system', 'late', 'x', 'group', 'Platform', 'group', 'acme/platform', '{1,2}',
+    '', '', '{}');
+"""
+# One of each status, all of acme/web; the two that wait can be found through the project, its group and the instance.
+JOBS_OF_0005 = """
+INSERT INTO p_ci_job_definitions (config, ciphertext, created_at) VALUES (CAST(:config AS jsonb), :ciphertext, now());
+"""
+MORE_OF_0005 = """
+INSERT INTO ci_builds (partition_id, project_id, definition_id, user_id, name, ref, ref_protected, tag_list, timeout,
+    status, retries_left, runner_id, runner_type, created_at, queued_at, started_at, finished_at)
+  SELECT 100, 1, 1, 1, 'build', 'main', false, '{}', 3600, status, 0, CASE WHEN status <> 'pending' THEN 1 END,
+    CASE WHEN status <> 'pending' THEN 3 END, now(), now(), CASE WHEN status <> 'pending' THEN now() END,
+    CASE WHEN status IN ('success', 'failed', 'canceled') THEN now() END
+  FROM unnest(ARRAY['success', 'failed', 'canceled', 'running', 'canceling', 'pending', 'pending']) AS status;
+INSERT INTO p_ci_runner_machine_builds (partition_id, build_id, runner_machine_id, system_xid)
+  SELECT 100, id, 1, 's_1' FROM ci_builds WHERE runner_id IS NOT NULL;
+INSERT INTO ci_job_logs (job_id, heard_at) SELECT id, now() FROM ci_builds WHERE runner_id IS NOT NULL;
+INSERT INTO ci_pending_builds (scope_kind, scope_id, class_id, turn, job_id)
+  SELECT kind, CASE kind WHEN 1 THEN 0 ELSE 1 END, 1, id, id
+  FROM ci_builds, generate_series(1, 3) AS kind WHERE status = 'pending';
+"""
+
+
+@pytest.fixture
+def before_speed(before_jobs: Flask) -> Flask:
+    """Release 0.5.0: runners with machines in every kind of place, and jobs in every state."""
+    upgrade(revision="0005")
+    session = db.session()
+    job_partitions.make_ahead(session, now())
+    session.execute(text(KNOWN_TO_0005))
+    made = job_definitions.stored(NewJob("build", ("make",)), before_jobs.extensions["job_vault"])
+    session.execute(text(JOBS_OF_0005), {"config": json.dumps(made.config), "ciphertext": made.ciphertext})
+    session.execute(text(MORE_OF_0005))
+    session.commit()
+    db.session.remove()
+    return before_jobs
+
+
+def test_runners_of_release_0_5_0_name_their_groups_also_after_a_change(before_speed: Flask) -> None:
+    upgrade()
+    session = db.session()
+    rows = session.execute(select(Runner.description, Runner.group_ids))
+    named = {row.description: row.group_ids for row in rows}
+    wanted = {"Old fleet": [1], "of all": [], "of acme": [1], "of platform": [1, 2], "of edge": [1, 2]}
+    assert named == wanted
+    session.execute(text("UPDATE ci_runners SET project_id = 3 WHERE description = 'Old fleet'"))
+    assert session.scalar(select(Runner.group_ids).where(Runner.description == "Old fleet")) == [1, 2]
+
+
+def test_the_trail_of_release_0_5_0_is_read_in_the_order_of_time_and_is_unbroken(before_speed: Flask) -> None:
+    upgrade()
+    session = db.session()
+    checked = audit_chain.verify(session)
+    assert (checked.broken, checked.count) == (None, 3)
+    events = trail.page(session, select(AuditEvent), trail.TrailFilter(), before=None, limit=10).events
+    assert [event.id for event in events] == [2, 1, 3]  # the last one that was written tells of the day before
+    below = trail.page(session, select(AuditEvent), trail.TrailFilter(path="acme"), before=None, limit=10).events
+    assert [event.id for event in below] == [1, 3]
+
+
+def test_each_partition_of_release_0_5_0_is_indexed_and_a_job_that_waits_is_taken(before_speed: Flask) -> None:
+    upgrade()
+    session = db.session()
+    partitions = session.scalars(select(JobPartition.id)).all()
+    indexed = "SELECT count(*) FROM pg_indexes WHERE tablename ~ '^p_ci_runner_machine_builds_' AND indexdef ~ 'xid'"
+    assert session.scalar(text(indexed)) == len(partitions) > 1
+    first = session.scalar(select(func.min(Job.id)).where(Job.status == JobStatus.PENDING))
+    answer = before_speed.test_client().post("/api/v4/jobs/request", json={"token": TOKEN, "system_id": "s_1"})
+    assert (answer.status_code, answer.get_json()["id"]) == (201, first)
+    session.rollback()
+    machine = select(JobMachine.runner_machine_id, JobMachine.system_xid).where(JobMachine.job_id == first)
+    assert session.execute(machine).one() == (1, "s_1")
+    assert session.scalar(text("SELECT count(DISTINCT job_id) FROM ci_pending_builds")) == 1
+
+
+WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = CAST('audit_events' AS regclass)"
+
+
+def test_runners_are_read_and_heard_while_the_upgrade_is_at_the_trail(before_speed: Flask) -> None:
+    def run() -> None:
+        with before_speed.app_context():
+            upgrade()
+
+    with db.engine.connect() as writer, db.engine.connect() as reader, ThreadPoolExecutor(1) as pool:
+        writer.execute(text("LOCK TABLE audit_events IN ROW EXCLUSIVE MODE"))  # as who writes an event
+        upgrading = pool.submit(run)
+        try:
+            until(lambda: reader.scalar(text(WAITS)) == 1, seconds=60, why="the upgrade waits for the trail")
+            reader.execute(text("SET LOCAL lock_timeout = '1s'"))
+            assert reader.scalar(text("SELECT count(*) FROM ci_runners")) == 5
+            reader.execute(text("UPDATE ci_runners SET contacted_at = now()"))
+        finally:
+            reader.commit()
+            writer.commit()
+        upgrading.result()
+    assert db.session.scalar(select(Runner.group_ids).where(Runner.description == "of edge")) == [1, 2]
+
+
+def test_an_upgrade_that_was_interrupted_between_two_steps_goes_on(before_speed: Flask) -> None:
+    upgrade()
+    db.session.execute(text("UPDATE alembic_version SET version_num = '0005'"))
+    db.session.execute(text("DROP INDEX ix_ci_runner_machines_version_runner_id"))
+    db.session.commit()
+    db.session.remove()
+    upgrade()
+    there = "SELECT count(*) FROM pg_class WHERE relname = 'ix_ci_runner_machines_version_runner_id'"
+    assert db.session.execute(text(there)).scalar_one() == 1
+
+
+def test_the_way_back_from_speed_lets_go_of_indexes_only(before_speed: Flask) -> None:
+    indexes = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
+    functions = "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
+    count = "SELECT (SELECT count(*) FROM ci_runners), (SELECT count(*) FROM ci_builds), count(*) FROM audit_events"
+    asked = [text(each) for each in (indexes, functions, count)]
+    before = [db.session.execute(each).all() for each in asked]
+    db.session.remove()
+    upgrade()
+    assert [db.session.execute(each).all() for each in asked][:2] != before[:2]
+    db.session.remove()
+    downgrade(revision="0005")
+    assert [db.session.execute(each).all() for each in asked] == before
+    db.session.remove()
+    upgrade()
+    checked = audit_chain.verify(db.session())
+    assert (checked.broken, checked.count) == (None, 3)
 
 
 def test_the_way_back_keeps_what_the_last_release_knew(old: Flask) -> None:

@@ -7,18 +7,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
+import psycopg
 import pytest
 from sqlalchemy import select, text
 
 from portal.domain import scopes
 from portal.domain.jobs import jobs, queue_news
+from portal.domain.jobs.job_definitions import NewJob
 from portal.domain.jobs.queue_news import Announcement, QueueNews
 from portal.domain.runners import runner_projects
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.models import Job, QueueScope, Runner, RunnerManager
 from tests.api.machines import Answer, until
 from tests.api.processes import Process
-from tests.cast import SYSTEM, Cast
+from tests.cast import JOB_VAULT, SYSTEM, Cast
 
 UNTAGGED = RunnerSettings(run_untagged=True)
 DOCKER = RunnerSettings(tags=("docker",))
@@ -187,7 +189,9 @@ def test_an_announcement_is_read_as_it_was_made() -> None:
     assert heard(f"7 {made.text()}") == replace(made, mark=7)
 
 
-@pytest.mark.parametrize("payload", ["", "nonsense", "1 2 3", "1 2 3 4:5:6 ", "1 2 3 9:1 ", "a 2 3 1:0 ", "1 2 3 "])
+@pytest.mark.parametrize(
+    "payload", ["", "nonsense", "1 2 3", "1 1 2 3 4:5:6 ", "1 1 2 3 9:1 ", "a 1 2 3 1:0 ", "1 1 2 3 "]
+)
 def test_what_nobody_announces_so_is_passed_over(payload: str) -> None:
     assert queue_news.read(payload) is None
 
@@ -195,7 +199,7 @@ def test_what_nobody_announces_so_is_passed_over(payload: str) -> None:
 def test_a_class_is_expected_before_its_announcement_can_be_read() -> None:
     news, expected = QueueNews(), list[tuple[int, int]]()
     news.start(0)
-    news.hear(heard("7 3 1 1:0 "), lambda class_id: expected.append((class_id, news.mark)))
+    news.hear(heard("7 1 3 1 1:0 "), lambda class_id: expected.append((class_id, news.mark)))
     assert expected == [(3, 0)]
     assert news.mark == 7
     assert not news.is_quiet(6, [(QueueScope.INSTANCE, 0)], lambda class_id: class_id == 3, 0)
@@ -211,7 +215,7 @@ def test_after_a_backup_was_put_back_nobody_waits_for_marks_to_come_again() -> N
     news.start(1000)
     assert news.searched(1, "s_1", "version") is None
     assert not news.is_quiet(5000, scope, lambda _: True, 0)
-    news.hear(heard("1001 3 1 1:0 "), lambda _: None)
+    news.hear(heard("1001 1 3 1 1:0 "), lambda _: None)
     assert (news.mark, news.is_quiet(1001, scope, lambda _: True, 0)) == (1001, True)
     assert not news.is_quiet(1000, scope, lambda _: True, 0)
 
@@ -228,3 +232,19 @@ def test_an_instance_runner_gives_each_project_its_turn_under_load(processes: li
         machines = [process.machine(shared, f"r_{number}") for number, process in enumerate(processes)]
         first = [machines[turn % 2].ask_for_job().id for turn in range(24)]
         assert theirs <= set(first)
+
+
+def test_of_several_announcements_with_one_mark_the_last_says_so(processes: list[Process]) -> None:
+    heard: list[Announcement] = []
+    with processes[0].session() as session:
+        cast = Cast(session)
+        jobs.submit(session, cast.as_(cast.dana), cast.web, NewJob("one", ("make",), tags=("docker",)), JOB_VAULT)
+        jobs.submit(session, cast.as_(cast.dana), cast.web, NewJob("two", ("make",), tags=("gpu",)), JOB_VAULT)
+        url = processes[0].engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True) as listening:
+            listening.execute(f"LISTEN {queue_news.CHANNEL}")
+            session.commit()
+            for notice in listening.notifies(timeout=5, stop_after=2):
+                heard += [said] if (said := queue_news.read(notice.payload)) else []
+    assert [(said.last, said.jobs) for said in heard] == [(False, 1), (True, 1)]
+    assert len({said.mark for said in heard}) == 1

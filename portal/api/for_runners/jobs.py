@@ -14,13 +14,13 @@ from portal.api.params import Params
 from portal.database import db
 from portal.domain.errors import BadRequest, JobRefused, LostRace
 from portal.domain.jobs import job_claims, job_logs, job_reports, job_rows
-from portal.domain.jobs.job_claims import Claim, HandedOut
+from portal.domain.jobs.job_claims import Claim, Claimed, HandedOut
 from portal.domain.jobs.queue_news import queue_value
 from portal.domain.machines import machine_facts
 from portal.domain.machines.known_runners import KnownRunner
 from portal.domain.machines.polls import Polls
 from portal.models import Job, JobStatus
-from portal.requests import has_hung_up
+from portal.requests import has_hung_up, note_claim
 
 REPORTED = ("running", "success", "failed")
 MOST_RESENDS = 2  # times a log may be sent once more because its checksum does not fit; then it is taken as it is
@@ -45,7 +45,10 @@ def request_job() -> Response:
         return _nothing(known, mark)
     handed = _claimed(_claim(known, system_xid), takeable)
     answer = job_payload.answer(db.session(), handed) if handed is not None else None
+    claimed = Claimed.of(handed.job) if handed is not None else None
     db.session.commit()
+    if claimed is not None:
+        note_claim(claimed)
     if answer is None:
         news.found_nothing(known.runner_id, system_xid, known.queue_version, mark)
         return _nothing(known, mark)

@@ -68,8 +68,9 @@ class CheckStopped(OneCheck):
 def index(given: JobsAsked) -> ListedJobs:
     """The jobs that the runner has or had, as far as one may see them; of one machine with `system_id`.
 
-    For others than administrators, and of one machine, pages by number are of the newest 5000 jobs. Pages by cursor
-    go through all of them, 5000 at a time: one may be short and yet lead on.
+    For others than administrators, and of one machine, pages by number are of the newest 5000 jobs; then the link to
+    the next page leads on by cursor. Pages by cursor go through all jobs, 5000 at a time: one may be short and yet
+    lead on.
     """
     session, runner = db.session(), runners.readable(given.runner_id)
     if not given.system_id:

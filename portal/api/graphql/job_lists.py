@@ -99,9 +99,6 @@ def _connection(asked: Context, which: JobList, arguments: Mapping[str, Any]) ->
         return Part(edges, found.more, below is not None, upto)
 
     def total() -> int:
-        if known is None:
-            return 0
-        counted = job_lists.count(asked.session, jobs)
-        return counted.number if counted.whole else job_lists.COUNTED + 1
+        return 0 if known is None else job_lists.count_or_more(asked.session, jobs)
 
     return Connection(asked, load, total)

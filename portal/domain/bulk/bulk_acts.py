@@ -67,8 +67,8 @@ def draft(
 
 def _cut(chosen: RunnerFilter) -> str:
     return (
-        f"So many tokens, system IDs or addresses begin with “{chosen.words.strip()}” that not all were looked at, so "
-        "these are not all that fit. Search for more of the word, or choose runners one by one."
+        f"So many tokens, system IDs or addresses begin with “{chosen.words.strip()}” that not all were looked at: "
+        "these may not be all that fit. Search for more of the word, or choose runners one by one."
     )
 
 

@@ -18,10 +18,12 @@ from portal.domain import tokens
 from portal.domain.deletions import deletions
 from portal.domain.errors import LostRace
 from portal.domain.jobs import failure_reasons, job_definitions, job_needs, job_reports, pending_jobs
+from portal.domain.jobs.job_classes import KnownClasses
 from portal.domain.jobs.job_definitions import NewJob, Undecryptable
 from portal.domain.jobs.job_matching import Offer
+from portal.domain.jobs.queue_news import Announcement
 from portal.domain.vault import Vault
-from portal.models import Group, Job, JobLog, JobMachine, JobStatus, Project, Runner, RunnerManager, User
+from portal.models import Group, Job, JobLog, JobMachine, JobStatus, Project, QueueScope, Runner, RunnerManager, User
 
 MOST_DROPPED = 10  # jobs that nobody could run, in one request
 # All that a claim writes in one statement: the job is its machine's, nobody finds it any more, and its log begins.
@@ -73,6 +75,28 @@ class HandedOut:
     what: NewJob
     token: str = field(repr=False)
     runner: Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What was handed out, by what was announced of it."""
+
+    project_id: int | None
+    runner_id: int | None
+    tags: frozenset[str]
+    ref_protected: bool
+
+    @classmethod
+    def of(cls, job: Job) -> Claimed:
+        return cls(job.project_id, job.checks_runner_id, frozenset(job.tag_list), job.ref_protected)
+
+    def is_of(self, said: Announcement, classes: KnownClasses) -> bool:
+        """Whether this may be the job of the announcement, or as good as it: of the same place and class."""
+        kind, number = said.scopes[-1]
+        if kind is QueueScope.RUNNER or self.runner_id is not None:
+            return kind is QueueScope.RUNNER and self.runner_id == number
+        there = kind is not QueueScope.PROJECT or self.project_id == number
+        return there and classes.is_class(said.class_id, self.tags, self.ref_protected)
 
 
 def claim(session: Session, claim: Claim, classes: Sequence[int], vault: Vault) -> HandedOut | None:

@@ -79,6 +79,10 @@ class KnownClasses:
         if self._loaded < self._wanted:
             self._load(open_session())
 
+    def is_class(self, class_id: int, tags: frozenset[str], ref_protected: bool) -> bool:
+        """Whether jobs with these tags on such a ref are of this class; true for a class that is not known yet."""
+        return self._classes.get(class_id, (tags, ref_protected)) == (tags, ref_protected)
+
     def may_take(self, offer: Offer, class_id: int) -> bool:
         """Whether the runner takes jobs of this class, from memory alone; true for a class that is not known yet.
 

@@ -172,6 +172,12 @@ def count(session: Session, jobs: JobList) -> Count:
     return job_walks.count(session, jobs, most=COUNTED)
 
 
+def count_or_more(session: Session, jobs: JobList) -> int:
+    """How many, up to one more than COUNTED: that too where there may be more, since not all was looked at."""
+    counted = count(session, jobs)
+    return counted.number if counted.whole else COUNTED + 1
+
+
 def counts(session: Session, jobs: JobList) -> dict[JobStatus, Count]:
     """How many of each status, each up to COUNTED."""
     return {status: job_walks.count(session, jobs.with_status([status]), most=COUNTED) for status in JobStatus}

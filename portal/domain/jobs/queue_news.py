@@ -38,7 +38,8 @@ SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM held, ci_queue_marks
 class Announcement:
     """So many jobs of this class can be found through these scopes.
 
-    `system_xid` is for a check that one machine alone may take. `mark` is the announcement's own, once it was made.
+    `system_xid` is for a check that one machine alone may take. `mark` is the announcement's own, once it was made:
+    that of all announcements of one transaction, of which the `last` says that the mark is complete.
     """
 
     class_id: int
@@ -46,20 +47,21 @@ class Announcement:
     jobs: int = 1
     system_xid: str = ""
     mark: int = 0
+    last: bool = True
 
     def text(self) -> str:
         """What is sent behind the mark; the system ID comes last, since it may hold anything."""
         scopes = ",".join(f"{int(kind)}:{number}" for kind, number in self.scopes)
-        return f"{self.class_id} {self.jobs} {scopes} {self.system_xid}"
+        return f"{int(self.last)} {self.class_id} {self.jobs} {scopes} {self.system_xid}"
 
 
 def read(payload: str) -> Announcement | None:
     """An announcement as it arrived; None for what nobody announces so."""
     try:
-        mark, class_id, jobs, scopes, system_xid = payload.split(" ", 4)
+        mark, last, class_id, jobs, scopes, system_xid = payload.split(" ", 5)
         pairs = (each.split(":") for each in scopes.split(","))
         found = tuple((QueueScope(int(kind)), int(number)) for kind, number in pairs)
-        return Announcement(int(class_id), found, int(jobs), system_xid, int(mark))
+        return Announcement(int(class_id), found, int(jobs), system_xid, int(mark), bool(int(last)))
     except ValueError:
         return None
 
@@ -81,7 +83,9 @@ def _say(session: Session) -> None:
     if session.in_nested_transaction():  # the end of a savepoint is not that of the transaction
         return
     counted: dict[Announcement, int] = session.info.pop(_TO_SAY, {})
-    if said := [replace(each, jobs=jobs).text() for each, jobs in counted.items()]:
+    made = [replace(each, jobs=jobs, last=False) for each, jobs in counted.items()]
+    if made:
+        said = [each.text() for each in (*made[:-1], replace(made[-1], last=True))]
         session.execute(_ANNOUNCE, {"lock": LOCK, "channel": CHANNEL, "said": said})
 
 
@@ -172,10 +176,11 @@ class QueueNews:
         return True
 
     def _clear(self, mark: int) -> None:
+        self._since = mark  # first: what is read of it meanwhile says that there is news
         self._by_scope.clear()
         self._newest.clear()
         self._kept = 0
-        self._since = self.mark = mark
+        self.mark = mark
 
 
 def queue_value(runner_version: str, mark: int) -> str:

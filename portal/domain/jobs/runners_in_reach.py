@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, any_, func, select, union
@@ -47,12 +48,12 @@ def looked_at(session: Session, scope: Scope, demand: Demand) -> Sequence[Runner
     return session.scalars(query.limit(LOOKED_AT + 1)).all()
 
 
-def _told(demand: Demand) -> Select[Any]:
+def _told(demand: Demand) -> Select[int, datetime, bool]:
     """What is asked of a runner before it is drawn."""
     return select(Runner.id, LAST_CONTACT.label("heard"), _probably(demand).label("probably"))
 
 
-def _best(told: Select[Any]) -> Select[Any]:
+def _best(told: Select[int, datetime, bool]) -> Select[Any]:
     """Those that probably may take the job, the one heard of last first, then the others."""
     some = told.limit(LOOKED_FOR_TAKERS).subquery()
     return select(some.c.id).order_by(some.c.probably.desc(), some.c.heard.desc(), some.c.id.desc()).limit(DRAWN)

@@ -29,11 +29,26 @@ SELECT kind, scope_id, class_id, (
 """)
 
 
+# A check is of one runner, and perhaps of one of its machines, which would not be found among many otherwise.
+_CHECKS = text("""
+SELECT p.scope_kind AS kind, p.scope_id, p.class_id, coalesce(b.system_xid, '') AS system_xid, count(*) AS jobs
+FROM ci_pending_builds p JOIN ci_builds b ON b.id = p.job_id
+WHERE p.scope_kind = 4 AND p.scope_id = ANY(CAST(:runner_ids AS bigint[]))
+GROUP BY p.scope_kind, p.scope_id, p.class_id, b.system_xid
+""")
+
+
 def waiting(session: Session, scopes: Sequence[tuple[QueueScope, int]], most: int) -> list[Announcement]:
     """An announcement for each class of jobs that waits in each of these scopes, counted up to `most`.
 
     It has no mark of its own: it says nothing new.
     """
-    values = {"kinds": [int(kind) for kind, _ in scopes], "scope_ids": [number for _, number in scopes], "most": most}
-    rows = session.execute(_WAITING, values)
-    return [Announcement(row.class_id, ((QueueScope(row.kind), row.scope_id),), row.jobs) for row in rows]
+    wide = [scope for scope in scopes if scope[0] is not QueueScope.RUNNER]
+    values = {"kinds": [int(kind) for kind, _ in wide], "scope_ids": [number for _, number in wide], "most": most}
+    rows = [(row, "") for row in session.execute(_WAITING, values)]
+    runner_ids = [number for kind, number in scopes if kind is QueueScope.RUNNER]
+    rows += [(row, row.system_xid) for row in session.execute(_CHECKS, {"runner_ids": runner_ids})]
+    return [
+        Announcement(row.class_id, ((QueueScope(row.kind), row.scope_id),), row.jobs, system_xid)
+        for row, system_xid in rows
+    ]

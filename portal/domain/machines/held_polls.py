@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
 from typing import Generic, TypeVar
 
@@ -51,7 +52,7 @@ class HeldPolls(Generic[P]):
     def __init__(self) -> None:
         self._runners: dict[tuple[int, str], _Runner[P]] = {}
         self._versions: dict[int, dict[str, None]] = {}  # of each runner; two only while it is changing
-        self._by_scope: dict[Scope, dict[Taste, dict[_Runner[P], None]]] = {}
+        self._by_scope: dict[Scope, dict[Taste, OrderedDict[_Runner[P], None]]] = {}
         self._held = 0
 
     def __len__(self) -> int:
@@ -70,7 +71,7 @@ class HeldPolls(Generic[P]):
             runner = self._runners[key] = _Runner(known)
             self._versions.setdefault(known.runner_id, {})[known.queue_version] = None
             for scope in () if known.offer.paused else known.scopes:
-                self._by_scope.setdefault(scope, {}).setdefault(runner.taste, {})[runner] = None
+                self._by_scope.setdefault(scope, {}).setdefault(runner.taste, OrderedDict())[runner] = None
         self._held += poll not in runner.polls
         runner.polls[poll] = None
 
@@ -91,6 +92,7 @@ class HeldPolls(Generic[P]):
         found = list(islice(self._takers(said, may_take), max(said.jobs, 0)))
         for poll in found:
             self.remove(poll)
+            self._to_the_end(poll, said)
         return found
 
     def take_of(self, runner_id: int) -> list[P]:
@@ -110,12 +112,22 @@ class HeldPolls(Generic[P]):
         self._held = 0
         return found
 
+    def _to_the_end(self, poll: P, said: Announcement) -> None:
+        """Whose poll was taken comes after all others, also if another of its polls waits already."""
+        runner = self._runners.get((poll.known.runner_id, poll.known.queue_version))
+        if runner is None:
+            return
+        for scope in said.scopes:
+            ring = self._by_scope.get(scope, {}).get(runner.taste)
+            if ring is not None and runner in ring:
+                ring.move_to_end(runner)
+
     def _takers(self, said: Announcement, may_take: Callable[[Offer, int], bool]) -> Iterator[P]:
         kind, number = said.scopes[0]
         if kind is QueueScope.RUNNER:
             return self._for_check(number, said.system_xid)
         rings = [
-            _in_turn(list(runners))
+            _in_turn(runners)
             for scope in said.scopes
             for runners in self._by_scope.get(scope, {}).values()
             if may_take(next(iter(runners)).known.offer, said.class_id)
@@ -147,9 +159,14 @@ def _taste(offer: Offer) -> Taste:
     return offer.tags, offer.run_untagged, offer.protected
 
 
-def _in_turn(runners: list[_Runner[P]]) -> Iterator[P]:
+def _in_turn(runners: Iterable[_Runner[P]]) -> Iterator[P]:
     """The first poll of each runner, then the second of each: no runner with many machines gets everything."""
-    waiting = [iter(runner.polls) for runner in runners]
+    waiting: list[Iterator[P]] = []
+    for runner in runners:  # as far as it is asked for: there may be thousands, and one job
+        polls = iter(runner.polls)
+        yield next(polls)
+        if len(runner.polls) > 1:
+            waiting.append(polls)
     while waiting:
         still = []
         for polls in waiting:

@@ -57,7 +57,8 @@ def test_a_runner_shows_of_its_jobs_those_that_one_may_see(
 def test_who_sees_few_of_a_runners_jobs_is_led_on_to_all_of_them(
     app: Flask, script_of: ScriptOf, cast: Cast, shared: tuple[Runner, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_walks, "LOOKED_THROUGH", 2)
+    for limit in ("LOOKED_AT_FIRST", "LOOKED_THROUGH", "COUNTED"):
+        monkeypatch.setattr(job_walks, limit, 2)
     runner, token = shared
     machine, secret = machine_of(app, token, "s_one"), cast.project("secret", cast.other)
     mine = []

@@ -92,7 +92,7 @@ def test_a_search_of_which_not_all_was_looked_at_is_refused(
     runner = cast.runner().runner
     session.add_all(RunnerManager(runner_id=runner.id, system_xid=f"s_{number}") for number in range(3))
     session.flush()
-    with pytest.raises(Invalid, match="begin with “s_” that not all were looked at.*Search for more of the word"):
+    with pytest.raises(Invalid, match=r"begin with “s_” that not all were looked at.*Search for more of the word"):
         drafted(session, cast, chosen=RunnerFilter(words=" s_"))
     assert drafted(session, cast, chosen=RunnerFilter(words="s_1")).runner_ids == [runner.id]
     assert drafted(session, cast, chosen={runner.id}).runner_ids == [runner.id]

@@ -63,6 +63,7 @@ def test_jobs_of_a_machine_are_found_by_its_system_id_in_their_own_partition(ses
 def test_a_runners_jobs_are_not_hidden_by_those_of_other_runners_machines_with_the_same_system_id(
     session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
+    monkeypatch.setattr(job_walks, "LOOKED_AT_FIRST", 2)
     monkeypatch.setattr(job_walks, "LOOKED_THROUGH", 2)
     runner, other = cast.runner().runner, cast.runner().runner
     machines = [RunnerManager(runner_id=each.id, system_xid="<legacy>") for each in (runner, other)]

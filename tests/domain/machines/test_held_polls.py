@@ -133,3 +133,14 @@ def test_all_and_only_those_are_woken_whom_no_rule_keeps_from_the_job(
     woken = waiting.take_for(said, lambda offer, _: offer.takes(job.tags, job.ref_protected))
     assert set(woken) == {poll for poll in polls if obstacle(job, poll.known.offer, poll.system_xid) is None}
     assert set(waiting.take_all()) == set(polls) - set(woken)
+
+
+def test_a_runner_that_always_has_a_poll_waiting_does_not_get_every_job() -> None:
+    first, second = runner(1), runner(2)
+    waiting = held(HeldPoll(first, "s_1"), HeldPoll(first, "s_2"), HeldPoll(second, "s_1"))
+    got = []
+    for number in range(6):
+        (poll,) = waiting.take_for(Announcement(DOCKER, INSTANCE), may_take)
+        got.append(poll.known.runner_id)
+        waiting.add(HeldPoll(poll.known, f"again_{number}"))
+    assert sorted(got) == [1, 1, 1, 2, 2, 2]

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from portal.database import now
@@ -207,6 +207,13 @@ def test_a_runner_names_the_groups_above_it_however_it_was_made(session: Session
     session.flush()
     session.expire_all()
     assert (made["acme/web"].group_ids, made["acme"].group_ids) == ([acme, platform], [acme])
+
+
+def test_nothing_stands_before_an_update_of_what_heartbeats_write(session: Session) -> None:
+    """PostgreSQL would lock the row first and make its words anew, whichever columns the trigger is for."""
+    tables = ["ci_runners", "ci_runner_machines", "ci_runner_tokens"]
+    query = "SELECT tgname FROM pg_trigger WHERE tgrelid = CAST(:name AS regclass) AND tgtype & 18 = 18"  # 2 + 16
+    assert [name for table in tables for name in session.scalars(text(query), {"name": table})] == []
 
 
 @pytest.mark.parametrize("change", [{"sort": "contacted_asc"}, {"inherited": True}])
