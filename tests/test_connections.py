@@ -99,7 +99,8 @@ def test_who_is_refused_while_it_talks_is_heard_out() -> None:
     said = [piece(b"x" * 1000) for _ in range(50)]
     _, told = talk(refuse, *said, piece(b"", more=False))
     assert [each.get("body", b"") for each in told[1:]] == [b"too larg", b"e"]
-    assert told[1]["more_body"] and not told[2].get("more_body")
+    assert told[1]["more_body"]
+    assert not told[2].get("more_body")
 
 
 def test_who_waits_for_the_refusal_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,14 +101,15 @@ def _chosen() -> RunnerFilter | set[int]:
 
 def _index_page(bulk_form: BulkForm) -> Response:
     scope, session = guards.scope(), db.session()
-    wanted, card = _filter_from_address(), registration_pages.card(scope)
+    wanted, many = _filter_from_address(), request.args.get("rows") == str(MANY_ROWS)
+    card = registration_pages.card(scope)
     shown = runner_lists.page(
         session,
         scope,
         wanted,
         after=request.args.get("after"),
         before=request.args.get("before"),
-        size=MANY_ROWS if request.args.get("rows") == str(MANY_ROWS) else runner_lists.PAGE_SIZE,
+        size=MANY_ROWS if many else runner_lists.PAGE_SIZE,
     )
     _remember_roles([row.runner for row in shown.rows])
     page = render_template(
@@ -134,10 +135,10 @@ def _index_page(bulk_form: BulkForm) -> Response:
         chosen=set(request.form.getlist("runner")),
         most=bulk_acts.MOST,
         recent_acts=bulk_lists.recent_in(session, guards.actor(), scope),
-        card=card,
+        card=None if many else card,  # with the token on it, so long a page could not be compressed
         job_rules=job_rules.of_project(session, scope) if scope.project is not None else None,
     )
-    return unstored(page) if card.text else make_response(page)
+    return unstored(page) if card.text and not many else make_response(page)
 
 
 def _kept() -> dict[str, list[str]]:

@@ -7,6 +7,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from portal.database import db
+from portal.domain.registration import registration_tokens
+from portal.domain.registration.registration import Configured
 from portal.domain.runners.runner_settings import RunnerSettings
 from portal.domain.scopes import INSTANCE
 from portal.models import Role
@@ -285,3 +287,16 @@ def test_a_list_of_a_hundred_asks_the_database_no_more_than_one_of_three(
         cast.runner(cast.project(f"many-{number}", cast.platform), BUILD)
     cast.session.commit()
     assert ask() == few
+
+
+def test_a_page_of_many_rows_carries_no_registration_token(
+    client: FlaskClient, cast: Cast, configured: Configured
+) -> None:
+    """With a secret on it so long a page could not be compressed; the shorter one has it."""
+    row = registration_tokens.make_token(cast.session, cast.as_(cast.alice), cast.acme, configured)
+    cast.session.commit()
+    token = configured.vault.open(row.ciphertext)
+    assert token
+    sign_in(client, "alice")
+    assert token in read(client, "/groups/acme/-/runners")
+    assert token not in read(client, "/groups/acme/-/runners?rows=100")
