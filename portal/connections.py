@@ -40,13 +40,18 @@ class Connection:
         return self.left
 
     async def read_ahead(self, most: int) -> bytes | None:
-        """The whole body; None when it is longer, or its client left. `again` gives out what was read."""
+        """The whole body; None when it is longer, or its client left or stalled. `again` gives out what was read."""
         try:
             async with asyncio.timeout(STALLED):
-                while self._more and not self.left and len(self._body) <= most:
-                    self._body += self._taken(await self._receive()).get("body", b"")
+                return await self.read_whole(most)
         except TimeoutError:
             self._leave()
+            return None
+
+    async def read_whole(self, most: int) -> bytes | None:
+        """The same for as long as it takes."""
+        while self._more and not self.left and len(self._body) <= most:
+            self._body += self._taken(await self._receive()).get("body", b"")
         return None if self._more or self.left else self._body
 
     def again(self) -> Receive:

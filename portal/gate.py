@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 from a2wsgi import WSGIMiddleware
 from flask import Flask
 
-from portal.connections import GATHERED, Connection, Header, Kept, Receive, Send
+from portal.connections import GATHERED, STALLED, Connection, Header, Kept, Receive, Send
 from portal.domain.errors import TokenUnknown
 from portal.domain.jobs.job_claims import Claimed
 from portal.domain.jobs.job_classes import KnownClasses
 from portal.domain.jobs.queue_news import Announcement
 from portal.domain.machines.held_polls import HeldPoll, HeldPolls, Scope
 from portal.domain.machines.known_runners import KnownRunner
-from portal.domain.machines.polls import Idle, Poll
+from portal.domain.machines.polls import Idle
 from portal.idle_polls import LONGEST_BODY, Headers, PollDoor
 from portal.requests import CLAIMED, HUNG_UP
 
@@ -87,6 +87,7 @@ class Gate:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.stopping = False
         self._unheeded: deque[tuple[float, Announcement]] = deque(maxlen=MOST_UNHEEDED)
+        self._reading: dict[asyncio.Task[Any], float] = {}  # since when the bodies of these polls are waited for
         self.told_of = 0  # the mark up to which those who are held were woken for what was announced
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -111,12 +112,21 @@ class Gate:
         """Hear of the stop as early as the server does, which waits for the polls that are held."""
         await receive()
         self._loop = asyncio.get_running_loop()
+        self._give_up_stalled()
         for each in (signal.SIGINT, signal.SIGTERM):
             # The loop's own handler, which the server has set, is woken by the signal in any case.
             signal.signal(each, lambda *_: self._from_outside(self.stop))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _give_up_stalled(self) -> None:
+        """End the polls whose body does not come, all at once: a timer for each would cost more than the poll."""
+        for task, since in list(self._reading.items()):
+            if monotonic() - since > STALLED:
+                task.cancel()
+        if self._loop is not None:
+            self._loop.call_later(STALLED / 4, self._give_up_stalled)
 
     # What is heard
 
@@ -180,27 +190,30 @@ class Gate:
 
     async def _poll(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         connection = Connection(receive, send)
-        body = await connection.read_ahead(LONGEST_BODY)
-        content_type, request_id, forwarded = _told(scope)
-        peer = scope["client"][0] if scope["client"] else ""
-        poll = None if body is None else self.door.read(body, content_type, peer, forwarded)
+        reading = asyncio.current_task()
+        if reading is not None:
+            self._reading[reading] = monotonic()
         try:
-            idle = self.door.idle(poll) if poll is not None else None
+            body = await connection.read_whole(LONGEST_BODY)
+        finally:
+            self._reading.pop(reading, None)  # type: ignore[arg-type]
+        content_type, request_id, forwarded = _told(scope)
+        address = self.door.address(scope["client"][0] if scope["client"] else "", forwarded)
+        poll = None if body is None else self.door.read(body, content_type)
+        try:
+            idle = self.door.idle(poll, address) if poll is not None else None
         except TokenUnknown:
-            if poll is not None:
-                headers = self._of_refusal + _raw(self.door.refused(poll, request_id))
-                await connection.answer(403, headers, self.door.refusal)
+            headers = self._of_refusal + _raw(self.door.refused(address, request_id))
+            await connection.answer(403, headers, self.door.refusal)
             return
         if idle is None or poll is None:
             connection.watch()
             async with self._unwoken:
                 await self.ask(scope, connection)
         elif idle.echoed and self.hold and not self.stopping and self._loop is not None:
-            hold = _Hold(self, scope, connection, poll, idle, request_id)
-            del body, poll, idle  # there are many that wait
-            await hold.wait()
+            await _Hold(self, scope, connection, poll.token, address, idle, request_id).wait()
         else:
-            await self.answer_idle(connection, poll.address, request_id, idle, idle.value)
+            await self.answer_idle(connection, address, request_id, idle, idle.value)
 
     async def answer_idle(
         self, connection: Connection, address: str, request_id: str, idle: Idle, value: str
@@ -236,10 +249,17 @@ class _Hold:
     __slots__ = ("address", "asked", "connection", "gate", "idle", "loop", "request_id", "scope", "token", "until")
 
     def __init__(
-        self, gate: Gate, scope: ASGIScope, connection: Connection, poll: Poll, idle: Idle, request_id: str
+        self,
+        gate: Gate,
+        scope: ASGIScope,
+        connection: Connection,
+        token: str,
+        address: str,
+        idle: Idle,
+        request_id: str,
     ) -> None:
         self.gate, self.scope, self.connection = gate, scope, connection
-        self.token, self.address = poll.token, poll.address  # the rest of it is not kept: there are many
+        self.token, self.address = token, address
         self.idle, self.request_id = idle, request_id
         self.loop = asyncio.get_running_loop()
         self.until = self.loop.time() + gate.hold

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from hashlib import sha256
 from io import BytesIO
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from flask import Flask, Response, g
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 LONGEST_BODY = 64 * 1024  # bytes of a poll that are read here; Flask says what is wrong with a longer one
+MOST_READ = 100_000  # bodies that are remembered, and …
+MOST_INFOS = 10_000  # … what differs in what machines tell of themselves
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 Headers = list[tuple[str, str]]
 
@@ -36,6 +39,8 @@ class PollDoor:
         self.paths = frozenset({POLLS, settings.path_prefix + POLLS})
         self._proxies: int = settings.trusted_proxies
         self._refused = Flood(each=1, most=600)
+        self._read: dict[bytes, Poll] = {}
+        self._infos: dict[bytes, Any] = {}
         with app.test_request_context(POLLS, method="POST"):
             g.request_id = ""
             self.of_idle = _headers(Response(status=204))
@@ -43,22 +48,45 @@ class PollDoor:
             self.refusal: bytes = refusal.get_data()
             self.of_refusal = _headers(refusal)
 
-    def read(self, body: bytes, content_type: str, peer: str, forwarded: str) -> Poll | None:
-        """The poll; None for what is no JSON object, or comes as a form."""
+    def read(self, body: bytes, content_type: str) -> Poll | None:
+        """The poll; None for what is no JSON object, or comes as a form.
+
+        A machine says the same again and again, so what was read is remembered by its digest.
+        """
         if content_type.startswith(FORMS):
             return None
+        key = sha256(body).digest()
+        poll = self._read.get(key)
+        if poll is None and (poll := self._parsed(body)) is not None:
+            if len(self._read) >= MOST_READ:
+                self._read.clear()
+            self._read[key] = poll
+        return poll
+
+    def _parsed(self, body: bytes) -> Poll | None:
         try:
             given = orjson.loads(body)
         except orjson.JSONDecodeError:
             return None
         if not isinstance(given, dict):
             return None
-        told, address = given.get, address_behind(self._proxies, peer, forwarded)
-        return Poll(told("token"), told("system_id"), told("info"), told("last_update"), address)
+        told = given.get
+        return Poll(told("token"), told("system_id"), self._shared(told("info")), told("last_update"))
 
-    def idle(self, poll: Poll) -> Idle | None:
+    def _shared(self, info: Any) -> Any:
+        """The same object for all machines that tell the same of themselves: fleets do."""
+        key = sha256(orjson.dumps(info)).digest()
+        if len(self._infos) >= MOST_INFOS:
+            self._infos.clear()
+        return self._infos.setdefault(key, info)
+
+    def address(self, peer: str, forwarded: str) -> str:
+        """The client's address."""
+        return address_behind(self._proxies, peer, forwarded)
+
+    def idle(self, poll: Poll, address: str) -> Idle | None:
         """See Polls.idle."""
-        return self.polls.idle(poll)
+        return self.polls.idle(poll, address)
 
     def nothing(self, address: str, request_id: str, runner_id: int, value: str) -> Headers:
         """The headers of 204 besides those in `of_idle`: the request's id and the queue's value."""
@@ -67,12 +95,12 @@ class PollDoor:
             request_logs.tell_poll(given, 204, runner_id, address)
         return [("x-request-id", given), ("x-gitlab-last-update", value)]
 
-    def refused(self, poll: Poll, request_id: str) -> Headers:
+    def refused(self, address: str, request_id: str) -> Headers:
         """The headers of 403 besides those in `of_refusal`; its body is `refusal`."""
         given = request_id_of(request_id)
-        unlogged = self._refused.take(poll.address, monotonic())
+        unlogged = self._refused.take(address, monotonic())
         if unlogged is not None:  # not a line for each: a machine with an old token may ask a hundred times a second
-            request_logs.tell_poll(given, 403, None, poll.address, unlogged=unlogged)
+            request_logs.tell_poll(given, 403, None, address, unlogged=unlogged)
         return [("x-request-id", given)]
 
 
@@ -91,19 +119,19 @@ class IdlePollsFirst:
             return self.app(environ, start_response)
         body = environ["wsgi.input"].read(int(length))
         environ["wsgi.input"] = BytesIO(body)
-        forwarded, peer = environ.get("HTTP_X_FORWARDED_FOR", ""), environ.get("REMOTE_ADDR", "")
-        poll = self.door.read(body, environ.get("CONTENT_TYPE", ""), peer, forwarded)
+        address = self.door.address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""))
+        poll = self.door.read(body, environ.get("CONTENT_TYPE", ""))
         if poll is None:
             return self.app(environ, start_response)
         request_id = environ.get("HTTP_X_REQUEST_ID", "")
         try:
-            idle = self.door.idle(poll)
+            idle = self.door.idle(poll, address)
         except TokenUnknown:
-            start_response("403 FORBIDDEN", self.door.of_refusal + self.door.refused(poll, request_id))
+            start_response("403 FORBIDDEN", self.door.of_refusal + self.door.refused(address, request_id))
             return [self.door.refusal]
         if idle is None:
             return self.app(environ, start_response)
-        told = self.door.nothing(poll.address, request_id, idle.known.runner_id, idle.value)
+        told = self.door.nothing(address, request_id, idle.known.runner_id, idle.value)
         start_response("204 NO CONTENT", self.door.of_idle + told)
         return []
 

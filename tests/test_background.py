@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import ProgrammingError
@@ -490,7 +491,7 @@ class TestCleanUp:
     ) -> None:
         contacts = [self.contact(each, polled=n % 2 == 0) for n, each in enumerate(stale[:4])]
         with process.session() as writing:
-            runner_managers.write_heartbeats(writing, contacts, lambda _: "{}")
+            runner_managers.write_heartbeats(writing, contacts, lambda beats: orjson.dumps(beats).decode())
             assert len(self.clean(process)) == self.MANY - 4
             writing.commit()
         assert self.clean(process) == []

@@ -19,13 +19,12 @@ from portal.models import LEGACY
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What a machine sends when it asks for a job, as it came: each may be anything. `address` is the client's."""
+    """What a machine sends when it asks for a job, as it came: each may be anything."""
 
     token: Any
     system_id: Any
     info: Any
     last_update: Any
-    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Polls:
         self.news = news
         self.classes = classes
 
-    def idle(self, poll: Poll) -> Idle | None:
+    def idle(self, poll: Poll, address: str) -> Idle | None:
         """Take the poll for a sign of life and say that it gets nothing; None when the database has to be asked.
 
         Raises TokenUnknown for a token that is mistyped, or that was unknown a moment ago.
@@ -67,7 +66,7 @@ class Polls:
             return None
         try:
             found = self._quiet(known, machine_facts.read_system_id(poll.system_id), poll.last_update)
-            return found if found is not None and self._hear(found, poll) else None
+            return found if found is not None and self._hear(found, poll, address) else None
         except BadRequest:  # told by the door that tells everything else that is wrong
             return None
 
@@ -102,11 +101,9 @@ class Polls:
             return None
         return Idle(known, system_xid, since, mark_in(last_update, known.queue_version) is not None)
 
-    def _hear(self, found: Idle, poll: Poll) -> bool:
+    def _hear(self, found: Idle, poll: Poll, address: str) -> bool:
         """Keep the sign of life for the next write. False for a machine that must be written down at once."""
         known = found.known
         facts = self.heartbeats.facts_of(known.runner_id, found.system_xid, poll.info)
-        contact = Contact(
-            known.runner_id, known.token_id, found.system_xid, now(), poll.address, polled=True, facts=facts
-        )
+        contact = Contact(known.runner_id, known.token_id, found.system_xid, now(), address, polled=True, facts=facts)
         return self.heartbeats.note(contact, poll.info)

@@ -143,16 +143,13 @@ _HOLD = text(
 # nothing of the machine any more. It only refreshes rows that exist: a machine that was
 # unregistered, pruned or whose runner was deleted a moment ago is not brought back by a late heartbeat, and
 # nothing in the batch can fail because of it. The caller learns which machines had no row.
+# The batch comes as one JSON text: as an array for each column, most of the time would go into writing them out.
 _REFRESH = text("""
-WITH beats AS (
-  SELECT * FROM unnest(
-    CAST(:runner_ids AS bigint[]), CAST(:system_xids AS text[]), CAST(:token_ids AS bigint[]),
-    CAST(:ats AS timestamptz[]), CAST(:addresses AS text[]), CAST(:polls AS boolean[]), CAST(:tells AS boolean[]),
-    CAST(:versions AS text[]), CAST(:revisions AS text[]), CAST(:platforms AS text[]),
-    CAST(:architectures AS text[]), CAST(:executors AS smallint[]), CAST(:configs AS jsonb[]),
-    CAST(:features AS jsonb[]), CAST(:labels AS jsonb[])
-  ) AS b(runner_id, system_xid, token_id, at, address, polled, tells, version, revision, platform,
-         architecture, executor_type, config, features, labels)
+WITH beats AS MATERIALIZED (
+  SELECT * FROM jsonb_to_recordset(CAST(:beats AS jsonb)) AS b(
+    runner_id bigint, system_xid text, token_id bigint, at timestamptz, address text, polled boolean, tells boolean,
+    version text, revision text, platform text, architecture text, executor_type smallint, config jsonb,
+    features jsonb, labels jsonb)
 ),
 touched_runners AS (
   UPDATE ci_runners r SET contacted_at = greatest(r.contacted_at, b.at)
@@ -161,7 +158,8 @@ touched_runners AS (
 touched_tokens AS (
   UPDATE ci_runner_tokens t SET last_used_at = greatest(t.last_used_at, b.at)
   FROM (SELECT token_id, max(at) AS at FROM beats GROUP BY token_id) b WHERE t.id = b.token_id
-)
+),
+touched_machines AS (
 UPDATE ci_runner_machines m SET
   contacted_at = greatest(m.contacted_at, b.at),
   creation_state = CASE WHEN b.polled THEN 100 ELSE m.creation_state END,
@@ -181,6 +179,9 @@ UPDATE ci_runner_machines m SET
   labels = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.labels ELSE m.labels END
 FROM beats b WHERE m.runner_id = b.runner_id AND m.system_xid = b.system_xid
 RETURNING m.runner_id, m.system_xid
+)
+SELECT b.runner_id, b.system_xid FROM beats b
+WHERE NOT EXISTS (SELECT 1 FROM touched_machines t WHERE t.runner_id = b.runner_id AND t.system_xid = b.system_xid)
 """)
 
 
@@ -190,31 +191,34 @@ def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any)
     Returns (runner id, system ID) of those without a row. What machines of a deleted runner said before counts no
     more, and they are among them: restored, their first call is recorded at once.
 
-    `encode` turns a mapping into JSON text.
+    `encode` turns a list of mappings into JSON text.
     """
-    held = set(session.scalars(_HOLD, {"ids": sorted({c.runner_id for c in contacts})}))
+    runner_ids = {contact.runner_id for contact in contacts}
+    held = set(session.scalars(_HOLD, {"ids": f"{{{','.join(map(str, sorted(runner_ids)))}}}"}))
     missing = {(c.runner_id, c.system_xid) for c in contacts if c.runner_id not in held}
-    contacts = [contact for contact in contacts if contact.runner_id in held]
-    facts = [contact.facts or MachineFacts() for contact in contacts]
-    columns = {
-        "runner_ids": [c.runner_id for c in contacts],
-        "system_xids": [c.system_xid for c in contacts],
-        "token_ids": [c.token_id for c in contacts],
-        "ats": [c.at for c in contacts],
-        "addresses": [c.address for c in contacts],
-        "polls": [c.polled for c in contacts],
-        "tells": [c.facts is not None for c in contacts],
-        "versions": [f.version for f in facts],
-        "revisions": [f.revision for f in facts],
-        "platforms": [f.platform for f in facts],
-        "architectures": [f.architecture for f in facts],
-        "executors": [f.executor_type for f in facts],
-        "configs": [encode(f.config) for f in facts],
-        "features": [encode(f.features) for f in facts],
-        "labels": [encode(f.labels) for f in facts],
+    beats = encode([_beat(contact) for contact in contacts if contact.runner_id in held])
+    return missing | {(row.runner_id, row.system_xid) for row in session.execute(_REFRESH, {"beats": beats})}
+
+
+def _beat(contact: Contact) -> dict[str, Any]:
+    facts = contact.facts or MachineFacts()
+    return {
+        "runner_id": contact.runner_id,
+        "system_xid": contact.system_xid,
+        "token_id": contact.token_id,
+        "at": contact.at,
+        "address": contact.address,
+        "polled": contact.polled,
+        "tells": contact.facts is not None,
+        "version": facts.version,
+        "revision": facts.revision,
+        "platform": facts.platform,
+        "architecture": facts.architecture,
+        "executor_type": facts.executor_type,
+        "config": facts.config,
+        "features": facts.features,
+        "labels": facts.labels,
     }
-    found = {(row.runner_id, row.system_xid) for row in session.execute(_REFRESH, columns)}
-    return missing | {(c.runner_id, c.system_xid) for c in contacts} - found
 
 
 _JOB_CONTACTS = text("""
