@@ -48,10 +48,15 @@ class Connection:
             self._leave()
             return None
 
-    async def read_whole(self, most: int) -> bytes | None:
-        """The same for as long as it takes."""
+    async def read_whole(self, most: int, length: int = 0) -> bytes | None:
+        """The same for as long as it takes. `length` is what the client said of it, if it did.
+
+        To be told that nothing follows what is complete would cost as much as all the rest of an idle poll.
+        """
         while self._more and not self.left and len(self._body) <= most:
             self._body += self._taken(await self._receive()).get("body", b"")
+            if length and len(self._body) == length:
+                self._more = False
         return None if self._more or self.left else self._body
 
     def again(self) -> Receive:
@@ -95,8 +100,9 @@ class Connection:
             self._watch = asyncio.create_task(self._until_left())
 
     async def _until_left(self) -> None:
-        # The server says so too when the answer is out.
-        await self._receive()
+        # The server says so too when the answer is out; and before, that nothing follows the body.
+        while (await self._receive())["type"] == "http.request":
+            pass
         self._leave()
 
     def _leave(self) -> None:

@@ -190,14 +190,14 @@ class Gate:
 
     async def _poll(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         connection = Connection(receive, send)
+        content_type, length, request_id, forwarded = _told(scope)
         reading = asyncio.current_task()
         if reading is not None:
             self._reading[reading] = monotonic()
         try:
-            body = await connection.read_whole(LONGEST_BODY)
+            body = await connection.read_whole(LONGEST_BODY, length)
         finally:
             self._reading.pop(reading, None)  # type: ignore[arg-type]
-        content_type, request_id, forwarded = _told(scope)
         address = self.door.address(scope["client"][0] if scope["client"] else "", forwarded)
         poll = None if body is None else self.door.read(body, content_type)
         try:
@@ -336,17 +336,20 @@ class _Hold:
         await self.gate.answer_idle(self.connection, self.address, self.request_id, self.idle, value)
 
 
-def _told(scope: ASGIScope) -> tuple[str, str, str]:
-    """What a poll's headers say: its type, the id of the request, and the addresses that proxies have seen."""
+def _told(scope: ASGIScope) -> tuple[str, int, str, str]:
+    """What a poll's headers say: its type and length, the request's id, and the addresses that proxies have seen."""
     content_type = request_id = forwarded = ""
+    length = 0
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value.decode("latin-1")
+        elif name == b"content-length":
+            length = int(value) if value.isdigit() else 0
         elif name == b"x-request-id":
             request_id = value.decode("latin-1")
         elif name == b"x-forwarded-for":
             forwarded += ("," if forwarded else "") + value.decode("latin-1")
-    return content_type, request_id, forwarded
+    return content_type, length, request_id, forwarded
 
 
 def _raw(headers: Headers) -> list[Header]:
