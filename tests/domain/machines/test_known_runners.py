@@ -117,10 +117,10 @@ def test_a_change_that_was_heard_of_is_seen(session: Session, cast: Cast, known:
 
 def test_an_update_changes_the_queue_value(session: Session, cast: Cast, known: KnownRunners) -> None:
     issued = cast.runner()
-    before = known.find(lambda: session, issued.token).version
+    before = known.find(lambda: session, issued.token).queue_version
     runners.set_paused(session, cast.as_(cast.alice), issued.runner, True)
     known.forget(issued.runner.id)
-    assert known.find(lambda: session, issued.token).version != before
+    assert known.find(lambda: session, issued.token).queue_version != before
 
 
 def test_a_token_that_was_unknown_is_found_as_soon_as_something_changed(
