@@ -11,6 +11,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from portal import connections
 from portal.connections import Connection
+from tests import loops
 
 LEFT = {"type": "http.disconnect"}
 Told = list[dict[str, Any]]
@@ -39,7 +40,7 @@ def talk(do: Callable[[Connection], Awaitable[Any]], *says: dict[str, Any] | flo
     async def both() -> Any:
         return await do(Connection(receive, send))
 
-    return asyncio.run(both()), told
+    return loops.run(both()), told
 
 
 def test_small_pieces_are_handed_on_together() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from portal.gate import Gate
+from tests import loops
 from tests.api.machines import Answer, Machine, info_of
 from tests.api.processes import Process
 from tests.cast import Cast
@@ -46,7 +47,7 @@ def asked(gate: Gate, body: bytes, *pieces: bytes, path: str = PATH, **headers: 
         "client": ("192.0.2.7", 4711),
         "server": ("127.0.0.1", 80),
     }
-    asyncio.run(gate(scope, receive, send))  # type: ignore[arg-type]
+    loops.run(gate(scope, receive, send))  # type: ignore[arg-type]
     found = {name.decode(): value.decode() for name, value in told[0]["headers"]}
     return Answer(told[0]["status"], found, b"".join(each.get("body", b"") for each in told[1:]))
 
