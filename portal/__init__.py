@@ -31,7 +31,7 @@ from portal.domain.people.second_factor import Demand
 from portal.domain.registration.registration import Configured
 from portal.domain.trail.refused_acts import Flood
 from portal.domain.vault import JOB_SECRETS, SECOND_FACTORS, Vault
-from portal.idle_polls import IdlePollsFirst
+from portal.idle_polls import IdlePollsFirst, PollDoor
 from portal.requests import HeadAsGet, PathPrefix, assign_request_id, harden_answer, label_api_answer
 from portal.web import errors as web_errors
 from portal.web import pages, refused_acts
@@ -99,7 +99,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     access_token_commands.register(app)
     _answer_errors(app)
     behind_prefix = PathPrefix(app.wsgi_app, settings.path_prefix)
-    app.wsgi_app = IdlePollsFirst(HeadAsGet(behind_prefix), app)  # type: ignore[method-assign]
+    app.extensions["poll_door"] = PollDoor(app)
+    app.wsgi_app = IdlePollsFirst(HeadAsGet(behind_prefix), app.extensions["poll_door"])  # type: ignore[method-assign]
     return app
 
 

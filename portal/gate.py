@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 CHANGED = "changed"  # in place of a queue value: whoever echoes it is looked for work at once
 MOST_ASKED = 5  # times that a poll which was woken asks, before it is told to come again
+ASK_AGAIN = 0.1  # seconds until it does, when others were just taking what it found
 UNHEEDED_FOR = 30.0  # seconds for which it is tried to wake somebody for what was passed on in vain
 MOST_UNHEEDED = 100
-ASK_AGAIN = 0.1  # seconds until it does, when others were just taking what it found
 ASGIScope = dict[str, Any]
 
 
@@ -74,7 +74,7 @@ class Gate:
 
     def __init__(self, app: Flask, *, hold: float, threads: int) -> None:
         self.hold = hold
-        self.door = PollDoor(app)
+        self.door: PollDoor = app.extensions["poll_door"]
         self._of_idle, self._of_refusal = _raw(self.door.of_idle), _raw(self.door.of_refusal)
         self.polls = self.door.polls
         self.classes: KnownClasses = app.extensions["known_classes"]
@@ -201,7 +201,7 @@ class Gate:
         address = self.door.address(scope["client"][0] if scope["client"] else "", forwarded)
         poll = None if body is None else self.door.read(body, content_type)
         try:
-            idle = self.door.idle(poll, address) if poll is not None else None
+            idle = self.polls.idle(poll, address) if poll is not None else None
         except TokenUnknown:
             headers = self._of_refusal + _raw(self.door.refused(address, request_id))
             await connection.answer(403, headers, self.door.refusal)

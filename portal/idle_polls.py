@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from hashlib import sha256
 from io import BytesIO
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 from flask import Flask, Response, g
@@ -15,7 +14,7 @@ from flask import Flask, Response, g
 from portal import request_logs
 from portal.domain.errors import TokenUnknown
 from portal.domain.machines.known_runners import REFUSAL
-from portal.domain.machines.polls import Idle, Poll, Polls
+from portal.domain.machines.polls import Poll, Polls
 from portal.domain.trail.refused_acts import Flood
 from portal.request_logs import POLLS
 from portal.requests import HUNG_UP, address_behind, harden_answer, label_api_answer, request_id_of
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 LONGEST_BODY = 64 * 1024  # bytes of a poll that are read here; Flask says what is wrong with a longer one
-MOST_READ = 100_000  # bodies that are remembered, and …
-MOST_INFOS = 10_000  # … what differs in what machines tell of themselves
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 Headers = list[tuple[str, str]]
 
@@ -39,8 +36,6 @@ class PollDoor:
         self.paths = frozenset({POLLS, settings.path_prefix + POLLS})
         self._proxies: int = settings.trusted_proxies
         self._refused = Flood(each=1, most=600)
-        self._read: dict[bytes, Poll] = {}
-        self._infos: dict[bytes, Any] = {}
         with app.test_request_context(POLLS, method="POST"):
             g.request_id = ""
             self.of_idle = _headers(Response(status=204))
@@ -49,21 +44,9 @@ class PollDoor:
             self.of_refusal = _headers(refusal)
 
     def read(self, body: bytes, content_type: str) -> Poll | None:
-        """The poll; None for what is no JSON object, or comes as a form.
-
-        A machine says the same again and again, so what was read is remembered by its digest.
-        """
+        """The poll; None for what is no JSON object, or comes as a form."""
         if content_type.startswith(FORMS):
             return None
-        key = sha256(body).digest()
-        poll = self._read.get(key)
-        if poll is None and (poll := self._parsed(body)) is not None:
-            if len(self._read) >= MOST_READ:
-                self._read.clear()
-            self._read[key] = poll
-        return poll
-
-    def _parsed(self, body: bytes) -> Poll | None:
         try:
             given = orjson.loads(body)
         except orjson.JSONDecodeError:
@@ -71,22 +54,11 @@ class PollDoor:
         if not isinstance(given, dict):
             return None
         told = given.get
-        return Poll(told("token"), told("system_id"), self._shared(told("info")), told("last_update"))
-
-    def _shared(self, info: Any) -> Any:
-        """The same object for all machines that tell the same of themselves: fleets do."""
-        key = sha256(orjson.dumps(info)).digest()
-        if len(self._infos) >= MOST_INFOS:
-            self._infos.clear()
-        return self._infos.setdefault(key, info)
+        return Poll(told("token"), told("system_id"), told("info"), told("last_update"))
 
     def address(self, peer: str, forwarded: str) -> str:
         """The client's address."""
         return address_behind(self._proxies, peer, forwarded)
-
-    def idle(self, poll: Poll, address: str) -> Idle | None:
-        """See Polls.idle."""
-        return self.polls.idle(poll, address)
 
     def nothing(self, address: str, request_id: str, runner_id: int, value: str) -> Headers:
         """The headers of 204 besides those in `of_idle`: the request's id and the queue's value."""
@@ -107,9 +79,9 @@ class PollDoor:
 class IdlePollsFirst:
     """The same before Flask's own routing, for whoever serves the portal by WSGI, without the gate."""
 
-    def __init__(self, app: WSGIApplication, flask: Flask) -> None:
+    def __init__(self, app: WSGIApplication, door: PollDoor) -> None:
         self.app = app
-        self.door = PollDoor(flask)
+        self.door = door
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] not in self.door.paths or HUNG_UP in environ:
@@ -125,7 +97,7 @@ class IdlePollsFirst:
             return self.app(environ, start_response)
         request_id = environ.get("HTTP_X_REQUEST_ID", "")
         try:
-            idle = self.door.idle(poll, address)
+            idle = self.door.polls.idle(poll, address)
         except TokenUnknown:
             start_response("403 FORBIDDEN", self.door.of_refusal + self.door.refused(address, request_id))
             return [self.door.refusal]

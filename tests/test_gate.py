@@ -120,6 +120,15 @@ def test_what_is_no_poll_is_told_by_flask(stage: Stage, body: bytes, status: int
     assert (answer.status, json.loads(answer.body)["message"][:3]) == (status, str(status))
 
 
+def test_what_is_nested_too_deep_is_told_by_flask(stage: Stage) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(400):
+        deep = {"deeper": deep}
+    body = stage.body(info=deep)
+    answer = asked(stage.gate, body, content_length=str(len(body)))
+    assert answer.status == of_flask(stage, body).status < 500
+
+
 def test_a_form_is_flasks(stage: Stage) -> None:
     body = f"token={stage.token}&system_id=r_machine00001".encode()
     form = "application/x-www-form-urlencoded"

@@ -32,7 +32,7 @@ class Heartbeats:
     def facts_of(self, runner_id: int, system_xid: str, info: Any) -> MachineFacts | None:
         """The facts in `info`, read once per machine as long as it says the same. Raises BadRequest."""
         machine = self._machines.get((runner_id, system_xid))
-        if machine is not None and machine.info is not None and (machine.info is info or machine.info == info):
+        if machine is not None and machine.info is not None and machine.info == info:
             return machine.facts
         return read_facts(info)
 
