@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     if wrong := _misplaced(asked):
         print(wrong, file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped, as after Ctrl-C
     run = Run(full=asked.full, urls=tuple(asked.url), tokens=tuple(asked.tokens))
     taken: list[Figure] = []
     try:
