@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import median
@@ -12,7 +11,7 @@ from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import event, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from bench.figures import Figure
@@ -23,6 +22,7 @@ from portal.domain import actors
 from portal.domain.people import access_tokens, user_sessions
 from portal.domain.people.access_tokens import NewAccessToken
 from portal.models import User
+from tests.domain.queries import sent_to
 
 MEDIAN_MS, WORST_MS, DEEP_RATIO = 50, 150, 1.5
 QUICK_MS = 5  # below it, a deep page that takes longer than its first one tells of the machine, not of the list
@@ -159,7 +159,7 @@ class _Person:
 def _once(app: Flask, person: _Person, asked: Asked) -> Seen:
     with app.app_context():
         engine = db.engine
-    with _counted(engine) as statements:
+    with sent_to(engine) as statements:
         begun = perf_counter()
         answer = person.ask(asked)
         body = answer.data
@@ -168,17 +168,3 @@ def _once(app: Flask, person: _Person, asked: Asked) -> Seen:
     assert answer.status_code == asked.status, said
     assert not asked.query or b'"errors"' not in body, said
     return Seen(asked, took, len(statements), len(body) / 1024)
-
-
-@contextmanager
-def _counted(engine: Any) -> Iterator[list[str]]:
-    statements: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        statements.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(engine, "before_cursor_execute", note)

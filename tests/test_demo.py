@@ -14,7 +14,6 @@ from flask import Flask
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
-from portal import create_app
 from portal.commands import DEMO_PASSWORD
 from portal.config import ROOT
 from portal.database import db, now
@@ -60,9 +59,9 @@ from portal.models import (
 )
 from tests import databases
 from tests.cast import JOB_VAULT, Cast, csrf_of, sign_in
+from tests.demos import ROOT_PASSWORD, look_at, with_demo
 
 KEYS = Configured(enforced=False, vault=Vault([databases.ENCRYPTION_KEY]))
-ROOT_PASSWORD = "a password of its own"
 KEPT = timedelta(days=7)
 TABLES = (User, Group, Project, Runner, RunnerManager, RunnerToken, AuditEvent, Job)
 
@@ -103,24 +102,18 @@ def events(session: Session, action: str) -> Sequence[AuditEvent]:
 @pytest.fixture(scope="module")
 def filled(postgres: databases.Server) -> Iterator[Flask]:
     """An app whose database was filled once; the tests here only look at it, or sign in."""
-    with postgres.copy() as url:
-        app = create_app(databases.settings(url))
-        with app.app_context():
-            accounts.ensure_first_administrator(db.session(), ROOT_PASSWORD)
-            db.session.commit()
-            app.config["ROOT_BEFORE"] = whole_row(db.session(), "root")
-            extensions = (app.extensions[name] for name in ("registration", "job_vault", "artifact_store"))
-            assert demo_story.fill(db.session(), DEMO_PASSWORD, *extensions) is not None
-            db.session.commit()
+
+    def keep_root(app: Flask) -> None:
+        app.config["ROOT_BEFORE"] = whole_row(db.session(), "root")
+
+    with with_demo(postgres, before=keep_root) as app:
         yield app
-        with app.app_context():
-            db.engine.dispose()
 
 
 @pytest.fixture
 def stored(filled: Flask) -> Iterator[Session]:
     """A fresh look at the filled database."""
-    with filled.app_context(), Session(db.engine) as session:
+    with look_at(filled) as session:
         yield session
 
 

@@ -11,10 +11,8 @@ from flask import Flask
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 
-from portal import create_app
-from portal.commands import DEMO_PASSWORD
 from portal.database import db, now
-from portal.demo import demo_scale, demo_story, scale_progress
+from portal.demo import demo_scale, scale_progress
 from portal.demo.demo_scale import Progress
 from portal.domain import audit
 from portal.domain.actors import system
@@ -22,7 +20,6 @@ from portal.domain.errors import Invalid
 from portal.domain.groups import groups
 from portal.domain.groups.groups import Naming
 from portal.domain.jobs import job_definitions, job_matching, pending_jobs, runner_offers
-from portal.domain.people import accounts
 from portal.domain.runners import runner_lists, runner_settings, runners
 from portal.domain.runners.runner_lists import RunnerFilter
 from portal.domain.runners.runner_status import Status
@@ -46,10 +43,10 @@ from portal.models import (
 )
 from tests import databases
 from tests.cast import SYSTEM, TAGGED, Cast, sign_in
+from tests.demos import ROOT_PASSWORD, look_at, with_demo
 from tests.test_demo import command, sizes
 
 SCALE = 0.1
-ROOT_PASSWORD = "a password of its own"
 
 
 def fill(app: Flask, scale: float = SCALE, *, stop_after: int | None = None) -> list[Progress]:
@@ -67,25 +64,18 @@ def fill(app: Flask, scale: float = SCALE, *, stop_after: int | None = None) -> 
 @pytest.fixture(scope="module")
 def filled(postgres: databases.Server) -> Iterator[Flask]:
     """An app whose database has the demo and a small large one, filled in two goes; the tests only look at it."""
-    with postgres.copy() as url:
-        app = create_app(databases.settings(url))
-        with app.app_context(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(demo_scale, "PIECE", 300)
-            accounts.ensure_first_administrator(db.session(), ROOT_PASSWORD)
-            extensions = (app.extensions[name] for name in ("registration", "job_vault", "artifact_store"))
-            demo_story.fill(db.session(), DEMO_PASSWORD, *extensions)
-            db.session.commit()
+    with with_demo(postgres) as app, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_scale, "PIECE", 300)
+        with app.app_context():
             app.config["FIRST_GO"] = fill(app, stop_after=8)
             app.config["SECOND_GO"] = fill(app)
         yield app
-        with app.app_context():
-            db.engine.dispose()
 
 
 @pytest.fixture
 def stored(filled: Flask) -> Iterator[Session]:
     """A fresh look at the filled database."""
-    with filled.app_context(), Session(db.engine) as session:
+    with look_at(filled) as session:
         yield session
 
 

@@ -6,10 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
 
 from flask import Flask
-from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from portal import create_app
@@ -19,6 +17,7 @@ from portal.domain.machines.heartbeats import Heartbeats
 from portal.domain.machines.known_runners import KnownRunners
 from tests import databases
 from tests.api.machines import Machine, through, until
+from tests.domain.queries import sent_to
 
 
 class Process:
@@ -54,18 +53,9 @@ class Process:
     @contextmanager
     def statements(self) -> Iterator[list[str]]:
         """What this thread's requests ask the database; the background's own statements are not among them."""
-        asked: list[str] = []
         mine = threading.get_ident()
-
-        def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            if threading.get_ident() == mine:
-                asked.append(statement)
-
-        event.listen(self.engine, "before_cursor_execute", note)
-        try:
-            yield asked
-        finally:
-            event.remove(self.engine, "before_cursor_execute", note)
+        with sent_to(self.engine, lambda: threading.get_ident() == mine) as statements:
+            yield statements
 
     def close(self) -> None:
         """For a process whose background work was never started."""
