@@ -211,7 +211,9 @@ class Gate:
             async with self._unwoken:
                 await self.ask(scope, connection)
         elif idle.echoed and self.hold and not self.stopping and self._loop is not None:
-            await _Hold(self, scope, connection, poll.token, address, idle, request_id).wait()
+            hold = _Hold(self, scope, connection, poll.token, address, idle, request_id)
+            del poll, body  # there are many that wait
+            await hold.wait()
         else:
             await self.answer_idle(connection, address, request_id, idle, idle.value)
 
