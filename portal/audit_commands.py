@@ -11,9 +11,9 @@ from sqlalchemy import select
 
 from portal.commands import Commands
 from portal.database import db
-from portal.domain.trail import audit_chain, trail
+from portal.domain.trail import audit_chain, trail, trail_filters
 from portal.domain.trail.audit_chain import Checked, Head
-from portal.domain.trail.trail import TrailFilter
+from portal.domain.trail.trail_filters import TrailFilter
 from portal.models import AuditEvent
 
 TELL_EVERY = 100_000  # events between two lines of progress
@@ -81,7 +81,7 @@ def export(form: str, since: datetime | None, until: datetime | None, scope: str
     """Write the trail to the standard output, oldest event first, with each event's place in the chain and hash."""
     wanted = TrailFilter(path=scope, since=since.date() if since else None, until=until.date() if until else None)
     session = db.session()
-    query = trail.fitting(session, select(AuditEvent), wanted)
+    query = trail_filters.fitting(session, select(AuditEvent), wanted)
     write = trail.csv if form == "csv" else trail.json_lines
     for line in write(session, query, notes=True):
         sys.stdout.write(line)

@@ -23,7 +23,8 @@ from portal.domain.people.access_tokens import NewAccessToken
 from portal.domain.registration import registration
 from portal.domain.runners import runner_tokens
 from portal.domain.scopes import INSTANCE, find_group, find_project
-from portal.domain.trail import audit_chain, trail
+from portal.domain.trail import audit_chain, trail_pages
+from portal.domain.trail.trail_filters import TrailFilter
 from portal.models import (
     AuditEvent,
     Job,
@@ -319,9 +320,9 @@ def test_the_trail_of_release_0_5_0_is_read_in_the_order_of_time_and_is_unbroken
     session = db.session()
     checked = audit_chain.verify(session)
     assert (checked.broken, checked.count) == (None, 3)
-    events = trail.page(session, select(AuditEvent), trail.TrailFilter(), before=None, limit=10).events
+    events = trail_pages.page(session, select(AuditEvent), TrailFilter(), before=None, limit=10).events
     assert [event.id for event in events] == [2, 1, 3]  # the last one that was written tells of the day before
-    below = trail.page(session, select(AuditEvent), trail.TrailFilter(path="acme"), before=None, limit=10).events
+    below = trail_pages.page(session, select(AuditEvent), TrailFilter(path="acme"), before=None, limit=10).events
     assert [event.id for event in below] == [1, 3]
 
 

@@ -15,8 +15,8 @@ from portal.domain.people.access_token_lists import State, TokenQuery
 from portal.domain.people.access_tokens import IssuedAccessToken
 from portal.domain.runners import instructions
 from portal.domain.scopes import INSTANCE
-from portal.domain.trail import trail
-from portal.domain.trail.trail import TrailFilter
+from portal.domain.trail import trail, trail_pages
+from portal.domain.trail.trail_filters import TrailFilter
 from portal.models import AccessToken, TokenScope
 from portal.requests import portal_url, settings
 from portal.web import guards
@@ -169,7 +169,7 @@ def trail_of(access_token_id: int) -> str:
     mine = token.user_id == guards.user_session().user_id
     before = request.args.get("before", "")
     older_than = int(before) if before.isascii() and before.isdecimal() and len(before) < 19 else None
-    page = trail.page(
+    page = trail_pages.page(
         session,
         trail.of_access_token(token),
         TrailFilter(),

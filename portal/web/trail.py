@@ -16,8 +16,8 @@ from portal.domain.errors import NotFound
 from portal.domain.permissions import Action
 from portal.domain.runners import runner_access
 from portal.domain.scopes import ScopeKind
-from portal.domain.trail import trail
-from portal.domain.trail.trail import TrailFilter
+from portal.domain.trail import trail, trail_filters, trail_pages
+from portal.domain.trail.trail_filters import TrailFilter
 from portal.models import AuditEvent, User
 from portal.request_logs import redacted
 from portal.web import guards, scoped
@@ -99,7 +99,7 @@ def _page(
     kept = {name: given for name in FILTERS if (given := _given(name))}
     older_than = _given("before")
     is_id = older_than.isascii() and older_than.isdecimal() and len(older_than) < 19
-    page = trail.page(
+    page = trail_pages.page(
         db.session(), query, wanted, before=int(older_than) if is_id else None, limit=PAGE_SIZE, either=either
     )
     return render_template(
@@ -111,7 +111,7 @@ def _page(
         older_than=older_than,
         wanted=wanted,
         kept=kept,
-        kinds=trail.KINDS,
+        kinds=trail_filters.KINDS,
         here=address("show"),
         address=address,
         **about,
@@ -127,7 +127,7 @@ def _wanted() -> TrailFilter:
     kind = _given("kind")
     return TrailFilter(
         who=_given("who"),
-        kind=kind if kind in trail.KINDS else "",
+        kind=kind if kind in trail_filters.KINDS else "",
         action=_given("action"),
         path=_given("path").strip("/"),
         request=_given("request")[:64],
@@ -149,7 +149,7 @@ def _file(query: Select[AuditEvent], name: str, *, notes: bool) -> Response:
     form = _given("format") if _given("format") in WRITERS else "jsonl"
     mimetype, write = WRITERS[form]
     session = db.session()
-    lines = write(session, trail.fitting(session, query, _wanted()), notes=notes)
+    lines = write(session, trail_filters.fitting(session, query, _wanted()), notes=notes)
     response = Response(stream_with_context(lines), mimetype=mimetype)
     filename = f"trail-{name.replace('/', '-')}.{form}"
     response.headers.set("Content-Disposition", "attachment", filename=filename)

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from portal.domain import actors, audit
 from portal.domain.scopes import INSTANCE, of_group
-from portal.domain.trail import trail
-from portal.domain.trail.trail import TrailFilter
+from portal.domain.trail import trail, trail_filters, trail_pages
+from portal.domain.trail.trail_filters import TrailFilter
 from portal.models import AccessToken, AuditEvent, Group
 from tests.cast import Cast
 from tests.domain.queries import asked
@@ -23,7 +23,7 @@ NAMES = ("clean-up", "command line", "Sinéad O'Hara", "runner Xq7Lm2PdT")
 @pytest.fixture
 def told(session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> list[AuditEvent]:
     """Forty events, one each hour, of which only the newest five are looked through one by one."""
-    monkeypatch.setattr(trail, "LOOKED_THROUGH", 5)
+    monkeypatch.setattr(trail_pages, "LOOKED_THROUGH", 5)
     events = []
     for number in range(40):
         where = (INSTANCE, cast.acme, cast.platform, cast.web)[number % 4]
@@ -37,7 +37,7 @@ def told(session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> list[
 
 def page(session: Session, wanted: TrailFilter, query: Select[AuditEvent], **more: int) -> list[AuditEvent]:
     options = {"before": more.get("before"), "limit": more.get("limit", 50)}
-    return list(trail.page(session, query, wanted, **options).events)  # type: ignore[arg-type]
+    return list(trail_pages.page(session, query, wanted, **options).events)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_pages_together_have_every_event_once_and_the_newest_first(
     session: Session, told: list[AuditEvent], wanted: TrailFilter
 ) -> None:
     ours = select(AuditEvent).where(AuditEvent.id >= told[0].id).order_by(AuditEvent.id.desc())
-    whole = list(session.scalars(trail.fitting(session, ours, wanted)))
+    whole = list(session.scalars(trail_filters.fitting(session, ours, wanted)))
     assert whole
     read: list[AuditEvent] = []
     while part := page(session, wanted, ours, limit=4, before=read[-1].id if read else 2**62):
@@ -105,7 +105,7 @@ def test_no_sign_in_a_name_is_taken_for_more(session: Session, told: list[AuditE
 )
 def test_an_index_answers(session: Session, cast: Cast, wanted: TrailFilter, index: str) -> None:
     session.execute(text("SET LOCAL enable_seqscan = off"))
-    query = trail.fitting(session, select(AuditEvent), wanted).compile(session.connection())
+    query = trail_filters.fitting(session, select(AuditEvent), wanted).compile(session.connection())
     plan = session.connection().exec_driver_sql(f"EXPLAIN {query}", query.params).scalars().all()
     assert any(index in line for line in plan)
 
@@ -121,15 +121,15 @@ def test_events_stand_in_the_order_of_time_whatever_their_numbers(session: Sessi
     assert page(session, TrailFilter(), audit.of_scope(INSTANCE), before=late.id, limit=1) == [told[20]]
 
 
-def search(session: Session, wanted: TrailFilter, **more: int | None) -> trail.Page:
+def search(session: Session, wanted: TrailFilter, **more: int | None) -> trail_pages.Page:
     options = {"before": more.get("before"), "limit": more.get("limit", 50)}
-    return trail.page(session, audit.of_scope(INSTANCE), wanted, **options)  # type: ignore[arg-type]
+    return trail_pages.page(session, audit.of_scope(INSTANCE), wanted, **options)  # type: ignore[arg-type]
 
 
 def test_a_page_that_would_take_long_says_how_far_it_looked_and_the_next_goes_on_there(
     session: Session, told: list[AuditEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trail, "RARE", 6)
+    monkeypatch.setattr(trail_pages, "RARE", 6)
     # Of ten each, and never together: neither is rare enough to look at all of them.
     wanted = TrailFilter(action="act_1", who="clean-up")
     pages = [search(session, wanted)]
@@ -139,15 +139,15 @@ def test_a_page_that_would_take_long_says_how_far_it_looked_and_the_next_goes_on
     assert len(pages) > 1
     assert pages[0].looked_to == session.get_one(AuditEvent, pages[0].older).created_at
     found = [event for page in pages for event in page.events]
-    whole = trail.fitting(session, audit.of_scope(INSTANCE), wanted)
+    whole = trail_filters.fitting(session, audit.of_scope(INSTANCE), wanted)
     assert found == list(session.scalars(whole))
     assert found
 
 
 def test_the_last_page_is_known_to_be_the_last(session: Session, told: list[AuditEvent]) -> None:
     wanted = TrailFilter(action="act_1")
-    assert search(session, wanted, limit=13) == trail.Page(list(reversed(told[1::3])))
-    assert search(session, wanted, limit=12) == trail.Page(list(reversed(told[1::3]))[:12], older=told[4].id)
+    assert search(session, wanted, limit=13) == trail_pages.Page(list(reversed(told[1::3])))
+    assert search(session, wanted, limit=12) == trail_pages.Page(list(reversed(told[1::3]))[:12], older=told[4].id)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_the_last_page_is_known_to_be_the_last(session: Session, told: list[Audi
 def test_a_page_asks_the_database_a_few_times_however_long_the_trail_is(
     session: Session, told: list[AuditEvent], wanted: TrailFilter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trail, "RARE", 6)
+    monkeypatch.setattr(trail_pages, "RARE", 6)
     first = search(session, TrailFilter(), limit=3).older
     session.expire_all()
     with asked(session) as statements:
@@ -199,7 +199,7 @@ def test_a_persons_events_by_them_and_about_them_come_once_each(session: Session
     audit.record(session, dana, "person_changed", bob, INSTANCE)
     audit.record(session, dana, "signed_out", cast.dana, INSTANCE)
     session.flush()
-    shown = trail.page(
+    shown = trail_pages.page(
         session, trail.of_person(bob), TrailFilter(), before=None, limit=200, either=trail.by_or_about(bob)
     )
     assert list(shown.events) == list(session.scalars(trail.of_person(bob)))
@@ -209,8 +209,8 @@ def test_a_persons_events_by_them_and_about_them_come_once_each(session: Session
 def test_of_a_busy_persons_events_only_so_many_are_looked_at_for_a_rarely_used_token(
     session: Session, cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trail, "LOOKED_THROUGH", 2)
-    monkeypatch.setattr(trail, "RARE", 3)
+    monkeypatch.setattr(trail_pages, "LOOKED_THROUGH", 2)
+    monkeypatch.setattr(trail_pages, "RARE", 3)
     cast.access_token(cast.alice)
     cast.access_token(cast.alice)
     rare, busy = session.scalars(select(AccessToken).where(AccessToken.user_id == cast.alice.id).order_by("id")).all()
@@ -223,7 +223,7 @@ def test_of_a_busy_persons_events_only_so_many_are_looked_at_for_a_rarely_used_t
     before = None
     while not pages or before is not None:
         either = trail.around(rare)
-        page_ = trail.page(session, whole, TrailFilter(), before=before, limit=5, either=either)
+        page_ = trail_pages.page(session, whole, TrailFilter(), before=before, limit=5, either=either)
         found += page_.events
         pages.append(page_.looked_to is not None)
         before = page_.older
