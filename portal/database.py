@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from flask_sqlalchemy import SQLAlchemy
 from psycopg.errors import DeadlockDetected, SerializationFailure
-from sqlalchemy import DateTime, MetaData
+from sqlalchemy import BigInteger, ColumnElement, DateTime, MetaData, cast
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, registry
 
@@ -42,6 +45,11 @@ def is_modelled(_: object, name: str | None, kind: str, reflected: bool, __: obj
 def ran_into_each_other(failure: BaseException) -> bool:
     """Whether the database gave one of two transactions up, as each waited for the other: sent again it succeeds."""
     return isinstance(failure, DBAPIError) and isinstance(failure.orig, DeadlockDetected | SerializationFailure)
+
+
+def as_array(ids: Iterable[int]) -> ColumnElement[Any]:
+    """These numbers as one parameter of a statement, however many they are."""
+    return cast(list(ids), ARRAY(BigInteger))
 
 
 def now() -> datetime:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import BigInteger, Select, cast, func, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from portal.database import as_array
 
 T = TypeVar("T")
 MOST_COUNTED = 10_000  # GitLab's bound as well
@@ -45,6 +46,6 @@ def first(session: Session, query: Select[T], key: InstrumentedAttribute[Any], *
     ids = session.scalars(chosen).all()
     if not ids:
         return []
-    place = func.array_position(cast(list(ids), ARRAY(BigInteger)), key)
+    place = func.array_position(as_array(ids), key)
     whole = select(key.class_).where(key.in_(ids)).order_by(place)
     return session.scalars(whole).all()

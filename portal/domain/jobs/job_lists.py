@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, ColumnElement, Select, and_, cast, func, or_, select, true
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 from sqlalchemy.orm import Session
 
+from portal.database import as_array
 from portal.domain import permissions
 from portal.domain.actors import Actor
 from portal.domain.jobs import job_walks
@@ -194,7 +194,7 @@ def count_of_each(session: Session, runner_ids: Sequence[int], statuses: Sequenc
 
     By the runner's number, with one query; those without are left out.
     """
-    asked = func.unnest(cast(list(runner_ids), ARRAY(BigInteger))).table_valued("id").render_derived()
+    asked = func.unnest(as_array(runner_ids)).table_valued("id").render_derived()
     its = select(Job.id).where(Job.runner_id == asked.c.id)
     if statuses:
         its = its.where(Job.status.in_(statuses))

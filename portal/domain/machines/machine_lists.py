@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, any_, cast, func, or_, select, true
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, and_, any_, func, or_, select, true
 from sqlalchemy.orm import Session
 
+from portal.database import as_array
 from portal.domain.runners.runner_status import ONLINE_WINDOW, STALE_AFTER, Status
 from portal.models import CreationState, Executor, Runner, RunnerManager
 
@@ -67,7 +67,7 @@ def of_each(
     found: dict[int, list[RunnerManager]] = {runner_id: [] for runner_id in runner_ids}
     if not found:
         return found
-    asked = func.unnest(_array(runner_ids)).table_valued("id").render_derived()
+    asked = func.unnest(as_array(runner_ids)).table_valued("id").render_derived()
     order = RunnerManager.id.asc() if oldest else RunnerManager.id.desc()
     its = select(RunnerManager.id).where(RunnerManager.runner_id == asked.c.id, which)
     if below is not None:
@@ -117,9 +117,4 @@ def _distinct(column: Any) -> Any:
 
 
 def _of(runner_ids: Sequence[int]) -> ColumnElement[bool]:
-    return RunnerManager.runner_id == any_(_array(runner_ids))
-
-
-def _array(ids: Sequence[int]) -> ColumnElement[Any]:
-    """One parameter, however many there are."""
-    return cast(list(ids), ARRAY(BigInteger))
+    return RunnerManager.runner_id == any_(as_array(runner_ids))

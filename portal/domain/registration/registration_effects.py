@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import BigInteger, ColumnElement, Select, and_, any_, cast, exists, func, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, Select, and_, any_, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, joinedload
 
-from portal.database import now
+from portal.database import as_array, now
 from portal.domain import audit
 from portal.domain.audit import NEWEST_FIRST
 from portal.domain.groups.groups import below, owned_below
@@ -129,7 +128,7 @@ def _some(
     ids = query.order_by(None).with_only_columns(key, maintain_column_froms=True)
     found = session.scalars(ids.limit(most + 1) if most is not None else ids).all()
     if most is None or len(found) <= most:
-        query = query.where(key == any_(cast(list(found), ARRAY(BigInteger))))
+        query = query.where(key == any_(as_array(found)))
     return Some(len(found), session.scalars(query.limit(SHOWN)).all() if found else [])
 
 

@@ -7,11 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, ColumnElement, Select, and_, any_, cast, exists, func, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, Select, and_, any_, exists, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload
 
-from portal.database import now
+from portal.database import as_array, now
 from portal.domain import audit
 from portal.domain.actors import CLEAN_UP, Actor
 from portal.domain.deletions import deletions
@@ -179,7 +178,7 @@ def preview(session: Session, scope: Scope, criteria: Criteria, at: datetime, li
     ids = session.scalars(first.limit(BATCH + 1 if limit is not None else None)).all()
     shown = ids[:limit] if limit is not None else ids
     runners = {each.id: each for each in session.scalars(_with_owners().where(among(shown)))}
-    machines = select(func.count()).where(RunnerManager.runner_id == any_(cast(ids[:BATCH], ARRAY(BigInteger))))
+    machines = select(func.count()).where(RunnerManager.runner_id == any_(as_array(ids[:BATCH])))
     return Found(
         runners=[runners[each] for each in shown if each in runners],
         total=len(ids),

@@ -25,10 +25,10 @@ from sqlalchemy import (
     text,
     tuple_,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased, joinedload
 from sqlalchemy.sql.selectable import Subquery
 
+from portal.database import as_array
 from portal.domain.errors import BadRequest
 from portal.domain.runners.runner_status import LAST_CONTACT
 from portal.models import Runner, RunnerToken
@@ -68,7 +68,7 @@ class Stretch:
 
 def among(ids: Sequence[int]) -> ColumnElement[bool]:
     """Condition for the runners with these ids, which go as one parameter however many they are."""
-    return Runner.id == any_(cast(list(ids), ARRAY(BigInteger)))
+    return Runner.id == any_(as_array(ids))
 
 
 def page_by_number(

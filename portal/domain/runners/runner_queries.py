@@ -6,14 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     and_,
     any_,
-    cast,
     false,
     func,
     or_,
@@ -21,9 +18,9 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
+from portal.database import as_array
 from portal.domain import permissions, tokens
 from portal.domain.actors import Actor
 from portal.domain.permissions import Action
@@ -76,9 +73,9 @@ def available_to(session: Session, actor: Actor) -> ColumnElement[bool]:
         return Runner.runner_type != RunnerType.INSTANCE
     of_groups, holding, projects = permissions.places_with(session, actor, Action.WRITE_RUNNERS)
     return or_(
-        and_(Runner.runner_type == RunnerType.GROUP, Runner.group_ids.overlap(_array(of_groups))),
-        and_(Runner.runner_type == RunnerType.PROJECT, Runner.group_ids.overlap(_array(holding))),
-        Runner.project_id == any_(_array(projects)),
+        and_(Runner.runner_type == RunnerType.GROUP, Runner.group_ids.overlap(as_array(of_groups))),
+        and_(Runner.runner_type == RunnerType.PROJECT, Runner.group_ids.overlap(as_array(holding))),
+        Runner.project_id == any_(as_array(projects)),
         among(_assigned_from_elsewhere(session, holding, projects)),
     )
 
@@ -87,13 +84,8 @@ def _assigned_from_elsewhere(session: Session, holding: Sequence[int], projects:
     """The runners that serve these projects, or those of these groups, and belong to projects outside the groups."""
     query = select(RunnerProject.runner_id).join(Project, Project.id == RunnerProject.project_id)
     query = query.join(Group, Group.id == Project.group_id).join(Runner, Runner.id == RunnerProject.runner_id)
-    served = or_(Project.id == any_(_array(projects)), Group.traversal_ids.overlap(_array(holding)))
-    return list(session.scalars(query.where(served, ~Runner.group_ids.overlap(_array(holding)))))
-
-
-def _array(ids: Sequence[int]) -> ColumnElement[Any]:
-    """One parameter, however many there are."""
-    return cast(list(ids), ARRAY(BigInteger))
+    served = or_(Project.id == any_(as_array(projects)), Group.traversal_ids.overlap(as_array(holding)))
+    return list(session.scalars(query.where(served, ~Runner.group_ids.overlap(as_array(holding)))))
 
 
 def usable_in_group(scope: Scope) -> ColumnElement[bool]:
@@ -210,7 +202,7 @@ def newest_managers(
     session: Session, runner_ids: Sequence[int], *, each: int = MOST_MANAGERS
 ) -> dict[int, list[RunnerManager]]:
     """The managers of each of these runners, those heard of last first, at most `each`; by runner id. One query."""
-    asked = select(Runner.id).where(Runner.id == any_(_array(runner_ids))).subquery()
+    asked = select(Runner.id).where(among(runner_ids)).subquery()
     newest = (RunnerManager.contacted_at.desc().nulls_last(), RunnerManager.id)
     its = select(RunnerManager).where(RunnerManager.runner_id == asked.c.id).order_by(*newest).limit(each).lateral()
     manager = aliased(RunnerManager, its)
