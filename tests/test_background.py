@@ -71,6 +71,9 @@ class TestHeartbeats:
     def test_reach_the_runner_and_its_token_too(self, process: Process) -> None:
         machine = process.machine(runner_in(process))
         machine.poll()
+        with process.session() as session:  # its use is told in minutes
+            session.execute(update(RunnerToken).values(last_used_at=now() - timedelta(minutes=2)))
+            session.commit()
         asked = now()
         machine.poll()
         process.background.write_heartbeats()

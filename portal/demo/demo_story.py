@@ -389,7 +389,7 @@ class _Story:
                 last = self.present - timedelta(seconds=age)
                 born = last if fate == "registered" else made + (last - made) * chance.uniform(0.1, 0.95)
                 contact = self._contact(plan, chance, number)
-                contact = replace(contact, at=last, polled=fate != "registered")
+                contact = contact._replace(at=last, polled=fate != "registered")
                 runner_managers.record_contact(self.session, contact)
                 self.born.append((contact, born))
                 number += 1

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from portal.domain.machines.machine_facts import MachineFacts, read_facts
 from portal.domain.machines.runner_managers import Contact
 
 MOST_MACHINES = 200_000
+TELL_AGAIN = 60.0  # seconds after which what a machine is gets written again, in case another process wrote otherwise
 
 
 @dataclass(slots=True)
@@ -19,6 +21,7 @@ class _Machine:
     polled: bool
     info: Mapping[str, Any] | None
     facts: MachineFacts | None
+    tell_at: float  # when to write the facts next, on the monotonic clock
 
 
 class Heartbeats:
@@ -32,9 +35,14 @@ class Heartbeats:
     def facts_of(self, runner_id: int, system_xid: str, info: Any) -> MachineFacts | None:
         """The facts in `info`, read once per machine as long as it says the same. Raises BadRequest."""
         machine = self._machines.get((runner_id, system_xid))
-        if machine is not None and machine.info is not None and machine.info == info:
+        if machine is not None and machine.info is not None and (machine.info is info or machine.info == info):
             return machine.facts
         return read_facts(info)
+
+    def info_of(self, runner_id: int, system_xid: str) -> Mapping[str, Any] | None:
+        """What the machine told last, as it told it; None when that is not known."""
+        machine = self._machines.get((runner_id, system_xid))
+        return machine.info if machine is not None else None
 
     def note(self, contact: Contact, info: Mapping[str, Any] | None) -> bool:
         """Keep a contact for the next write. False for a machine that must be recorded at once instead:
@@ -46,7 +54,7 @@ class Heartbeats:
             if machine is None or machine.token_id != contact.token_id or (contact.polled and not machine.polled):
                 return False
             if contact.facts is not None and machine.facts is not contact.facts:
-                machine.info, machine.facts = info, contact.facts
+                machine.info, machine.facts, machine.tell_at = info, contact.facts, 0.0
             self._pending[key] = _merged(self._pending.get(key), contact)
             return True
 
@@ -56,20 +64,37 @@ class Heartbeats:
         with self._lock:
             if len(self._machines) >= MOST_MACHINES:
                 self._machines.clear()
-            self._machines[key] = _Machine(contact.token_id, contact.polled, info, contact.facts)
+            self._machines[key] = _Machine(
+                contact.token_id, contact.polled, info, contact.facts, monotonic() + TELL_AGAIN
+            )
 
     def take(self) -> list[Contact]:
-        """Hand over what is to be written, in the one order that all processes use, so that two cannot deadlock."""
+        """Hand over what is to be written, in the one order that all processes use, so that two cannot deadlock.
+
+        What a machine is goes with it only when it is new or was not written for a while: it is ten times as long.
+        """
+        at = monotonic()
         with self._lock:
             pending, self._pending = self._pending, {}
-        return [pending[key] for key in sorted(pending)]
+            return [self._in_short(key, pending[key], at) for key in sorted(pending)]
+
+    def _in_short(self, key: tuple[int, str], contact: Contact, at: float) -> Contact:
+        machine = self._machines.get(key)
+        if contact.facts is None or machine is None or machine.facts is not contact.facts:
+            return contact
+        if machine.tell_at > at:
+            return contact._replace(facts=None)
+        machine.tell_at = at + TELL_AGAIN
+        return contact
 
     def put_back(self, contacts: list[Contact]) -> None:
         """Keep contacts whose write failed, unless something newer came in meanwhile."""
         with self._lock:
             for contact in contacts:
                 key = (contact.runner_id, contact.system_xid)
-                newer = self._pending.get(key)
+                machine, newer = self._machines.get(key), self._pending.get(key)
+                if machine is not None and contact.facts is not None:
+                    machine.tell_at = 0.0
                 self._pending[key] = _merged(contact, newer) if newer else contact
 
     def forget(self, keys: set[tuple[int, str]]) -> None:
@@ -95,4 +120,4 @@ def _merged(older: Contact | None, newer: Contact) -> Contact:
     """The newer contact, with what only the older one told."""
     if older is None or (newer.polled and newer.facts is not None):
         return newer
-    return replace(newer, polled=newer.polled or older.polled, facts=newer.facts or older.facts)
+    return newer._replace(polled=newer.polled or older.polled, facts=newer.facts or older.facts)

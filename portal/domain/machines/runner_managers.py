@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     case,
@@ -33,8 +32,7 @@ NEW_ROWS = 1000  # a runner may get this many new managers …
 NEW_ROWS_WINDOW = timedelta(minutes=10)  # … in this time; reference/users.md section 4.1
 
 
-@dataclass(frozen=True, slots=True)
-class Contact:
+class Contact(NamedTuple):
     """One sign of life. `polled` is true for a poll for jobs, false for a verification.
 
     `facts` is None when the request told nothing (verify before 19.3): what is stored then stays.
@@ -143,6 +141,7 @@ _HOLD = text(
 # nothing of the machine any more. It only refreshes rows that exist: a machine that was
 # unregistered, pruned or whose runner was deleted a moment ago is not brought back by a late heartbeat, and
 # nothing in the batch can fail because of it. The caller learns which machines had no row.
+# When a token was used last is told in minutes, and written no oftener: that is a third of a batch.
 # The batch comes as one JSON text: as an array for each column, most of the time would go into writing them out.
 _REFRESH = text("""
 WITH beats AS MATERIALIZED (
@@ -157,7 +156,8 @@ touched_runners AS (
 ),
 touched_tokens AS (
   UPDATE ci_runner_tokens t SET last_used_at = greatest(t.last_used_at, b.at)
-  FROM (SELECT token_id, max(at) AS at FROM beats GROUP BY token_id) b WHERE t.id = b.token_id
+  FROM (SELECT token_id, max(at) AS at FROM beats GROUP BY token_id) b
+  WHERE t.id = b.token_id AND (t.last_used_at > b.at - interval '1 minute') IS NOT TRUE
 ),
 touched_machines AS (
 UPDATE ci_runner_machines m SET
@@ -201,15 +201,20 @@ def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any)
 
 
 def _beat(contact: Contact) -> dict[str, Any]:
-    facts = contact.facts or MachineFacts()
-    return {
+    facts = contact.facts
+    said = {
         "runner_id": contact.runner_id,
         "system_xid": contact.system_xid,
         "token_id": contact.token_id,
         "at": contact.at,
         "address": contact.address,
         "polled": contact.polled,
-        "tells": contact.facts is not None,
+        "tells": facts is not None,
+    }
+    if facts is None:
+        return said
+    return {
+        **said,
         "version": facts.version,
         "revision": facts.revision,
         "platform": facts.platform,

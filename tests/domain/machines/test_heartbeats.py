@@ -1,7 +1,6 @@
 """The memory of heartbeats: what may wait for the next write, and what is never lost."""
 
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +17,7 @@ INFO = {"version": "18.5.0"}
 
 
 def contact(system_xid: str = "s_1", *, runner_id: int = 1, **changes: Any) -> Contact:
-    return replace(Contact(runner_id, 10, system_xid, AT, "192.0.2.1", True, None), **changes)
+    return Contact(runner_id, 10, system_xid, AT, "192.0.2.1", True, None)._replace(**changes)
 
 
 @pytest.fixture
@@ -76,6 +75,40 @@ def test_a_failed_write_loses_nothing_and_overwrites_nothing_newer(beats: Heartb
     beats.note(contact(at=later), None)
     beats.put_back(taken)
     assert beats.take() == [contact(at=later, facts=facts), contact("s_2")]
+
+
+def test_what_a_machine_is_goes_with_its_heartbeat_when_it_is_new_or_long_ago(
+    beats: Heartbeats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(module, "monotonic", lambda: clock)
+    facts = MachineFacts(version="18.5.0")
+
+    def written(told: MachineFacts) -> list[MachineFacts | None]:
+        beats.note(contact(facts=told), INFO)
+        return [each.facts for each in beats.take()]
+
+    assert written(facts) == [facts]  # it has said nothing of itself before
+    assert written(facts) == [None]
+    clock += module.TELL_AGAIN - 1
+    assert written(facts) == [None]
+    clock += 1
+    assert written(facts) == [facts]
+    assert written(facts) == [None]
+    newer = MachineFacts(version="19.0.0")
+    assert written(newer) == [newer]
+    assert written(newer) == [None]
+
+
+def test_what_could_not_be_written_of_a_machine_goes_with_its_next_heartbeat(beats: Heartbeats) -> None:
+    facts = MachineFacts(version="18.5.0")
+    beats.note(contact(facts=facts), INFO)
+    taken = beats.take()
+    beats.put_back(taken)
+    beats.note(contact(facts=facts), INFO)
+    assert [each.facts for each in beats.take()] == [facts]
+    beats.note(contact(facts=facts), INFO)
+    assert [each.facts for each in beats.take()] == [None]
 
 
 def test_the_same_info_is_read_once(beats: Heartbeats) -> None:

@@ -32,7 +32,7 @@ FACTS = MachineFacts(
 
 def contact(issued: IssuedRunner, system_xid: str = "s_1", **changes: Any) -> Contact:
     given = Contact(issued.runner.id, issued.record.id, system_xid, now(), "192.0.2.1", True, FACTS)
-    return replace(given, **changes)
+    return given._replace(**changes)
 
 
 def only_manager(session: Session) -> RunnerManager:
@@ -264,7 +264,7 @@ def test_many_heartbeats_are_one_statement_after_their_runners_are_held(session:
     later = now() + SECOND
     told = replace(FACTS, version="19.1.0", labels={"site": "b"})
     with asked(session) as statements:
-        write(session, *(replace(each, at=later, facts=told, address="192.0.2.9") for each in contacts))
+        write(session, *(each._replace(at=later, facts=told, address="192.0.2.9") for each in contacts))
     assert [each.split()[0] for each in statements] == ["SELECT", "WITH"]
     assert "ORDER BY id FOR NO KEY UPDATE" in statements[0]
     rows = session.scalars(select(RunnerManager)).all()
@@ -272,7 +272,20 @@ def test_many_heartbeats_are_one_statement_after_their_runners_are_held(session:
     assert {(row.contacted_at, row.version, row.ip_address) for row in rows} == {(later, "19.1.0", "192.0.2.9")}
     assert all(row.labels == {"site": "b"} for row in rows)
     assert {issued.runner.contacted_at for issued in fleet} == {later}
-    assert {issued.record.last_used_at for issued in fleet} == {later}
+
+
+def test_a_token_is_written_as_used_once_in_a_minute(session: Session, cast: Cast) -> None:
+    issued = cast.runner()
+    given = contact(issued)
+    runner_managers.record_contact(session, given)
+    first = issued.record.last_used_at
+    assert first is not None
+    write(session, given._replace(at=first + 59 * SECOND))
+    assert (issued.record.last_used_at, issued.runner.contacted_at) == (first, first + 59 * SECOND)
+    write(session, given._replace(at=first + 60 * SECOND))
+    assert issued.record.last_used_at == first + 60 * SECOND
+    write(session, given)  # what comes late is no later use
+    assert issued.record.last_used_at == first + 60 * SECOND
 
 
 def test_a_heartbeat_that_tells_nothing_leaves_what_is_stored(session: Session, cast: Cast) -> None:
@@ -287,7 +300,7 @@ def test_a_late_heartbeat_never_turns_the_clock_back(session: Session, cast: Cas
     issued = cast.runner()
     first = contact(issued)
     runner_managers.record_contact(session, first)
-    write(session, replace(first, at=first.at - 60 * SECOND))
+    write(session, first._replace(at=first.at - 60 * SECOND))
     assert only_manager(session).contacted_at == first.at
     assert issued.runner.contacted_at == first.at
 
