@@ -199,20 +199,21 @@ class Gate:
         finally:
             self._reading.pop(reading, None)  # type: ignore[arg-type]
         address = self.door.address(scope["client"][0] if scope["client"] else "", forwarded)
-        poll = None if body is None else self.door.read(body, content_type)
         try:
-            idle = self.polls.idle(poll, address) if poll is not None else None
+            heard = self.door.hear(body, content_type, address) if body is not None else None
         except TokenUnknown:
             headers = self._of_refusal + _raw(self.door.refused(address, request_id))
             await connection.answer(403, headers, self.door.refusal)
             return
-        if idle is None or poll is None:
+        if heard is None:
             connection.watch()
             async with self._unwoken:
                 await self.ask(scope, connection)
-        elif idle.echoed and self.hold and not self.stopping and self._loop is not None:
-            hold = _Hold(self, scope, connection, poll.token, address, idle, request_id)
-            del poll, body  # there are many that wait
+            return
+        token, idle = heard
+        if idle.echoed and self.hold and not self.stopping and self._loop is not None:
+            hold = _Hold(self, scope, connection, token, address, idle, request_id)
+            del body  # there are many that wait
             await hold.wait()
         else:
             await self.answer_idle(connection, address, request_id, idle, idle.value)
@@ -285,7 +286,7 @@ class _Hold:
     def _value(self) -> str:
         """The queue's value at the end of a wait: whatever was announced meanwhile, others were woken for."""
         since = max(self.idle.since, min(self.gate.told_of, self.gate.polls.news.mark))
-        return replace(self.idle, since=since).value
+        return self.idle._replace(since=since).value
 
     async def _held(self, waiting: Waiting) -> Why:
         self.gate.held.add(waiting)

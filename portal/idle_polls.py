@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import threading
 from collections.abc import Iterable
 from io import BytesIO
 from time import monotonic
@@ -13,8 +15,9 @@ from flask import Flask, Response, g
 
 from portal import request_logs
 from portal.domain.errors import TokenUnknown
+from portal.domain.machines.heartbeats import MOST_MACHINES
 from portal.domain.machines.known_runners import REFUSAL
-from portal.domain.machines.polls import Poll, Polls
+from portal.domain.machines.polls import Idle, Poll, Polls
 from portal.domain.trail.refused_acts import Flood
 from portal.request_logs import POLLS
 from portal.requests import HUNG_UP, address_behind, harden_answer, label_api_answer, request_id_of
@@ -35,6 +38,7 @@ class PollDoor:
         self.polls: Polls = app.extensions["polls"]
         self.paths = frozenset({POLLS, settings.path_prefix + POLLS})
         self._proxies: int = settings.trusted_proxies
+        self._said = _SaidBefore()
         self._refused = Flood(each=1, most=600)
         with app.test_request_context(POLLS, method="POST"):
             g.request_id = ""
@@ -43,18 +47,24 @@ class PollDoor:
             self.refusal: bytes = refusal.get_data()
             self.of_refusal = _headers(refusal)
 
-    def read(self, body: bytes, content_type: str) -> Poll | None:
-        """The poll; None for what is no JSON object, or comes as a form."""
+    def hear(self, body: bytes, content_type: str, address: str) -> tuple[str, Idle] | None:
+        """Take the poll for a sign of life: its token, and that it gets nothing. None when Flask has to say.
+
+        Raises TokenUnknown for a token that is mistyped, or that was unknown a moment ago.
+        """
         if content_type.startswith(FORMS):
             return None
-        try:
-            given = orjson.loads(body)
-        except orjson.JSONDecodeError:
+        digest = hashlib.sha256(body).digest()
+        said = self._said.find(digest)
+        poll = said or _read(body)
+        idle = self.polls.idle(poll, address) if poll is not None else None
+        if poll is None or idle is None:
             return None
-        if not isinstance(given, dict):
-            return None
-        told = given.get
-        return Poll(told("token"), told("system_id"), told("info"), told("last_update"))
+        if said is None:
+            # What a machine tells of itself is kept once, by the heartbeats.
+            info = self.polls.heartbeats.info_of(idle.known.runner_id, idle.system_xid)
+            self._said.keep((idle.known.runner_id, idle.system_xid), digest, poll._replace(info=info))
+        return poll.token, idle
 
     def address(self, peer: str, forwarded: str) -> str:
         """The client's address."""
@@ -76,6 +86,30 @@ class PollDoor:
         return [("x-request-id", given)]
 
 
+class _SaidBefore:
+    """What each machine said last, by the digest of the body: it says the same again every few seconds.
+
+    Only of machines whose token was good, and of each of them only the last: nobody else can fill the memory.
+    """
+
+    def __init__(self) -> None:
+        self._polls: dict[bytes, Poll] = {}
+        self._last: dict[tuple[int, str], bytes] = {}
+        self._lock = threading.Lock()
+
+    def find(self, digest: bytes) -> Poll | None:
+        return self._polls.get(digest)
+
+    def keep(self, machine: tuple[int, str], digest: bytes, poll: Poll) -> None:
+        with self._lock:
+            if len(self._last) >= MOST_MACHINES:
+                self._polls.clear()
+                self._last.clear()
+            self._polls.pop(self._last.get(machine, b""), None)
+            self._last[machine] = digest
+            self._polls[digest] = poll
+
+
 class IdlePollsFirst:
     """The same before Flask's own routing, for whoever serves the portal by WSGI, without the gate."""
 
@@ -92,20 +126,30 @@ class IdlePollsFirst:
         body = environ["wsgi.input"].read(int(length))
         environ["wsgi.input"] = BytesIO(body)
         address = self.door.address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""))
-        poll = self.door.read(body, environ.get("CONTENT_TYPE", ""))
-        if poll is None:
-            return self.app(environ, start_response)
         request_id = environ.get("HTTP_X_REQUEST_ID", "")
         try:
-            idle = self.door.polls.idle(poll, address)
+            heard = self.door.hear(body, environ.get("CONTENT_TYPE", ""), address)
         except TokenUnknown:
             start_response("403 FORBIDDEN", self.door.of_refusal + self.door.refused(address, request_id))
             return [self.door.refusal]
-        if idle is None:
+        if heard is None:
             return self.app(environ, start_response)
+        _, idle = heard
         told = self.door.nothing(address, request_id, idle.known.runner_id, idle.value)
         start_response("204 NO CONTENT", self.door.of_idle + told)
         return []
+
+
+def _read(body: bytes) -> Poll | None:
+    """The poll in a body; None for what is no JSON object."""
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(given, dict):
+        return None
+    told = given.get
+    return Poll(told("token"), told("system_id"), told("info"), told("last_update"))
 
 
 def _headers(response: Response) -> Headers:

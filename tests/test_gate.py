@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from portal.domain.runners import runners
 from portal.gate import Gate
+from portal.models import Runner
 from tests import loops
-from tests.api.machines import Answer, Machine, info_of
+from tests.api.machines import Answer, Machine, info_of, until
 from tests.api.processes import Process
-from tests.cast import Cast
+from tests.cast import SYSTEM, Cast
 
 PATH = "/api/v4/jobs/request"
 OWN = {"x-request-id", "x-gitlab-last-update"}
@@ -146,3 +149,30 @@ def test_a_sign_of_life_is_kept_with_its_address(stage: Stage) -> None:
     asked(stage.gate, stage.body())
     (contact,) = stage.process.heartbeats.take()
     assert (contact.system_xid, contact.address, contact.polled) == ("r_machine00001", "192.0.2.7", True)
+
+
+def test_a_machine_that_says_what_it_said_before_is_what_it_says(stage: Stage) -> None:
+    with stage.process.session() as session:
+        runner = session.scalars(select(Runner.id)).one()
+    said = {version: stage.body(info=info_of(version)) for version in ("18.6.6", "19.1.0")}
+    for version in ("19.1.0", "19.1.0", "18.6.6", "18.6.6", "19.1.0"):
+        assert asked(stage.gate, said[version]).status == 204
+        told = stage.process.heartbeats.info_of(runner, "r_machine00001")
+        assert told is not None
+        assert told["version"] == version
+
+
+def test_who_says_the_same_again_is_refused_once_its_runner_is_gone(stage: Stage) -> None:
+    body = stage.body()
+    assert [asked(stage.gate, body).status for _ in range(2)] == [204, 204]
+    with stage.process.session() as session:
+        runners.delete_runner(session, SYSTEM, session.scalars(select(Runner)).one())
+        session.commit()
+    until(lambda: asked(stage.gate, body).status == 403)
+
+
+def test_of_each_machine_only_what_it_said_last_is_remembered(stage: Stage) -> None:
+    for number in range(20):
+        assert asked(stage.gate, stage.body(filler=number)).status == 204
+        assert asked(stage.gate, stage.body(token="unknown", filler=number)).status == 403
+    assert len(stage.gate.door._said._polls) == 1

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from portal.database import now
 from portal.domain.errors import BadRequest
@@ -17,8 +16,7 @@ from portal.domain.machines.runner_managers import Contact
 from portal.models import LEGACY
 
 
-@dataclass(frozen=True, slots=True)
-class Poll:
+class Poll(NamedTuple):  # made in half the time that a frozen dataclass takes, for each of most of all requests
     """What a machine sends when it asks for a job, as it came: each may be anything."""
 
     token: Any
@@ -27,8 +25,7 @@ class Poll:
     last_update: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
+class Idle(NamedTuple):
     """A poll that gets nothing. `since` is the mark up to which nothing waits for the machine.
 
     `echoed` says that the client knows the queue's present value: it hears nothing new, and may be kept waiting.
@@ -80,7 +77,9 @@ class Polls:
 
         Clients that echo no value are spared the search too, when this process has made it.
         """
-        told = mark_in(last_update, known.queue_version)
+        return self._quiet_since(known, system_xid, mark_in(last_update, known.queue_version))
+
+    def _quiet_since(self, known: KnownRunner, system_xid: str, told: int | None) -> int | None:
         seen = self.news.searched(known.runner_id, system_xid, known.queue_version)
         since = told if seen is None or (told is not None and told > seen) else seen
         if since is None:
@@ -94,12 +93,13 @@ class Polls:
         if not self.news.listening or (system_xid == LEGACY and not self.known.is_welcome(known.runner_id)):
             return None
         mark = self.news.mark
-        since = self.quiet_since(known, system_xid, last_update)
+        told = mark_in(last_update, known.queue_version)
+        since = self._quiet_since(known, system_xid, told)
         if since is None and known.offer.paused:
             since = mark
         if since is None:
             return None
-        return Idle(known, system_xid, since, mark_in(last_update, known.queue_version) is not None)
+        return Idle(known, system_xid, since, told is not None)
 
     def _hear(self, found: Idle, poll: Poll, address: str) -> bool:
         """Keep the sign of life for the next write. False for a machine that must be written down at once."""
