@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from werkzeug.exceptions import ClientDisconnected
@@ -19,6 +20,8 @@ HEARD_OUT = 20.0  # seconds for which somebody who was refused may go on talking
 PAUSE = 1.0  # seconds without a word after which somebody who was refused waits for the answer
 GATHERED = 256 * 1024  # bytes of a body that are handed on at once
 _LEFT: Message = {"type": "http.disconnect"}
+_SAID_ALIKE = {b"host", b"user-agent", b"accept", b"accept-encoding", b"content-type", b"content-length"}
+_TOLD_ALIKE = ("type", "http_version", "scheme", "method", "path", "raw_path", "server")
 
 
 class Connection:
@@ -158,6 +161,21 @@ class Connection:
         """The whole answer."""
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+
+def share_alike(scope: dict[str, Any]) -> None:
+    """Put one copy in the place of what the server's descriptions of many requests have in common, headers too."""
+    scope["headers"] = [
+        _one((name, value)) if name in _SAID_ALIKE else (_one(name), value) for name, value in scope["headers"]
+    ]
+    for key in _TOLD_ALIKE:
+        if key in scope:
+            scope[key] = _one(scope[key])
+
+
+@lru_cache(maxsize=4096)
+def _one(value: Any) -> Any:
+    return value
 
 
 def _replay(body: bytes, more: bool, rest: Receive) -> Receive:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from a2wsgi import WSGIMiddleware
 from flask import Flask
 
-from portal.connections import GATHERED, STALLED, Connection, Header, Kept, Receive, Send
+from portal.connections import GATHERED, STALLED, Connection, Header, Kept, Receive, Send, share_alike
 from portal.domain.errors import TokenUnknown
 from portal.domain.jobs.job_claims import Claimed
 from portal.domain.jobs.job_classes import KnownClasses
@@ -92,7 +92,9 @@ class Gate:
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self.door.paths:
-            await self._poll(scope, receive, send)
+            held = await self._poll(scope, receive, send)
+            if held is not None:
+                await held.wait()
         elif scope["type"] == "http":
             await self._hand_on(scope, Connection(receive, send))
         elif scope["type"] == "lifespan":
@@ -188,7 +190,8 @@ class Gate:
 
     # Polls
 
-    async def _poll(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+    async def _poll(self, scope: ASGIScope, receive: Receive, send: Send) -> _Hold | None:
+        """Answer the poll, now or by Flask, or say how it is held."""
         connection = Connection(receive, send)
         content_type, length, request_id, forwarded = _told(scope)
         reading = asyncio.current_task()
@@ -204,19 +207,18 @@ class Gate:
         except TokenUnknown:
             headers = self._of_refusal + _raw(self.door.refused(address, request_id))
             await connection.answer(403, headers, self.door.refusal)
-            return
+            return None
         if heard is None:
             connection.watch()
             async with self._unwoken:
                 await self.ask(scope, connection)
-            return
+            return None
         token, idle = heard
         if idle.echoed and self.hold and not self.stopping and self._loop is not None:
-            hold = _Hold(self, scope, connection, token, address, idle, request_id)
-            del body  # there are many that wait
-            await hold.wait()
-        else:
-            await self.answer_idle(connection, address, request_id, idle, idle.value)
+            share_alike(scope)  # there are many that wait
+            return _Hold(self, scope, connection, token, address, idle, request_id)
+        await self.answer_idle(connection, address, request_id, idle, idle.value)
+        return None
 
     async def answer_idle(
         self, connection: Connection, address: str, request_id: str, idle: Idle, value: str

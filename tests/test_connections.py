@@ -116,3 +116,25 @@ def test_nothing_is_sent_to_who_left() -> None:
         await it.send({"type": "http.response.start", "status": 200, "headers": []})
 
     assert talk(answer, LEFT)[1] == []
+
+
+def described(number: int) -> dict[str, Any]:
+    """A request as the server describes it, every part of it new."""
+    headers = {"user-agent": "gitlab-runner 18.6.6", "x-request-id": f"id-{number}"}
+    return {
+        "path": "/api/v4/jobs/request"[:-1] + "t",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "client": ("192.0.2.7", str(number)),
+    }
+
+
+def test_of_what_requests_have_in_common_one_copy_is_kept() -> None:
+    first, second = described(1), described(2)
+    for each in (first, second):
+        connections.share_alike(each)
+    assert (first, second) == (described(1), described(2))
+    assert first["path"] is second["path"]
+    (agent, own), (same_agent, others) = first["headers"], second["headers"]
+    assert agent is same_agent
+    assert own[0] is others[0]
+    assert own[1] != others[1]
