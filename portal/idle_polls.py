@@ -14,6 +14,7 @@ import orjson
 from flask import Flask, Response, g
 
 from portal import request_logs
+from portal.domain import tokens
 from portal.domain.errors import TokenUnknown
 from portal.domain.machines.heartbeats import MOST_MACHINES
 from portal.domain.machines.known_runners import REFUSAL
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 LONGEST_BODY = 64 * 1024  # bytes of a poll that are read here; Flask says what is wrong with a longer one
+MOST_REFUSED = 10_000  # bodies
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 Headers = list[tuple[str, str]]
 
@@ -56,8 +58,15 @@ class PollDoor:
             return None
         digest = hashlib.sha256(body).digest()
         said = self._said.find(digest)
+        if said is None and (token := self._said.refused.get(digest)):
+            self.polls.known.recall(token)  # raises, unless there is such a runner by now
         poll = said or _read(body)
-        idle = self.polls.idle(poll, address) if poll is not None else None
+        try:
+            idle = self.polls.idle(poll, address) if poll is not None else None
+        except TokenUnknown:
+            if poll is not None:
+                self._said.refuse(digest, poll.token)
+            raise
         if poll is None or idle is None:
             return None
         if said is None:
@@ -89,10 +98,12 @@ class PollDoor:
 class _SaidBefore:
     """What each machine said last, by the digest of the body: it says the same again every few seconds.
 
-    Only of machines whose token was good, and of each of them only the last: nobody else can fill the memory.
+    Only of machines whose token was good, and of each of them only the last: nobody else can fill the memory. Of
+    those that were refused the token alone, and not of many.
     """
 
     def __init__(self) -> None:
+        self.refused: dict[bytes, str] = {}
         self._polls: dict[bytes, Poll] = {}
         self._last: dict[tuple[int, str], bytes] = {}
         self._lock = threading.Lock()
@@ -108,6 +119,12 @@ class _SaidBefore:
             self._polls.pop(self._last.get(machine, b""), None)
             self._last[machine] = digest
             self._polls[digest] = poll
+
+    def refuse(self, digest: bytes, token: str) -> None:
+        if len(self.refused) >= MOST_REFUSED:
+            self.refused.clear()
+        if len(token) <= tokens.LONGEST:
+            self.refused[digest] = token
 
 
 class IdlePollsFirst:

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from portal import idle_polls
+from portal.domain import tokens
 from portal.domain.runners import runners
 from portal.gate import Gate
-from portal.models import Runner
+from portal.models import Runner, RunnerToken
 from tests import loops
 from tests.api.machines import Answer, Machine, info_of, until
 from tests.api.processes import Process
@@ -176,3 +178,22 @@ def test_of_each_machine_only_what_it_said_last_is_remembered(stage: Stage) -> N
         assert asked(stage.gate, stage.body(filler=number)).status == 204
         assert asked(stage.gate, stage.body(token="unknown", filler=number)).status == 403
     assert len(stage.gate.door._said._polls) == 1
+
+
+def test_of_those_who_are_refused_not_many_are_remembered(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle_polls, "MOST_REFUSED", 5)
+    for number in range(20):
+        assert asked(stage.gate, stage.body(token="glrt-nobody", filler=number)).status == 403
+    assert 0 < len(stage.gate.door._said.refused) <= 5
+
+
+def test_who_was_refused_and_says_the_same_again_is_heard_once_its_token_is_there(stage: Stage) -> None:
+    token = "glrt-imported-0123456789"
+    body = stage.body(token=token)
+    assert [asked(stage.gate, body).status for _ in range(2)] == [403, 403]
+    with stage.process.session() as session:
+        digest = tokens.digest(token)
+        session.execute(update(RunnerToken).values(digest=digest))
+        session.commit()
+    stage.process.known.forget_all()  # as the announcement of a change does
+    until(lambda: asked(stage.gate, body).status == 204)

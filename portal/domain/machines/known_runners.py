@@ -117,7 +117,7 @@ class KnownRunners:
             raise TokenUnknown(REFUSAL)
         digest = tokens.digest(token)
         known = self._known.get(digest)
-        if known is None and (tokens.is_mistyped(token) or self._unknown.get(digest, 0.0) > time.monotonic()):
+        if known is None and (self._unknown.get(digest, 0.0) > time.monotonic() or tokens.is_mistyped(token)):
             raise TokenUnknown(REFUSAL)
         return known
 
