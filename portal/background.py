@@ -140,13 +140,14 @@ class Background:
             return 0
         try:
             with Session(self.engine) as session:
-                missing = runner_managers.write_heartbeats(session, contacts, _json)
+                unwritten = runner_managers.write_heartbeats(session, contacts, _json)
                 session.commit()
         except Exception:
             self.heartbeats.put_back(contacts)
             raise
-        self.heartbeats.forget(missing)
-        return len(contacts) - len(missing)
+        self.heartbeats.forget(unwritten.missing)
+        self.heartbeats.tell_again(unwritten.late)
+        return len(contacts) - len(unwritten.missing)
 
     def write_session_uses(self) -> None:
         """Write when sessions were used since the last time; losing a second of that is no loss."""

@@ -213,10 +213,10 @@ class Gate:
             async with self._unwoken:
                 await self.ask(scope, connection)
             return None
-        token, idle = heard
+        digest, idle = heard
         if idle.echoed and self.hold and not self.stopping and self._loop is not None:
             share_alike(scope)  # there are many that wait
-            return _Hold(self, scope, connection, token, address, idle, request_id)
+            return _Hold(self, scope, connection, digest, address, idle, request_id)
         await self.answer_idle(connection, address, request_id, idle, idle.value)
         return None
 
@@ -251,20 +251,20 @@ class Gate:
 class _Hold:
     """One poll while it is held, until there is work for it, its runner changes, the time is over or it leaves."""
 
-    __slots__ = ("address", "asked", "connection", "gate", "idle", "loop", "request_id", "scope", "token", "until")
+    __slots__ = ("address", "asked", "connection", "digest", "gate", "idle", "loop", "request_id", "scope", "until")
 
     def __init__(
         self,
         gate: Gate,
         scope: ASGIScope,
         connection: Connection,
-        token: str,
+        digest: bytes,
         address: str,
         idle: Idle,
         request_id: str,
     ) -> None:
         self.gate, self.scope, self.connection = gate, scope, connection
-        self.token, self.address = token, address
+        self.digest, self.address = digest, address
         self.idle, self.request_id = idle, request_id
         self.loop = asyncio.get_running_loop()
         self.until = self.loop.time() + gate.hold
@@ -295,7 +295,7 @@ class _Hold:
         timer = self.loop.call_at(self.until, waiting.tell, Why.OVER)
         self.connection.when_left(lambda: waiting.tell(Why.LEFT))
         # What was announced before it could be found was not told to it.
-        if self.gate.polls.idle_again(self.token, self.idle.system_xid, self.idle.value) is None:
+        if self.gate.polls.idle_again(self.digest, self.idle.system_xid, self.idle.value) is None:
             waiting.tell(Why.WORK)
         elif self.gate.stopping:
             waiting.tell(Why.OVER)
@@ -320,7 +320,7 @@ class _Hold:
                 self.gate.pass_on(waiting.news)
             return False
         value = dict(answer.headers).get(b"x-gitlab-last-update", b"").decode()
-        idle = self.gate.polls.idle_again(self.token, self.idle.system_xid, value) if value else None
+        idle = self.gate.polls.idle_again(self.digest, self.idle.system_xid, value) if value else None
         if idle is None:
             await self._answer(value or CHANGED)
             return False

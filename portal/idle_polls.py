@@ -16,6 +16,7 @@ from flask import Flask, Response, g
 from portal import request_logs
 from portal.domain import tokens
 from portal.domain.errors import TokenUnknown
+from portal.domain.jobs.queue_news import LONGEST_VALUE
 from portal.domain.machines.heartbeats import MOST_MACHINES
 from portal.domain.machines.known_runners import REFUSAL
 from portal.domain.machines.polls import Idle, Poll, Polls
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 LONGEST_BODY = 64 * 1024  # bytes of a poll that are read here; Flask says what is wrong with a longer one
-MOST_REFUSED = 10_000  # bodies
+LONGEST_KEPT = 8 * 1024  # bytes of a body that is remembered; gitlab-runner's have 1,000 to 2,000
+MOST_REFUSED = 10_000  # bodies that are remembered of those who were refused: anybody can send them
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 Headers = list[tuple[str, str]]
 
@@ -49,31 +51,41 @@ class PollDoor:
             self.refusal: bytes = refusal.get_data()
             self.of_refusal = _headers(refusal)
 
-    def hear(self, body: bytes, content_type: str, address: str) -> tuple[str, Idle] | None:
-        """Take the poll for a sign of life: its token, and that it gets nothing. None when Flask has to say.
+    def hear(self, body: bytes, content_type: str, address: str) -> tuple[bytes, Idle] | None:
+        """Take the poll for a sign of life. Returns its token's digest and what it gets; None when Flask answers.
 
         Raises TokenUnknown for a token that is mistyped, or that was unknown a moment ago.
         """
         if content_type.startswith(FORMS):
             return None
-        digest = hashlib.sha256(body).digest()
-        said = self._said.find(digest)
-        if said is None and (token := self._said.refused.get(digest)):
-            self.polls.known.recall(token)  # raises, unless there is such a runner by now
-        poll = said or _read(body)
-        try:
-            idle = self.polls.idle(poll, address) if poll is not None else None
-        except TokenUnknown:
-            if poll is not None:
-                self._said.refuse(digest, poll.token)
-            raise
-        if poll is None or idle is None:
+        key = hashlib.sha256(body).digest()
+        said = self._said.find(key)
+        if said is not None:
+            idle = self.polls.idle(said, address)
+            return (said.digest, idle) if idle is not None else None
+        self._refuse_again(key)
+        poll = _read(body)
+        if poll is None:
             return None
-        if said is None:
-            # What a machine tells of itself is kept once, by the heartbeats.
-            info = self.polls.heartbeats.info_of(idle.known.runner_id, idle.system_xid)
-            self._said.keep((idle.known.runner_id, idle.system_xid), digest, poll._replace(info=info))
-        return poll.token, idle
+        try:
+            idle = self.polls.idle(poll, address)
+        except TokenUnknown:
+            self._said.refuse(key, poll.token)
+            raise
+        if idle is None:
+            return None
+        poll = poll._replace(token=None, digest=tokens.digest(poll.token))
+        if len(body) <= LONGEST_KEPT:
+            self._said.keep((idle.known.runner_id, idle.system_xid), key, poll)
+        return poll.digest, idle
+
+    def _refuse_again(self, key: bytes) -> None:
+        digest = self._said.refused(key)
+        if digest is None:
+            return
+        if not digest:  # a text that can be no token's
+            raise TokenUnknown(REFUSAL)
+        self.polls.known.recall_digest(digest)  # unless there is such a runner by now
 
     def address(self, peer: str, forwarded: str) -> str:
         """The client's address."""
@@ -96,35 +108,40 @@ class PollDoor:
 
 
 class _SaidBefore:
-    """What each machine said last, by the digest of the body: it says the same again every few seconds.
+    """What each machine said last, by the digest of the body: it often says the same again.
 
     Only of machines whose token was good, and of each of them only the last: nobody else can fill the memory. Of
-    those that were refused the token alone, and not of many.
+    those that were refused the token's digest alone, and not of many. No token is kept.
     """
 
     def __init__(self) -> None:
-        self.refused: dict[bytes, str] = {}
         self._polls: dict[bytes, Poll] = {}
         self._last: dict[tuple[int, str], bytes] = {}
+        self._refused: dict[bytes, bytes] = {}
         self._lock = threading.Lock()
 
-    def find(self, digest: bytes) -> Poll | None:
-        return self._polls.get(digest)
+    def find(self, key: bytes) -> Poll | None:
+        return self._polls.get(key)
 
-    def keep(self, machine: tuple[int, str], digest: bytes, poll: Poll) -> None:
+    def keep(self, machine: tuple[int, str], key: bytes, poll: Poll) -> None:
         with self._lock:
             if len(self._last) >= MOST_MACHINES:
                 self._polls.clear()
                 self._last.clear()
             self._polls.pop(self._last.get(machine, b""), None)
-            self._last[machine] = digest
-            self._polls[digest] = poll
+            self._last[machine] = key
+            self._polls[key] = poll
 
-    def refuse(self, digest: bytes, token: str) -> None:
-        if len(self.refused) >= MOST_REFUSED:
-            self.refused.clear()
-        if len(token) <= tokens.LONGEST:
-            self.refused[digest] = token
+    def refused(self, key: bytes) -> bytes | None:
+        """The digest of the token for which the body was refused, empty for one that nobody can have."""
+        return self._refused.get(key)
+
+    def refuse(self, key: bytes, token: str) -> None:
+        impossible = len(token) > tokens.LONGEST or tokens.is_mistyped(token)
+        with self._lock:
+            if len(self._refused) >= MOST_REFUSED:
+                self._refused.clear()
+            self._refused[key] = b"" if impossible else tokens.digest(token)
 
 
 class IdlePollsFirst:
@@ -166,7 +183,10 @@ def _read(body: bytes) -> Poll | None:
     if not isinstance(given, dict):
         return None
     told = given.get
-    return Poll(told("token"), told("system_id"), told("info"), told("last_update"))
+    value = told("last_update")
+    if not isinstance(value, str) or len(value) > LONGEST_VALUE:
+        value = None  # it says nothing, and is not to be kept
+    return Poll(told("token"), told("system_id"), told("info"), value)
 
 
 def _headers(response: Response) -> Headers:

@@ -14,7 +14,7 @@ from portal import idle_polls
 from portal.domain import tokens
 from portal.domain.runners import runners
 from portal.gate import Gate
-from portal.models import Runner, RunnerToken
+from portal.models import Runner, RunnerManager, RunnerToken
 from tests import loops
 from tests.api.machines import Answer, Machine, info_of, until
 from tests.api.processes import Process
@@ -153,15 +153,27 @@ def test_a_sign_of_life_is_kept_with_its_address(stage: Stage) -> None:
     assert (contact.system_xid, contact.address, contact.polled) == ("r_machine00001", "192.0.2.7", True)
 
 
-def test_a_machine_that_says_what_it_said_before_is_what_it_says(stage: Stage) -> None:
+def version_stored(stage: Stage) -> str | None:
+    stage.process.background.write_heartbeats()
     with stage.process.session() as session:
-        runner = session.scalars(select(Runner.id)).one()
+        return session.scalar(select(RunnerManager.version))
+
+
+def test_a_machine_that_says_what_it_said_before_is_what_it_says(stage: Stage) -> None:
     said = {version: stage.body(info=info_of(version)) for version in ("18.6.6", "19.1.0")}
     for version in ("19.1.0", "19.1.0", "18.6.6", "18.6.6", "19.1.0"):
         assert asked(stage.gate, said[version]).status == 204
-        told = stage.process.heartbeats.info_of(runner, "r_machine00001")
-        assert told is not None
-        assert told["version"] == version
+        until(lambda expected=version: version_stored(stage) == expected)
+
+
+def test_a_machine_that_tells_nothing_of_itself_stays_what_it_was(stage: Stage) -> None:
+    silent = stage.body(info=None)
+    for version in ("18.6.6", "19.1.0"):
+        asked(stage.gate, silent)
+        assert stage.machine.poll(info=info_of(version), last_update=stage.value).status == 204  # of Flask
+        until(lambda expected=version: version_stored(stage) == expected)
+        asked(stage.gate, silent)
+        assert version_stored(stage) == version
 
 
 def test_who_says_the_same_again_is_refused_once_its_runner_is_gone(stage: Stage) -> None:
@@ -184,7 +196,7 @@ def test_of_those_who_are_refused_not_many_are_remembered(stage: Stage, monkeypa
     monkeypatch.setattr(idle_polls, "MOST_REFUSED", 5)
     for number in range(20):
         assert asked(stage.gate, stage.body(token="glrt-nobody", filler=number)).status == 403
-    assert 0 < len(stage.gate.door._said.refused) <= 5
+    assert 0 < len(stage.gate.door._said._refused) <= 5
 
 
 def test_who_was_refused_and_says_the_same_again_is_heard_once_its_token_is_there(stage: Stage) -> None:

@@ -92,7 +92,7 @@ def test_nothing_that_a_machine_says_meanwhile_is_written(
     query = select(RunnerManager.contacted_at, RunnerManager.ip_address)
     before = session.execute(query).one()
     contact = Contact(issued.runner.id, issued.record.id, machine.system_id or "", now(), "192.0.2.99", True, None)
-    missing = runner_managers.write_heartbeats(session, [contact], lambda beats: orjson.dumps(beats).decode())
+    missing = runner_managers.write_heartbeats(session, [contact], lambda beats: orjson.dumps(beats).decode()).missing
     session.commit()
     assert missing == {(issued.runner.id, machine.system_id)}
     assert session.execute(query).one() == before

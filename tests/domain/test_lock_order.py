@@ -48,7 +48,7 @@ def contact(runner_id: int, token_id: int, system_xid: str = "s_0") -> Contact:
 
 
 def beat(session: Session, contacts: list[Contact]) -> set[tuple[int, str]]:
-    return runner_managers.write_heartbeats(session, contacts, lambda value: orjson.dumps(value).decode())
+    return runner_managers.write_heartbeats(session, contacts, lambda value: orjson.dumps(value).decode()).missing
 
 
 class Fleet(AllAtOnce):

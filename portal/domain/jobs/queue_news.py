@@ -18,6 +18,7 @@ from portal.models import QueueScope
 
 CHANNEL = "portal_jobs"
 LOCK = 0x706F7274616C03  # advisory: who announces holds it until the commit
+LONGEST_VALUE = 64  # characters; ours have about forty
 MOST_ANNOUNCED = 200_000  # scopes and classes that are remembered
 _TO_SAY = "announcements"  # where a session keeps them until its commit
 Scopes = Iterable[tuple[QueueScope, int]]
@@ -193,7 +194,7 @@ def queue_value(runner_version: str, mark: int) -> str:
 
 def mark_in(value: object, runner_version: str) -> int | None:
     """The mark of an echoed value; None when it is no such text, or the runner has changed since."""
-    if not isinstance(value, str) or len(value) > 64:
+    if not isinstance(value, str) or len(value) > LONGEST_VALUE:
         return None
     version, _, mark = value.rpartition("-")
     try:

@@ -88,10 +88,14 @@ class KnownRunners:
 
         Raises TokenUnknown for a token that is mistyped, or that was unknown a moment ago.
         """
-        known = self._remembered(token)
-        if known is None or known.deleted_at is not None:
-            return None
-        return known if known.ends_at is None or known.ends_at > now() else None
+        return _live(self._remembered(token))
+
+    def recall_digest(self, digest: bytes) -> KnownRunner | None:
+        """The same by the digest of a token, for whoever does not keep the token itself."""
+        known = self._known.get(digest)
+        if known is None and self._is_unknown(digest):
+            raise TokenUnknown(REFUSAL)
+        return _live(known)
 
     def is_welcome(self, runner_id: int) -> bool:
         """Whether this process remembers that the runner's machines without system ID are not refused."""
@@ -117,9 +121,13 @@ class KnownRunners:
             raise TokenUnknown(REFUSAL)
         digest = tokens.digest(token)
         known = self._known.get(digest)
-        if known is None and (self._unknown.get(digest, 0.0) > time.monotonic() or tokens.is_mistyped(token)):
+        # A fleet whose runners are gone asks with the same tokens again: they are found before a checksum is made.
+        if known is None and (self._is_unknown(digest) or tokens.is_mistyped(token)):
             raise TokenUnknown(REFUSAL)
         return known
+
+    def _is_unknown(self, digest: bytes) -> bool:
+        return self._unknown.get(digest, 0.0) > time.monotonic()
 
     def _look_up(self, session: Session, digest: bytes) -> KnownRunner:
         generation = self._generation
@@ -169,6 +177,12 @@ class KnownRunners:
             self._too_old.clear()
             if listening is not None:
                 self.listening = listening
+
+
+def _live(known: KnownRunner | None) -> KnownRunner | None:
+    if known is None or known.deleted_at is not None:
+        return None
+    return known if known.ends_at is None or known.ends_at > now() else None
 
 
 def _over(known: KnownRunner) -> str:

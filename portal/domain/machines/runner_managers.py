@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -141,7 +142,8 @@ _HOLD = text(
 # nothing of the machine any more. It only refreshes rows that exist: a machine that was
 # unregistered, pruned or whose runner was deleted a moment ago is not brought back by a late heartbeat, and
 # nothing in the batch can fail because of it. The caller learns which machines had no row.
-# When a token was used last is told in minutes, and written no oftener: that is a third of a batch.
+# When a token was used last is told in minutes and written no oftener, since its row costs as much as the machine's.
+# The very last use of one may never be written.
 # The batch comes as one JSON text: as an array for each column, most of the time would go into writing them out.
 _REFRESH = text("""
 WITH beats AS MATERIALIZED (
@@ -178,18 +180,31 @@ UPDATE ci_runner_machines m SET
     THEN b.features ELSE m.runtime_features END,
   labels = CASE WHEN b.tells AND (b.at < m.contacted_at) IS NOT TRUE THEN b.labels ELSE m.labels END
 FROM beats b WHERE m.runner_id = b.runner_id AND m.system_xid = b.system_xid
-RETURNING m.runner_id, m.system_xid
+RETURNING m.runner_id, m.system_xid, m.contacted_at
 )
-SELECT b.runner_id, b.system_xid FROM beats b
-WHERE NOT EXISTS (SELECT 1 FROM touched_machines t WHERE t.runner_id = b.runner_id AND t.system_xid = b.system_xid)
+SELECT b.runner_id, b.system_xid, t.runner_id IS NULL AS missing
+FROM beats b LEFT JOIN touched_machines t ON t.runner_id = b.runner_id AND t.system_xid = b.system_xid
+WHERE t.runner_id IS NULL OR (b.tells AND b.at < t.contacted_at)
 """)
 
 
-def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any) -> set[tuple[int, str]]:
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """Machines whose heartbeats were not, or not wholly, written, by (runner id, system ID).
+
+    `missing` have no row. Of the `late` something newer was known, perhaps by somebody who does not tell what the
+    machine is: what it told was not written.
+    """
+
+    missing: set[tuple[int, str]]
+    late: set[tuple[int, str]]
+
+
+def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any) -> Unwritten:
     """Write many contacts together: their runners are held, then one statement writes them all.
 
-    Returns (runner id, system ID) of those without a row. What machines of a deleted runner said before counts no
-    more, and they are among them: restored, their first call is recorded at once.
+    What machines of a deleted runner said before counts no more, and they are among the missing: restored, their
+    first call is recorded at once.
 
     `encode` turns a list of mappings into JSON text.
     """
@@ -197,7 +212,10 @@ def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any)
     held = set(session.scalars(_HOLD, {"ids": f"{{{','.join(map(str, sorted(runner_ids)))}}}"}))
     missing = {(c.runner_id, c.system_xid) for c in contacts if c.runner_id not in held}
     beats = encode([_beat(contact) for contact in contacts if contact.runner_id in held])
-    return missing | {(row.runner_id, row.system_xid) for row in session.execute(_REFRESH, {"beats": beats})}
+    late: set[tuple[int, str]] = set()
+    for row in session.execute(_REFRESH, {"beats": beats}):
+        (missing if row.missing else late).add((row.runner_id, row.system_xid))
+    return Unwritten(missing, late)
 
 
 def _beat(contact: Contact) -> dict[str, Any]:

@@ -100,15 +100,29 @@ def test_what_a_machine_is_goes_with_its_heartbeat_when_it_is_new_or_long_ago(
     assert written(newer) == [None]
 
 
-def test_what_could_not_be_written_of_a_machine_goes_with_its_next_heartbeat(beats: Heartbeats) -> None:
+@pytest.mark.parametrize("reported", [False, True])
+def test_what_could_not_be_written_of_a_machine_goes_with_its_next_heartbeat(
+    beats: Heartbeats, reported: bool
+) -> None:
     facts = MachineFacts(version="18.5.0")
     beats.note(contact(facts=facts), INFO)
     taken = beats.take()
-    beats.put_back(taken)
+    if reported:
+        beats.tell_again({(1, "s_1"), (7, "s_unknown")})
+    else:
+        beats.put_back(taken)
     beats.note(contact(facts=facts), INFO)
     assert [each.facts for each in beats.take()] == [facts]
     beats.note(contact(facts=facts), INFO)
     assert [each.facts for each in beats.take()] == [None]
+
+
+def test_what_is_known_of_a_machine_from_its_first_call_goes_with_its_next_heartbeat_too(beats: Heartbeats) -> None:
+    facts = MachineFacts(version="18.5.0")
+    beats.remember(contact("s_2", facts=facts), INFO)  # another process may have written something newer before
+    for told in (facts, None):
+        beats.note(contact("s_2", facts=facts), INFO)
+        assert [each.facts for each in beats.take()] == [told]
 
 
 def test_the_same_info_is_read_once(beats: Heartbeats) -> None:

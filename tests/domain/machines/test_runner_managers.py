@@ -41,9 +41,9 @@ def only_manager(session: Session) -> RunnerManager:
 
 
 def write(session: Session, *contacts: Contact) -> set[tuple[int, str]]:
-    missing = runner_managers.write_heartbeats(session, contacts, lambda value: orjson.dumps(value).decode())
+    unwritten = runner_managers.write_heartbeats(session, contacts, lambda value: orjson.dumps(value).decode())
     session.expire_all()
-    return missing
+    return unwritten.missing
 
 
 # What a machine says
@@ -272,6 +272,24 @@ def test_many_heartbeats_are_one_statement_after_their_runners_are_held(session:
     assert {(row.contacted_at, row.version, row.ip_address) for row in rows} == {(later, "19.1.0", "192.0.2.9")}
     assert all(row.labels == {"site": "b"} for row in rows)
     assert {issued.runner.contacted_at for issued in fleet} == {later}
+
+
+def test_what_a_machine_told_before_something_newer_was_known_of_it_is_reported_as_unwritten(
+    session: Session, cast: Cast
+) -> None:
+    issued = cast.runner()
+    first = contact(issued)
+    runner_managers.record_contact(session, first)
+    (machine_id,) = session.scalars(select(RunnerManager.id))
+    runner_managers.write_job_contacts(session, {machine_id: (first.at + 2 * SECOND, "192.0.2.1")})
+    told = first._replace(at=first.at + SECOND, facts=replace(FACTS, version="19.1.0"))
+    unwritten = runner_managers.write_heartbeats(session, [told], lambda value: orjson.dumps(value).decode())
+    assert (unwritten.missing, unwritten.late) == (set(), {(issued.runner.id, "s_1")})
+    assert only_manager(session).version == FACTS.version
+    told = told._replace(at=first.at + 2 * SECOND)
+    unwritten = runner_managers.write_heartbeats(session, [told], lambda value: orjson.dumps(value).decode())
+    assert (unwritten.missing, unwritten.late) == (set(), set())
+    assert only_manager(session).version == "19.1.0"
 
 
 def test_a_token_is_written_as_used_once_in_a_minute(session: Session, cast: Cast) -> None:
