@@ -96,6 +96,9 @@ class Crowd:
 
     def run(self, job: MachineJob) -> None:
         said = [job.report("running").status, job.write(b"hello\n").status, job.finish(b"hello\n").status]
+        while said[-1] == 202:  # as gitlab-runner does: somebody was just looking whether the job is lost
+            time.sleep(1)
+            said[-1] = job.finish(b"hello\n").status
         assert said == [200, 202, 200], said
         with self.lock:
             self.ran[job.id] += 1
