@@ -43,7 +43,7 @@ class PollDoor:
         self.paths = frozenset({POLLS, settings.path_prefix + POLLS})
         self._proxies: int = settings.trusted_proxies
         self._said = _SaidBefore()
-        self._refused = Flood(each=1, most=600)
+        self._logged = Flood(each=1, most=600)
         with app.test_request_context(POLLS, method="POST"):
             g.request_id = ""
             self.of_idle = _headers(Response(status=204))
@@ -80,12 +80,13 @@ class PollDoor:
         return poll.digest, idle
 
     def _refuse_again(self, key: bytes) -> None:
+        """Raise TokenUnknown for a body that was refused, unless its token has become somebody's meanwhile."""
         digest = self._said.refused(key)
         if digest is None:
             return
         if not digest:  # a text that can be no token's
             raise TokenUnknown(REFUSAL)
-        self.polls.known.recall_digest(digest)  # unless there is such a runner by now
+        self.polls.known.recall_digest(digest)
 
     def address(self, peer: str, forwarded: str) -> str:
         """The client's address."""
@@ -101,7 +102,7 @@ class PollDoor:
     def refused(self, address: str, request_id: str) -> Headers:
         """The headers of 403 besides those in `of_refusal`; its body is `refusal`."""
         given = request_id_of(request_id)
-        unlogged = self._refused.take(address, monotonic())
+        unlogged = self._logged.take(address, monotonic())
         if unlogged is not None:  # not a line for each: a machine with an old token may ask a hundred times a second
             request_logs.tell_poll(given, 403, None, address, unlogged=unlogged)
         return [("x-request-id", given)]

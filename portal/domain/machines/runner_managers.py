@@ -203,8 +203,8 @@ class Unwritten:
 def write_heartbeats(session: Session, contacts: Sequence[Contact], encode: Any) -> Unwritten:
     """Write many contacts together: their runners are held, then one statement writes them all.
 
-    What machines of a deleted runner said before counts no more, and they are among the missing: restored, their
-    first call is recorded at once.
+    Returns whose heartbeats were not written. What machines of a deleted runner said before counts no more, and they
+    are among the missing: restored, their first call is recorded at once.
 
     `encode` turns a list of mappings into JSON text.
     """
